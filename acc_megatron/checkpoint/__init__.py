@@ -1,0 +1,1 @@
+"""Checkpoints: atomic and verifiable on disk, and Hugging Face folders in and out."""

@@ -1,0 +1,1 @@
+"""A dataset folder to packed, context-parallel batches."""

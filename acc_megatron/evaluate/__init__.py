@@ -1,0 +1,1 @@
+"""Long-context benchmarks: generators, graders that are pure functions, and a runner."""

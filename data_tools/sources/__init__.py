@@ -1,0 +1,1 @@
+"""Readers: one file for each kind of agent, each turning one row into a Trajectory."""

@@ -1,0 +1,187 @@
+"""Qwen's byte-level BPE through tiktoken, in two strictly separate halves.
+
+`encode` knows no control token at all, so no text, however hostile, can become one; control tokens exist
+only as the numbers in `control`, which code inserts by id.
+"""
+
+import base64
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from unicodedata import normalize
+
+import numpy as np
+import tiktoken
+
+from acc_megatron.errors import DataError, EnvironmentProblem
+
+QWEN_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# Qwen3's control tokens in id order from 151643; transformers marks only the first 14 as special.
+SPECIAL = [
+    f"<|{name}|>"
+    for name in (
+        "endoftext im_start im_end object_ref_start object_ref_end box_start box_end quad_start "
+        "quad_end vision_start vision_end vision_pad image_pad video_pad"
+    ).split()
+]
+ADDED = [
+    "<tool_call>",
+    "</tool_call>",
+    *(f"<|{name}|>" for name in "fim_prefix fim_middle fim_suffix fim_pad repo_name file_sep".split()),
+    "<tool_response>",
+    "</tool_response>",
+    "<think>",
+    "</think>",
+]
+CHUNK_CHARACTERS = 1 << 16
+# A token of this pattern never spans a newline followed by something that is not white space.
+_CUT = re.compile(r"\n(?=\S)")
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A byte-level BPE vocabulary: plain text to ids below `first_control_id`, and the control ids apart."""
+
+    name: str
+    sha256: str
+    ranks: dict[bytes, int]
+    pattern: str
+    control: dict[str, int]
+
+    @cached_property
+    def _encoding(self) -> tiktoken.Encoding:
+        return tiktoken.Encoding(self.name, pat_str=self.pattern, mergeable_ranks=self.ranks, special_tokens={})
+
+    @property
+    def first_control_id(self) -> int:
+        """The smallest control id; every id of plain text is below it."""
+        return min(self.control.values())
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id, control tokens included (the model's embedding may be larger)."""
+        return max(self.control.values()) + 1
+
+    @cached_property
+    def control_strings(self) -> re.Pattern[str]:
+        """Finds the text of any control token."""
+        return re.compile("|".join(re.escape(token) for token in sorted(self.control, key=len, reverse=True)))
+
+    def encode(self, text: str) -> np.ndarray:
+        """Plain ids `[tokens]` uint32 of the NFC form of `text`; never a control id.
+
+        Raises DataError for a lone surrogate, which has no UTF-8 form.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"text holds a lone surrogate at character {error.start}; it has no UTF-8 form") from None
+        text = normalize("NFC", text)
+        chunks = [self._encoding.encode_to_numpy(chunk, disallowed_special=()) for chunk in _chunks(text)]
+        return np.concatenate(chunks) if chunks else np.empty(0, np.uint32)
+
+    def count(self, text: str) -> int:
+        """The number of tokens `encode` gives."""
+        return len(self.encode(text))
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Text of ids, control tokens as their names; unknown ids as `<|id:N|>`, broken UTF-8 replaced."""
+        names = {token_id: name.encode() for name, token_id in self.control.items()}
+        pieces = (self._bytes_of.get(int(i)) or names.get(int(i)) or b"<|id:%d|>" % int(i) for i in ids)
+        return b"".join(pieces).decode("utf-8", errors="replace")
+
+    @cached_property
+    def _bytes_of(self) -> dict[int, bytes]:
+        return {rank: token for token, rank in self.ranks.items()}
+
+
+def _chunks(text: str) -> list[str]:
+    """Cut at newlines where the ids of the parts join to the ids of the whole, so memory stays bounded."""
+    chunks, start = [], 0
+    while len(text) - start > CHUNK_CHARACTERS:
+        cut = _CUT.search(text, start + CHUNK_CHARACTERS)
+        if cut is None:
+            break
+        chunks.append(text[start : cut.end()])
+        start = cut.end()
+    if start < len(text):
+        chunks.append(text[start:])
+    return chunks
+
+
+def load_tokenizer(name_or_path: str = "qwen3") -> Tokenizer:
+    """The tokenizer by name (`qwen3`), or from a `qwen.tiktoken` file, a `tokenizer.json` or its folder.
+
+    Raises EnvironmentProblem when the vocabulary is not on this machine, DataError when a file is not it.
+    """
+    if name_or_path == "qwen3":
+        return _from_ranks(_installed_qwen_ranks())
+    path = Path(name_or_path)
+    if path.is_dir():
+        path = path / "tokenizer.json"
+    if not path.is_file():
+        raise DataError(f"no tokenizer at {path}: give 'qwen3', a qwen.tiktoken file, or a folder with tokenizer.json")
+    return _from_json(path) if path.suffix == ".json" else _from_ranks(path)
+
+
+def _installed_qwen_ranks() -> Path:
+    # only the data file is used: dashscope's own class assigns other control ids
+    spec = importlib.util.find_spec("dashscope")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "resources" / "qwen.tiktoken"
+        if path.is_file():
+            return path
+    raise EnvironmentProblem(
+        "the Qwen vocabulary is not installed: run 'pip install --no-deps dashscope==2.0.2', or give --tokenizer PATH"
+    )
+
+
+def _from_ranks(path: Path) -> Tokenizer:
+    data = path.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != QWEN_SHA256:
+        raise DataError(f"{path} is not Qwen's vocabulary: sha256 {sha256}, expected {QWEN_SHA256}")
+    ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in data.splitlines() if line)}
+    control = {token: len(ranks) + i for i, token in enumerate(SPECIAL + ADDED)}
+    return Tokenizer(name="qwen3", sha256=sha256, ranks=ranks, pattern=PATTERN, control=control)
+
+
+def _from_json(path: Path) -> Tokenizer:
+    """Ranks from a byte-level BPE `tokenizer.json`; in such a file a token's id is its merge rank."""
+    data = path.read_bytes()
+    try:
+        spec = json.loads(data)
+        vocab, added = spec["model"]["vocab"], spec["added_tokens"]
+        pattern = spec["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{path} is not a byte-level BPE tokenizer.json of the Qwen kind: {error!r}") from None
+    control = {token["content"]: int(token["id"]) for token in added}
+    for needed in ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>"):
+        if needed not in control:
+            raise DataError(f"{path} has no control token {needed!r}; ACC renders Qwen3's chat format")
+    byte_of = {character: byte for byte, character in byte_alphabet().items()}
+    ranks = {
+        bytes(byte_of[character] for character in token): int(rank)
+        for token, rank in vocab.items()
+        if token not in control
+    }
+    if max(ranks.values()) >= min(control.values()):
+        raise DataError(f"{path} mixes control ids ({min(control.values())}..) with plain ids (..{max(ranks.values())})")
+    digest = hashlib.sha256(data).hexdigest()
+    return Tokenizer(name=path.parent.name, sha256=digest, ranks=ranks, pattern=pattern, control=control)
+
+
+def byte_alphabet() -> dict[int, str]:
+    """GPT-2's printable stand-in for each byte, used inside tokenizer.json files."""
+    keep = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [byte for byte in range(256) if byte not in keep]
+    return {byte: chr(byte) for byte in keep} | {byte: chr(256 + i) for i, byte in enumerate(rest)}

@@ -1,0 +1,46 @@
+"""One distribution, one import root: `kernels/` and `data_tools/` install inside `acc_megatron`."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "acc_megatron" / "__init__.py").read_text())[1]
+# package -> folder; named one by one, so that tests and examples can never slip into the wheel
+FOLDERS = {"acc_megatron": "acc_megatron", "acc_megatron.kernels": "kernels", "acc_megatron.data_tools": "data_tools"}
+SUBPACKAGES = {
+    "acc_megatron": ["data", "model", "checkpoint", "observe", "evaluate"],
+    "acc_megatron.kernels": ["masked_linear_cross_entropy"],
+    "acc_megatron.data_tools": ["sources"],
+}
+
+setup(
+    name="acc-megatron",
+    version=VERSION,
+    description="Compile agent trajectories into long-context training data and train Qwen3-MoE on it with megatron-core",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    package_dir=FOLDERS,
+    packages=[*FOLDERS, *(f"{parent}.{name}" for parent, names in SUBPACKAGES.items() for name in names)],
+    # megatron-core 0.19.2 is installed beside these (see constraints.txt): it refuses Python 3.11 by metadata alone
+    install_requires=[
+        "numpy",
+        "pyarrow",
+        "tokenizers",
+        "tiktoken",
+        "typer",
+        "rich",
+        "torch>=2.13,<2.14",
+        "transformers>=5,<6",
+        "safetensors",
+        "tensorboard",
+        "psutil",
+        "packaging",
+        "einops",
+    ],
+    extras_require={"dev": ["pytest", "ruff", "mypy", "build"]},
+    entry_points={"console_scripts": ["acc-megatron = acc_megatron.cli:main"]},
+)
