@@ -1,0 +1,190 @@
+"""One typed tree of settings, from TOML plus `key=value` overrides; nothing else configures a run."""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from acc_megatron.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A Qwen3-MoE decoder, in Hugging Face's names and meaning."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    num_experts: int
+    num_experts_per_tok: int
+    moe_intermediate_size: int
+    max_position_embeddings: int
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 1e6
+    norm_topk_prob: bool = True
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The dataset folder and the rows made of it; a row holds whole documents, never a part of one."""
+
+    path: str
+    seq_length_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """Sizes of the mesh axes; data parallelism is what remains of the world."""
+
+    tensor: int = 1  # sequence parallelism comes with it
+    context: int = 1
+    pipeline: int = 1
+    expert: int = 1
+    expert_tensor: int = 1
+    distributed_optimizer: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW (or SGD, for exactness tests) under a cosine schedule with linear warm-up."""
+
+    kind: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float
+    min_learning_rate: float
+    warmup_fraction: float = 0.05
+    weight_decay: float = 0.1
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.95
+    adam_eps: float = 1e-8
+    clip_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The loop: how long, from where, and where to."""
+
+    run_dir: str
+    global_batch_rows: int
+    epochs: int = 1
+    max_steps: int | None = None  # stop after this step although the schedule runs on
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    init_from: str | None = None  # a checkpoint whose weights the run starts from
+    recompute: Literal["none", "full", "core_attention"] = "none"
+    save_every_steps: int | None = None  # besides the checkpoint at the end
+    keep_checkpoints: int = 2
+    process_timeout_seconds: int = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything a training run is made of."""
+
+    name: str
+    model: ModelConfig
+    data: DataConfig
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    optimizer: OptimizerConfig
+    train: TrainConfig
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a TOML recipe and apply `section.key=value` overrides; raises ConfigError with the nearest key."""
+    if not path.is_file():
+        raise ConfigError(f"no config at {path}")
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    for override in overrides:
+        _apply(tree, override)
+    return from_dict(Config, tree, str(path))
+
+
+def model_config_from_dict(tree: dict[str, Any], where: str) -> ModelConfig:
+    """A ModelConfig from a saved dict; raises ConfigError."""
+    return from_dict(ModelConfig, tree, where)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The resolved tree, as saved with a run."""
+    return dataclasses.asdict(config)
+
+
+def difference(config: Config, recipe: Config) -> list[str]:
+    """`key = new (recipe: old)` lines for every setting that is not the recipe's."""
+    new, old = _flatten(to_dict(config)), _flatten(to_dict(recipe))
+    return [f"{key} = {json.dumps(new[key])} (recipe: {json.dumps(old[key])})" for key in new if new[key] != old[key]]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"override {override!r} has no '=': write section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"override {override!r}: {section!r} is a value, not a section")
+    tree[last] = value
+
+
+def from_dict(cls: type[T], tree: dict[str, Any], where: str, prefix: str = "") -> T:
+    """Build a settings dataclass from a plain tree; unknown, missing or mistyped keys raise ConfigError."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    for key in tree:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(fields)}"
+            raise ConfigError(f"{where}: unknown key {prefix}{key}{hint}")
+    values = {}
+    for name, f in fields.items():
+        if name in tree:
+            values[name] = _convert(hints[name], tree[name], where, prefix + name)
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{where}: {prefix}{name} is missing")
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: {key} must be a section, got {value!r}")
+        return from_dict(hint, value, where, f"{key}.")
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in options:
+            raise ConfigError(f"{where}: {key} must be one of {', '.join(map(repr, options))}, got {value!r}")
+        return value
+    allowed = options if origin in (typing.Union, types.UnionType) else (hint,)
+    if float in allowed and type(value) is int:
+        return float(value)
+    if type(value) not in allowed and not (value is None and types.NoneType in allowed):
+        names = " or ".join(t.__name__ for t in allowed if t is not types.NoneType)
+        raise ConfigError(f"{where}: {key} must be {names}, got {value!r}")
+    return value

@@ -1,0 +1,174 @@
+"""Rows that `convert` takes: triples of ours, and the published ACC dataset's two-message dialogs, as they are."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from acc_megatron.data_tools.jsonl import BadRow, Row, read_jsonl
+from acc_megatron.data_tools.render import user_content
+from acc_megatron.data_tools.schema import Triple
+from acc_megatron.errors import DataError
+
+# the published configs' schemas differ; these are the names their rows and re-packs are known to use
+MESSAGE_KEYS = ("dialogs", "input_messages", "prompt", "messages")
+ID_KEYS = ("id", "instance_id")
+SUFFIXES = (".jsonl", ".parquet")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """What the renderer needs of a row, and what the sample table keeps of it."""
+
+    id: str
+    agent: str
+    user: str
+    reasoning: str
+    answer: str
+    num_evidence: int
+    num_distractors: int
+    extra: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowRange:
+    """A slice of one input file that a worker can read by itself."""
+
+    path: Path
+    first_row: int
+    num_rows: int
+    byte_offset: int = 0
+    first_line: int = 1
+
+
+def input_files(inputs: list[Path]) -> list[Path]:
+    """The data files among files and folders, in a stable order; a compile folder gives its triples.jsonl."""
+    files: list[Path] = []
+    for path in inputs:
+        if (path / "triples.jsonl").is_file():
+            files.append(path / "triples.jsonl")
+        elif path.is_dir():
+            found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+            if not found:
+                raise DataError(f"{path} holds no {' or '.join(SUFFIXES)} file")
+            files += found
+        elif path.is_file() and path.suffix in SUFFIXES:
+            files.append(path)
+        else:
+            raise DataError(f"no input at {path}: give a {' or '.join(SUFFIXES)} file, a folder of them, or a compile folder")
+    return files
+
+
+def row_ranges(path: Path, rows_per_range: int) -> Iterator[RowRange]:
+    """Cut a file into ranges of at most `rows_per_range` rows, reading it once in constant memory."""
+    if path.suffix == ".parquet":
+        num_rows = _parquet(path).metadata.num_rows
+        for first in range(0, num_rows, rows_per_range):
+            yield RowRange(path=path, first_row=first, num_rows=min(rows_per_range, num_rows - first))
+        return
+    offset, start, start_line, rows, first_row = 0, 0, 1, 0, 0
+    with path.open("rb") as file:
+        for line_number, line in enumerate(file, start=1):
+            offset += len(line)
+            rows += bool(line.strip())
+            if rows == rows_per_range:
+                yield RowRange(path=path, first_row=first_row, num_rows=rows, byte_offset=start, first_line=start_line)
+                first_row, rows, start, start_line = first_row + rows, 0, offset, line_number + 1
+    if rows:
+        yield RowRange(path=path, first_row=first_row, num_rows=rows, byte_offset=start, first_line=start_line)
+
+
+def read_rows(rows: RowRange) -> Iterator[Row | BadRow]:
+    """The rows of one range, good and bad."""
+    if rows.path.suffix != ".parquet":
+        yield from read_jsonl(
+            rows.path, byte_offset=rows.byte_offset, first_line=rows.first_line, num_rows=rows.num_rows
+        )
+        return
+    position, end = 0, rows.first_row + rows.num_rows
+    file = _parquet(rows.path)
+    for group in range(file.num_row_groups):
+        size = file.metadata.row_group(group).num_rows
+        if position + size > rows.first_row and position < end:
+            for index, value in enumerate(file.read_row_group(group).to_pylist(), start=position):
+                if rows.first_row <= index < end:
+                    yield Row(value=value, file=str(rows.path), line=index + 1, byte_offset=0, sha256="")
+        position += size
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file: {error}") from None
+
+
+def read_example(row: Row) -> Example:
+    """A triple or a published dialog as an Example; DataError names the row and the keys of any other shape."""
+    where = f"{Path(row.file).name}:{row.line}"
+    if "context" in row.value:
+        return _from_triple(Triple.from_dict(row.value, where))
+    key = next((key for key in MESSAGE_KEYS if isinstance(row.value.get(key), list)), None)
+    if key is None:
+        known = f"a triple has 'context', a published row one of {', '.join(MESSAGE_KEYS)}"
+        raise DataError(f"{where}: unknown shape with keys {', '.join(sorted(row.value))}; {known}")
+    return _from_dialog(row, key, where)
+
+
+def _from_triple(triple: Triple) -> Example:
+    num_evidence = sum(piece.kind == "evidence" for piece in triple.context)
+    kept = {
+        "reasoning_source": triple.reasoning_source,
+        "ground_truth": triple.ground_truth,
+        "provenance": triple.provenance,
+        "settings": triple.settings,
+    }
+    return Example(
+        id=triple.id,
+        agent=triple.agent,
+        user=user_content(triple.question, triple.context),
+        reasoning=triple.reasoning,
+        answer=triple.answer,
+        num_evidence=num_evidence,
+        num_distractors=len(triple.context) - num_evidence,
+        extra=triple.extra | kept,
+    )
+
+
+def _from_dialog(row: Row, key: str, where: str) -> Example:
+    messages = row.value[key]
+    roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
+    if roles != ["user", "assistant"] or not all(isinstance(message.get("content"), str) for message in messages):
+        raise DataError(f"{where}: {key!r} must be a user and an assistant message with text, got roles {roles}")
+    user, assistant = (message["content"] for message in messages)
+    reasoning, end, answer = assistant.partition("</think>")
+    if not end or "</think>" in answer or not answer.strip():
+        raise DataError(f"{where}: the assistant text must be reasoning, one '</think>' and an answer")
+    if not user.strip():
+        raise DataError(f"{where}: the user message is empty")
+    extra = {name: value for name, value in row.value.items() if name != key}
+    identity = next((str(row.value[name]) for name in ID_KEYS if row.value.get(name)), None)
+    return Example(
+        id=identity or f"{Path(row.file).stem}-{row.line:06d}",
+        agent=_agent_of(Path(row.file).stem),
+        user=user,
+        reasoning=reasoning.removeprefix("<think>").strip("\n"),
+        answer=answer.strip("\n"),
+        num_evidence=0,
+        num_distractors=0,
+        extra=extra,
+    )
+
+
+def _agent_of(stem: str) -> str:
+    """The published files are named search_agent_data.jsonl and so on; rows do not say their agent."""
+    return next((agent for agent in ("search", "swe", "sql") if agent in stem.lower()), "unknown")
+
+
+def extra_json(extra: dict[str, Any]) -> str:
+    """Unknown fields as one JSON string, for a table whose rows need not agree on them."""
+    return json.dumps(extra, ensure_ascii=False, sort_keys=True, default=str)

@@ -1,0 +1,71 @@
+"""Show one document as the model will see it: supervised tokens in green, everything else dim."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from acc_megatron.data_tools.dataset_folder import open_dataset
+from acc_megatron.data_tools.tokenizer import Tokenizer
+from acc_megatron.errors import DataError
+
+SUPERVISED, CONTEXT, CONTROL = "bold green", "dim", "bold magenta"
+
+
+def inspect(path: Path, number: int, tokenizer: Tokenizer, console: Console, *, context_tokens: int = 400) -> None:
+    """Print a document: its sample row, then its text coloured by the mask.
+
+    Of an unsupervised stretch longer than `context_tokens` only both ends are shown, and the cut says how many
+    tokens it hides; 0 shows everything. Raises DataError when the tokenizer is not the dataset's.
+    """
+    dataset = open_dataset(path)
+    expected = dataset.manifest["tokenizer"]["sha256"]
+    if tokenizer.sha256 != expected:
+        raise DataError(f"{path} was made with tokenizer {expected}, this is {tokenizer.sha256}: give --tokenizer")
+    ids, mask = dataset.document(number)
+    row = dataset.samples.slice(number, 1).to_pylist()[0]
+    extra = json.loads(row.pop("extra"))
+    share = row["supervised_tokens"] / row["tokens"]
+    console.print(Text(f"document {number} of {len(dataset)}: {row['id']} ({row['agent']})", style="bold"))
+    console.print(
+        f"{row['tokens']:,} tokens, {row['supervised_tokens']:,} supervised ({share:.1%}) from token "
+        f"{row['first_supervised_token']:,}; {row['num_evidence']} evidence, {row['num_distractors']} distractors; "
+        f"reasoning from {extra.get('reasoning_source', 'the published row')}",
+        highlight=False,
+    )
+    console.print(
+        Text.assemble("legend: ", ("supervised", SUPERVISED), ", ", ("context", CONTEXT), ", ", ("control", CONTROL))
+    )
+    console.print(coloured(ids, mask, tokenizer, context_tokens))
+
+
+def coloured(ids: np.ndarray, mask: np.ndarray, tokenizer: Tokenizer, context_tokens: int = 0) -> Text:
+    """The document as styled text, cut inside long unsupervised stretches when `context_tokens` is not 0."""
+    text = Text()
+    changes = np.flatnonzero(np.diff(mask)) + 1
+    for part in np.split(np.arange(len(ids)), changes):
+        supervised = bool(mask[part[0]])
+        if supervised or not context_tokens or len(part) <= context_tokens:
+            _append(text, ids[part], tokenizer, supervised)
+            continue
+        half = context_tokens // 2
+        _append(text, ids[part[:half]], tokenizer, supervised)
+        text.append(f"\n... {len(part) - 2 * half:,} context tokens not shown (--all shows them) ...\n", "yellow")
+        _append(text, ids[part[-half:]], tokenizer, supervised)
+    return text
+
+
+def _append(text: Text, ids: np.ndarray, tokenizer: Tokenizer, supervised: bool) -> None:
+    is_control = ids >= tokenizer.first_control_id
+    for run in np.split(np.arange(len(ids)), np.flatnonzero(np.diff(is_control)) + 1):
+        control = bool(is_control[run[0]])
+        style = CONTROL if control else SUPERVISED if supervised else CONTEXT
+        decoded = tokenizer.decode(ids[run])
+        text.append(f"{decoded}" if control else _printable(decoded), style)
+
+
+def _printable(text: str) -> str:
+    """Untrusted text without terminal control sequences: a control character shows as its escape."""
+    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)

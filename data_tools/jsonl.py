@@ -1,0 +1,193 @@
+"""Strict, bounded reading of JSON rows: a bad line costs that line, and says where it is and why.
+
+Lines end at the byte `\\n` and nowhere else, so U+2028 and friends inside a string never split a row.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from acc_megatron.errors import DataError
+
+MAX_ROW_BYTES = 64 << 20
+MAX_DEPTH = 256
+_SKIP_BYTES = 1 << 20
+_BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One good row: its object, where it starts (line 1-based), and the SHA-256 of its bytes without the newline."""
+
+    value: dict[str, Any]
+    file: str
+    line: int
+    byte_offset: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRow:
+    """One row that could not be read; `reason` is a short slug, `detail` says more in words."""
+
+    file: str
+    line: int
+    byte_offset: int
+    reason: str
+    detail: str
+
+
+class _Bad(Exception):  # noqa: N818 - carries a verdict on one row to where its place is known
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+def read_jsonl(
+    path: Path, *, byte_offset: int = 0, first_line: int = 1, num_rows: int | None = None
+) -> Iterator[Row | BadRow]:
+    """Read rows from `byte_offset` on, which must be the start of line `first_line`; at most `num_rows` of them.
+
+    Blank lines are skipped and are no rows, but they count in the line numbers. A line over MAX_ROW_BYTES is
+    passed over in blocks and reported. Raises DataError when the file cannot be opened.
+    """
+    line, rows = first_line, 0
+    with _open(path) as file:
+        file.seek(byte_offset)
+        while num_rows is None or rows < num_rows:
+            start = file.tell()
+            data = file.readline(MAX_ROW_BYTES + 1)
+            if not data:
+                return
+            if len(data) > MAX_ROW_BYTES and not data.endswith(b"\n"):
+                end = _skip_line(file)
+                detail = f"the line has {end - start} bytes; the limit is {MAX_ROW_BYTES}"
+                yield BadRow(file=str(path), line=line, byte_offset=start, reason="line_too_long", detail=detail)
+                rows += 1
+            elif data.strip():
+                yield _row(data.rstrip(b"\r\n"), path, line, start)
+                rows += 1
+            line += 1
+
+
+def read_json(path: Path) -> list[Row | BadRow]:
+    """Read a whole-file document (`.json`, `.traj`): one row for an object, one per item for a list.
+
+    An item's `line` is its position in the list, from 1, and its SHA-256 is that of the whole file.
+    Raises DataError when the file cannot be opened.
+    """
+    with _open(path) as file:
+        data = file.read(MAX_ROW_BYTES + 1)
+    try:
+        if len(data) > MAX_ROW_BYTES:
+            raise _Bad(
+                "file_too_large", f"more than {MAX_ROW_BYTES} bytes in one document; JSON lines have no such limit"
+            )
+        value = parse_json(data)
+    except _Bad as bad:
+        return [BadRow(file=str(path), line=1, byte_offset=0, reason=bad.reason, detail=bad.detail)]
+    sha256 = hashlib.sha256(data).hexdigest()
+    items = value if isinstance(value, list) else [value]
+    return [_place(item, path, line, 0, sha256) for line, item in enumerate(items, start=1)]
+
+
+def parse_json(data: bytes) -> Any:
+    """The JSON value in `data`, or an exception with `reason` and `detail`: stricter than `json.loads`.
+
+    Refused: a byte-order mark, NUL bytes, invalid UTF-8, NaN and infinities, a key given twice, an unpaired
+    surrogate, and nesting beyond MAX_DEPTH.
+    """
+    if data.startswith(_BOMS):
+        raise _Bad("bom", "the text opens with a byte-order mark; save it as plain UTF-8")
+    if (position := data.find(0)) >= 0:
+        raise _Bad("nul", f"NUL byte at byte {position}")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise _Bad("invalid_utf8", f"byte {error.start}: {error.reason}") from None
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise _Bad("broken_json", f"{error.msg} at character {error.pos} of {len(text)}") from None
+    except RecursionError:
+        raise _Bad("too_deep", f"nested deeper than {MAX_DEPTH}") from None
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise _Bad("number_too_long", str(error)) from None
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise _Bad("too_deep", f"nested deeper than {MAX_DEPTH}")
+    if _SURROGATE_ESCAPE.search(data):
+        _refuse_lone_surrogate(value)
+    return value
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _skip_line(file: IO[bytes]) -> int:
+    """Read on to the end of the line in blocks; returns the offset behind it."""
+    while (block := file.readline(_SKIP_BYTES)) and not block.endswith(b"\n"):
+        pass
+    return file.tell()
+
+
+def _row(data: bytes, path: Path, line: int, byte_offset: int) -> Row | BadRow:
+    try:
+        value = parse_json(data)
+    except _Bad as bad:
+        return BadRow(file=str(path), line=line, byte_offset=byte_offset, reason=bad.reason, detail=bad.detail)
+    return _place(value, path, line, byte_offset, hashlib.sha256(data).hexdigest())
+
+
+def _place(value: Any, path: Path, line: int, byte_offset: int, sha256: str) -> Row | BadRow:
+    if isinstance(value, dict):
+        return Row(value=value, file=str(path), line=line, byte_offset=byte_offset, sha256=sha256)
+    detail = f"expected an object, got {type(value).__name__}"
+    return BadRow(file=str(path), line=line, byte_offset=byte_offset, reason="not_an_object", detail=detail)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _Bad("duplicate_key", f"key {twice[:80]!r} stands twice in one object")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise _Bad("nan", f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise _Bad("nan", f"{text[:40]} is beyond a 64-bit float")
+    return number
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth
+
+
+def _refuse_lone_surrogate(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise _Bad(
+            "lone_surrogate", f"unpaired surrogate {error.object[error.start]!a}; it has no UTF-8 form"
+        ) from None

@@ -1,0 +1,81 @@
+"""Prove a dataset folder whole: every byte under its hash, every document under its own, the books balanced."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from acc_megatron.data_tools.atomic import sha256_file
+from acc_megatron.data_tools.convert import document_sha256, fingerprint
+from acc_megatron.data_tools.dataset_folder import MANIFEST, QUARANTINE, DatasetFolder, open_dataset, read_manifest
+from acc_megatron.errors import DataError
+
+
+def verify(path: Path) -> list[str]:
+    """What is wrong with a dataset folder, a line each naming the file; empty when it is whole."""
+    try:
+        manifest = read_manifest(path)
+    except DataError as error:
+        return [str(error)]
+    problems = list(_check_files(path, manifest))
+    if problems:
+        return problems
+    try:
+        dataset = open_dataset(path)
+    except DataError as error:
+        return [str(error)]
+    return [*_check_books(dataset), *_check_documents(dataset)]
+
+
+def _check_files(path: Path, manifest: dict) -> Iterator[str]:
+    if manifest["fingerprint"] != fingerprint(manifest):
+        yield f"{path / MANIFEST}: its fingerprint is not that of its contents"
+    canonical = json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n"
+    if (path / MANIFEST).read_bytes() != canonical:
+        yield f"{path / MANIFEST}: its bytes were changed"
+    for name, entry in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            yield f"{file}: missing"
+        elif file.stat().st_size != entry["bytes"]:
+            yield f"{file}: {file.stat().st_size} bytes, expected {entry['bytes']}"
+        elif (actual := sha256_file(file)) != entry["sha256"]:
+            yield f"{file}: sha256 {actual}, expected {entry['sha256']}"
+    known = {path / name for name in manifest["files"]} | {path / MANIFEST}
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and file not in known:
+            yield f"{file}: not in the manifest"
+
+
+def _check_books(dataset: DatasetFolder) -> Iterator[str]:
+    manifest, samples = dataset.manifest, dataset.samples
+    dropped = sum(manifest["dropped"].values())
+    refused = (dataset.path / QUARANTINE).read_bytes().count(b"\n")
+    sums = {
+        "documents_out": len(samples),
+        "tokens": int(samples["tokens"].to_numpy().sum()),
+        "supervised_tokens": int(samples["supervised_tokens"].to_numpy().sum()),
+        "documents_in": len(samples) + dropped,
+    }
+    for key, value in sums.items():
+        if manifest[key] != value:
+            yield f"{dataset.path / MANIFEST}: {key} is {manifest[key]}, the files say {value}"
+    if refused != dropped:
+        yield f"{dataset.path / QUARANTINE}: {refused} rows, the manifest counts {dropped} dropped"
+
+
+def _check_documents(dataset: DatasetFolder) -> Iterator[str]:
+    vocab_size = dataset.manifest["tokenizer"]["vocab_size"]
+    columns = {name: dataset.samples[name].to_pylist() for name in ("sha256", "supervised_tokens", "first_supervised_token")}
+    for number in range(len(dataset)):
+        ids, mask = dataset.document(number)
+        where = f"{dataset.path}: document {number}"
+        if document_sha256(ids, mask) != columns["sha256"][number]:
+            yield f"{where}: its ids or mask are not those of samples.parquet"
+        elif int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
+            yield f"{where}: ids {ids.min()}..{ids.max()} leave the vocabulary of {vocab_size}"
+        elif int(mask.max(initial=0)) > 1 or int(np.count_nonzero(mask)) != columns["supervised_tokens"][number]:
+            yield f"{where}: its mask does not hold {columns['supervised_tokens'][number]} ones"
+        elif not mask.any() or int(mask.argmax()) != columns["first_supervised_token"][number]:
+            yield f"{where}: its mask does not start at token {columns['first_supervised_token'][number]}"
