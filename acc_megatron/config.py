@@ -43,6 +43,7 @@ class DataConfig:
 
     path: str
     seq_length_tokens: int
+    document_multiple_tokens: int = 64  # documents are padded to it, so that rows are the same for every context size
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,14 +32,9 @@ class Layout:
         return self.world // (self.expert_tensor * self.expert * self.pipeline)
 
     @property
-    def document_multiple_tokens(self) -> int:
-        """Documents are padded to this many tokens, so that each cuts into zig-zag chunks."""
+    def num_chunks(self) -> int:
+        """Zig-zag chunks that each document is cut into."""
         return 2 * self.context if self.context > 1 else 1
-
-    @property
-    def row_multiple_tokens(self) -> int:
-        """A row must be a multiple of this: zig-zag chunks, each rank's slice cut again by sequence parallelism."""
-        return self.document_multiple_tokens * self.tensor
 
     def __str__(self) -> str:
         return f"TP{self.tensor} CP{self.context} PP{self.pipeline} EP{self.expert} DP{self.data}"
@@ -68,7 +63,7 @@ def build_layout(parallel: ParallelConfig, world: int) -> Layout:
 
 def check_fit(config: Config, layout: Layout) -> None:
     """Raise ConfigError when model, rows or batch do not divide over the layout; says the division."""
-    model, rows = config.model, config.data.seq_length_tokens
+    model, rows, multiple = config.model, config.data.seq_length_tokens, config.data.document_multiple_tokens
     divisions = [
         ("model.num_attention_heads", model.num_attention_heads, "parallel.tensor", layout.tensor),
         ("model.num_key_value_heads", model.num_key_value_heads, "parallel.tensor", layout.tensor),
@@ -76,7 +71,9 @@ def check_fit(config: Config, layout: Layout) -> None:
         ("model.num_experts", model.num_experts, "parallel.expert", layout.expert),
         ("model.moe_intermediate_size", model.moe_intermediate_size, "parallel.expert_tensor", layout.expert_tensor),
         ("model.num_hidden_layers", model.num_hidden_layers, "parallel.pipeline", layout.pipeline),
-        ("data.seq_length_tokens", rows, "2 x context x tensor", layout.row_multiple_tokens),
+        ("data.document_multiple_tokens", multiple, "2 x parallel.context", layout.num_chunks),
+        ("data.seq_length_tokens", rows, "data.document_multiple_tokens", multiple),
+        ("data.seq_length_tokens", rows, "parallel.context x parallel.tensor", layout.context * layout.tensor),
         ("train.global_batch_rows", config.train.global_batch_rows, "data-parallel ranks", layout.data),
     ]
     for name, value, divisor_name, divisor in divisions:

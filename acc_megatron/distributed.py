@@ -1,0 +1,65 @@
+"""Process groups: one place that starts torch.distributed and Megatron's parallel state, and ends both."""
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from acc_megatron import cpu_backend
+
+cpu_backend.install()
+
+import torch  # noqa: E402
+import torch.distributed as dist  # noqa: E402
+from megatron.core import parallel_state  # noqa: E402
+from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed  # noqa: E402
+
+from acc_megatron.checkpoint.weight_map import Ranks  # noqa: E402
+from acc_megatron.config import ParallelConfig  # noqa: E402
+from acc_megatron.layout import Layout, build_layout  # noqa: E402
+
+
+def world_size() -> int:
+    """Processes that torchrun started, or 1."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+@contextmanager
+def process_groups(parallel: ParallelConfig, *, seed: int = 0, timeout_seconds: int = 600) -> Iterator[Layout]:
+    """Megatron's groups over the processes of torchrun, or over this one alone; ended on the way out.
+
+    Raises ConfigError before any group starts when the layout does not fit the world.
+    """
+    layout = build_layout(parallel, world_size())
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    if "RANK" in os.environ:
+        dist.init_process_group(backend, timeout=timeout)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+    try:
+        parallel_state.initialize_model_parallel(
+            tensor_model_parallel_size=layout.tensor,
+            pipeline_model_parallel_size=layout.pipeline,
+            context_parallel_size=layout.context,
+            expert_model_parallel_size=layout.expert,
+            expert_tensor_parallel_size=layout.expert_tensor,
+            create_gloo_process_groups=False,
+        )
+        model_parallel_cuda_manual_seed(seed + 1)
+        yield layout
+    finally:
+        parallel_state.destroy_model_parallel()
+        dist.destroy_process_group()
+
+
+def own_ranks() -> Ranks:
+    """This process's place on the axes that shard parameters."""
+    return Ranks(
+        tensor=parallel_state.get_tensor_model_parallel_rank(),
+        expert_tensor=parallel_state.get_expert_tensor_parallel_rank(),
+        expert=parallel_state.get_expert_model_parallel_rank(),
+        pipeline=parallel_state.get_pipeline_model_parallel_rank(),
+    )

@@ -1,0 +1,43 @@
+"""The masked head: hidden states to `(loss_sum, token_count)`; nothing ever averages averages.
+
+L = -sum log P over supervised tokens; Megatron divides gradients by their global count over microbatches x DP x CP
+(`calculate_per_token_loss`), so the result is that of one process for every layout.
+"""
+
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+
+from acc_megatron.kernels.masked_linear_cross_entropy.reference import masked_linear_cross_entropy
+
+
+def masked_head(
+    *,
+    hidden_states: torch.Tensor,
+    output_layer: torch.nn.Module,
+    output_weight: torch.Tensor | None,
+    labels: torch.Tensor,
+    loss_mask: torch.Tensor,
+    **_: Any,
+) -> torch.Tensor:
+    """GPTModel's `output_processor`: `[2]` float32 (loss sum, supervised tokens) of this rank's slice of a row.
+
+    hidden_states `[tokens / tp, 1, hidden]` under sequence parallelism, labels and loss_mask `[1, tokens]`.
+    Full logits never exist: only supervised rows reach the vocabulary.
+    """
+    group = parallel_state.get_tensor_model_parallel_group()
+    tensor, rank = group.size(), group.rank()
+    targets, weights = labels[0], loss_mask[0]
+    if tensor > 1:
+        targets, weights = targets.chunk(tensor)[rank], weights.chunk(tensor)[rank]
+    weight = output_layer.weight if output_weight is None else output_weight
+    sums = masked_linear_cross_entropy(
+        hidden_states.squeeze(1), weight, targets, weights, group=group, sequence_parallel=tensor > 1
+    )
+    return torch.stack(sums)
+
+
+def reduce_loss(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Megatron's loss contract: (scalar to differentiate, int token count, detached sums to report)."""
+    return sums[0], sums[1].detach().round().int(), sums.detach()

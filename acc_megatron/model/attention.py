@@ -1,0 +1,97 @@
+"""Core attention in plain torch for packed rows: causal inside each document, nothing across documents.
+
+The CPU counterpart of Transformer Engine's packed attention; memory follows one document's chunk, not the row.
+Shape suffixes: T local tokens, S row tokens, H query heads, G key-value heads, D head dim.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from acc_megatron.data.context_shard import gathered_order
+
+
+class PackedAttention(MegatronModule):
+    """Causal attention over one packed row (`thd`), with context parallelism by all-gathered keys and values.
+
+    Takes queries `[tokens, heads, head_dim]` and keys, values `[tokens, kv_heads, head_dim]` of this rank's
+    zig-zag slice, gives `[tokens, heads * head_dim]`. Key and value gradients are reduce-scattered back.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        layer_number: int,
+        attn_mask_type: AttnMaskType,
+        attention_type: str,
+        attention_dropout: float | None = None,
+        softmax_scale: float | None = None,
+        cp_comm_type: str | None = None,
+        pg_collection: Any = None,
+        **_: Any,
+    ) -> None:
+        super().__init__(config=config)
+        assert not (config.attention_dropout if attention_dropout is None else attention_dropout)
+        self.scale = softmax_scale or config.kv_channels**-0.5
+        self.context_group = pg_collection.cp
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        attn_mask_type: AttnMaskType | None = None,
+        attention_bias: torch.Tensor | None = None,
+        packed_seq_params: Any = None,
+        **_: Any,
+    ) -> torch.Tensor:
+        """Attend; the row's document bounds come from `packed_seq_params` and cover the whole row."""
+        assert attention_bias is None and packed_seq_params is not None and packed_seq_params.qkv_format == "thd"
+        cu_seqlens = tuple(packed_seq_params.cu_seqlens_q.tolist())
+        context, rank = self.context_group.size(), self.context_group.rank()
+        assert cu_seqlens[-1] == len(query) * context, "cu_seqlens must cover the whole row"
+        key_SGD, value_SGD = key, value
+        if context > 1:
+            both = torch.cat([key, value], dim=-1).contiguous()
+            both = gather_from_sequence_parallel_region(both, group=self.context_group)
+            key_SGD, value_SGD = both[gathered_order(cu_seqlens, context)].chunk(2, dim=-1)
+        chunks = []
+        for first, size, start, num_keys in _chunks(cu_seqlens, context, rank):
+            query_THD = query[first : first + size]
+            keys = slice(start, start + num_keys)
+            chunks.append(self._attend(query_THD, key_SGD[keys], value_SGD[keys]))
+        return torch.cat(chunks).flatten(1)
+
+    def _attend(self, query_THD: torch.Tensor, key_SGD: torch.Tensor, value_SGD: torch.Tensor) -> torch.Tensor:
+        """The queries are the last T of the S positions; `[T, H, D]`."""
+        num_queries, num_keys = len(query_THD), len(key_SGD)
+        mask = None
+        if num_queries != num_keys:
+            ones = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query_THD.device)
+            mask = ones.tril(diagonal=num_keys - num_queries)
+        out_HTD = F.scaled_dot_product_attention(
+            *(tensor.transpose(0, 1)[None] for tensor in (query_THD, key_SGD, value_SGD)),
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=self.scale,
+            enable_gqa=True,
+        )[0]
+        return out_HTD.transpose(0, 1)
+
+
+def _chunks(cu_seqlens: tuple[int, ...], context: int, rank: int) -> list[tuple[int, int, int, int]]:
+    """`(first local query, number of queries, first key, number of keys)` of every chunk this rank holds."""
+    numbers = (rank, 2 * context - 1 - rank) if context > 1 else (0,)
+    chunks, local = [], 0
+    for start, end in zip(cu_seqlens[:-1], cu_seqlens[1:], strict=True):
+        size = (end - start) // (2 * context if context > 1 else 1)
+        for number in numbers:
+            chunks.append((local, size, start, (number + 1) * size))
+            local += size
+    return chunks
