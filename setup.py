@@ -18,7 +18,7 @@ SUBPACKAGES = {
 setup(
     name="acc-megatron",
     version=VERSION,
-    description="Compile agent trajectories into long-context training data and train Qwen3-MoE on it with megatron-core",
+    description="Agent trajectories to long-context training data, and Qwen3-MoE trained on it with megatron-core",
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -40,7 +40,8 @@ setup(
         "psutil",
         "packaging",
         "einops",
+        "matplotlib",
     ],
-    extras_require={"dev": ["pytest", "ruff", "mypy", "build"]},
+    extras_require={"dev": ["pytest", "ruff", "mypy", "setuptools", "wheel"]},
     entry_points={"console_scripts": ["acc-megatron = acc_megatron.cli:main"]},
 )

@@ -173,7 +173,7 @@ def from_dict(cls: type[T], tree: dict[str, Any], where: str, prefix: str = "") 
 
 
 def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: {key} must be a section, got {value!r}")
         return from_dict(hint, value, where, f"{key}.")

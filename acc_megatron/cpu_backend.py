@@ -98,7 +98,7 @@ def _redirect_factories() -> None:
 
     for name in _FACTORIES:
         setattr(torch, name, on_cpu(getattr(torch, name)))
-    torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign,assignment]
+    torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign]
 
 
 def _redirect_type_names() -> None:
@@ -134,9 +134,7 @@ def _redirect_megatron() -> None:
     module._set_cuda_rng_state = lambda state, device=-1, graph_safe=False: torch.set_rng_state(state)
     # recompute asks TE about fp8 even when fp8 is off; without TE the name does not exist
     if not hasattr(module, "FP8GlobalStateManager"):
-        module.FP8GlobalStateManager = types.SimpleNamespace(
-            is_fp8_enabled=lambda: False, get_fp8_recipe=lambda: None
-        )
+        module.FP8GlobalStateManager = types.SimpleNamespace(is_fp8_enabled=lambda: False, get_fp8_recipe=lambda: None)
         module.activation_recompute_forward = lambda **_: contextlib.nullcontext()
         module.fp8_autocast = lambda **_: contextlib.nullcontext()
 

@@ -17,11 +17,7 @@ from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed  # noq
 from acc_megatron.checkpoint.weight_map import Ranks  # noqa: E402
 from acc_megatron.config import ParallelConfig  # noqa: E402
 from acc_megatron.layout import Layout, build_layout  # noqa: E402
-
-
-def world_size() -> int:
-    """Processes that torchrun started, or 1."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+from acc_megatron.ranks import world_size  # noqa: E402
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from megatron.core import parallel_state
+from megatron.core.tensor_parallel import ColumnParallelLinear
 
 from acc_megatron.kernels.masked_linear_cross_entropy.reference import masked_linear_cross_entropy
 
@@ -15,7 +16,7 @@ from acc_megatron.kernels.masked_linear_cross_entropy.reference import masked_li
 def masked_head(
     *,
     hidden_states: torch.Tensor,
-    output_layer: torch.nn.Module,
+    output_layer: ColumnParallelLinear,
     output_weight: torch.Tensor | None,
     labels: torch.Tensor,
     loss_mask: torch.Tensor,

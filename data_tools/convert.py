@@ -24,7 +24,15 @@ import pyarrow.parquet as pq
 from acc_megatron import __version__
 from acc_megatron.data_tools.atomic import atomic_folder, publish_folder, sha256_file, write_json
 from acc_megatron.data_tools.dataset_folder import FORMAT_VERSION, MANIFEST, QUARANTINE, SAMPLE_SCHEMA, SAMPLES
-from acc_megatron.data_tools.examples_in import Example, RowRange, extra_json, input_files, read_example, read_rows, row_ranges
+from acc_megatron.data_tools.examples_in import (
+    Example,
+    RowRange,
+    extra_json,
+    input_files,
+    read_example,
+    read_rows,
+    row_ranges,
+)
 from acc_megatron.data_tools.indexed import write_indexed
 from acc_megatron.data_tools.jsonl import BadRow
 from acc_megatron.data_tools.render import TEMPLATES, Rendered, render_turns
@@ -221,7 +229,9 @@ def _assemble(
 ) -> dict[str, Any]:
     """Number the shards that hold documents, join their sample tables, hash everything, publish the folder."""
     refused = [row for result in results for row in result["refused"]]
-    with_documents = [task for task, result in zip(tasks, results, strict=True) if result["rows"] > len(result["refused"])]
+    with_documents = [
+        task for task, result in zip(tasks, results, strict=True) if result["rows"] > len(result["refused"])
+    ]
     if not with_documents:
         reasons = Counter(row["reason"] for row in refused)
         raise DataError(f"no document is left: {len(refused)} rows dropped ({_counts(reasons)})")
@@ -245,7 +255,12 @@ def _assemble(
 
 
 def _manifest(
-    folder: Path, samples: pa.Table, refused: list[dict[str, Any]], num_shards: int, plan: dict[str, Any], tokenizer: Tokenizer
+    folder: Path,
+    samples: pa.Table,
+    refused: list[dict[str, Any]],
+    num_shards: int,
+    plan: dict[str, Any],
+    tokenizer: Tokenizer,
 ) -> dict[str, Any]:
     files = {
         str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256_file(file)}

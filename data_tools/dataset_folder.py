@@ -1,9 +1,9 @@
 """The dataset folder: what is in it, and opening it with every cheap check made.
 
-    manifest.json                     counts, settings, tokenizer hash, and size and SHA-256 of every file
-    samples.parquet                   a row a document
-    shards/00000/tokens.bin .idx      int32
-    shards/00000/loss_mask.bin .idx   uint8, same lengths; 1 = this token is a target (no shift)
+manifest.json                     counts, settings, tokenizer hash, and size and SHA-256 of every file
+samples.parquet                   a row a document
+shards/00000/tokens.bin .idx      int32
+shards/00000/loss_mask.bin .idx   uint8, same lengths; 1 = this token is a target (no shift)
 """
 
 import json

@@ -59,7 +59,9 @@ def input_files(inputs: list[Path]) -> list[Path]:
         elif path.is_file() and path.suffix in SUFFIXES:
             files.append(path)
         else:
-            raise DataError(f"no input at {path}: give a {' or '.join(SUFFIXES)} file, a folder of them, or a compile folder")
+            raise DataError(
+                f"no input at {path}: give a {' or '.join(SUFFIXES)} file, a folder of them, or a compile folder"
+            )
     return files
 
 

@@ -15,7 +15,7 @@ from acc_megatron.errors import DataError
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
-DTYPE_CODES = {1: np.dtype(np.uint8), 4: np.dtype(np.int32)}
+DTYPE_CODES: dict[int, np.dtype] = {1: np.dtype(np.uint8), 4: np.dtype(np.int32)}
 HEADER = struct.Struct("<9sQBQQ")
 
 
@@ -77,7 +77,9 @@ def _read_index(path: Path) -> tuple[np.dtype, np.ndarray, np.ndarray]:
         raise DataError(f"{path} has {len(data)} bytes, a header alone needs {HEADER.size}")
     magic, version, code, num_sequences, num_bounds = HEADER.unpack_from(data)
     if magic != MAGIC or version != VERSION or code not in DTYPE_CODES:
-        raise DataError(f"{path} is not an index of version {VERSION}: magic {magic!r}, version {version}, dtype {code}")
+        raise DataError(
+            f"{path} is not an index of version {VERSION}: magic {magic!r}, version {version}, dtype {code}"
+        )
     expected = HEADER.size + 12 * num_sequences + 8 * num_bounds
     if len(data) != expected or num_bounds != num_sequences + 1:
         raise DataError(f"{path} has {len(data)} bytes, {num_sequences} documents need {expected}")

@@ -4,6 +4,7 @@ Lines end at the byte `\\n` and nowhere else, so U+2028 and friends inside a str
 """
 
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -43,7 +44,19 @@ class BadRow:
     detail: str
 
 
-class _Bad(Exception):  # noqa: N818 - carries a verdict on one row to where its place is known
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line as bytes with its newline, where it starts (`number` from 1), and its size; no data when too long."""
+
+    number: int
+    byte_offset: int
+    num_bytes: int
+    data: bytes | None
+
+
+class BadJson(Exception):
+    """Text that is no JSON value we accept."""
+
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -58,70 +71,79 @@ def read_jsonl(
     Blank lines are skipped and are no rows, but they count in the line numbers. A line over MAX_ROW_BYTES is
     passed over in blocks and reported. Raises DataError when the file cannot be opened.
     """
-    line, rows = first_line, 0
+    return itertools.islice(_rows(path, byte_offset, first_line), num_rows)
+
+
+def _rows(path: Path, byte_offset: int, first_line: int) -> Iterator[Row | BadRow]:
+    for line in read_lines(path, byte_offset=byte_offset, first_line=first_line):
+        if line.data is None:
+            detail = f"the line has {line.num_bytes} bytes; the limit is {MAX_ROW_BYTES}"
+            yield BadRow(
+                file=str(path), line=line.number, byte_offset=line.byte_offset, reason="line_too_long", detail=detail
+            )
+        elif line.data.strip():
+            yield _row(line.data.rstrip(b"\r\n"), path, line.number, line.byte_offset)
+
+
+def read_lines(path: Path, *, byte_offset: int = 0, first_line: int = 1) -> Iterator[Line]:
+    """The lines of a file as bytes, in bounded memory; a line over MAX_ROW_BYTES has no `data`."""
     with _open(path) as file:
         file.seek(byte_offset)
-        while num_rows is None or rows < num_rows:
+        for number in itertools.count(first_line):
             start = file.tell()
             data = file.readline(MAX_ROW_BYTES + 1)
             if not data:
                 return
             if len(data) > MAX_ROW_BYTES and not data.endswith(b"\n"):
-                end = _skip_line(file)
-                detail = f"the line has {end - start} bytes; the limit is {MAX_ROW_BYTES}"
-                yield BadRow(file=str(path), line=line, byte_offset=start, reason="line_too_long", detail=detail)
-                rows += 1
-            elif data.strip():
-                yield _row(data.rstrip(b"\r\n"), path, line, start)
-                rows += 1
-            line += 1
+                yield Line(number=number, byte_offset=start, num_bytes=_skip_line(file) - start, data=None)
+            else:
+                yield Line(number=number, byte_offset=start, num_bytes=len(data), data=data)
 
 
 def read_json(path: Path) -> list[Row | BadRow]:
     """Read a whole-file document (`.json`, `.traj`): one row for an object, one per item for a list.
 
-    An item's `line` is its position in the list, from 1, and its SHA-256 is that of the whole file.
+    An item's `line` is its position in the list, from 1, and its SHA-256 is that of the item written as JSON again.
     Raises DataError when the file cannot be opened.
     """
     with _open(path) as file:
         data = file.read(MAX_ROW_BYTES + 1)
+    if len(data) > MAX_ROW_BYTES:
+        detail = f"more than {MAX_ROW_BYTES} bytes in one document; write it as JSON lines"
+        return [BadRow(file=str(path), line=1, byte_offset=0, reason="file_too_large", detail=detail)]
     try:
-        if len(data) > MAX_ROW_BYTES:
-            raise _Bad(
-                "file_too_large", f"more than {MAX_ROW_BYTES} bytes in one document; JSON lines have no such limit"
-            )
         value = parse_json(data)
-    except _Bad as bad:
+    except BadJson as bad:
         return [BadRow(file=str(path), line=1, byte_offset=0, reason=bad.reason, detail=bad.detail)]
-    sha256 = hashlib.sha256(data).hexdigest()
-    items = value if isinstance(value, list) else [value]
-    return [_place(item, path, line, 0, sha256) for line, item in enumerate(items, start=1)]
+    if not isinstance(value, list):
+        return [_place(value, path, 1, 0, hashlib.sha256(data).hexdigest())]
+    return [_place(item, path, line, 0, _digest(item)) for line, item in enumerate(value, start=1)]
 
 
 def parse_json(data: bytes) -> Any:
-    """The JSON value in `data`, or an exception with `reason` and `detail`: stricter than `json.loads`.
+    """The JSON value in `data`, or BadJson with `reason` and `detail`: stricter than `json.loads`.
 
     Refused: a byte-order mark, NUL bytes, invalid UTF-8, NaN and infinities, a key given twice, an unpaired
     surrogate, and nesting beyond MAX_DEPTH.
     """
     if data.startswith(_BOMS):
-        raise _Bad("bom", "the text opens with a byte-order mark; save it as plain UTF-8")
+        raise BadJson("bom", "the text opens with a byte-order mark; save it as plain UTF-8")
     if (position := data.find(0)) >= 0:
-        raise _Bad("nul", f"NUL byte at byte {position}")
+        raise BadJson("nul", f"NUL byte at byte {position}")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise _Bad("invalid_utf8", f"byte {error.start}: {error.reason}") from None
+        raise BadJson("invalid_utf8", f"byte {error.start}: {error.reason}") from None
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
-        raise _Bad("broken_json", f"{error.msg} at character {error.pos} of {len(text)}") from None
+        raise BadJson("broken_json", f"{error.msg} at character {error.pos} of {len(text)}") from None
     except RecursionError:
-        raise _Bad("too_deep", f"nested deeper than {MAX_DEPTH}") from None
+        raise BadJson("too_deep", f"nested deeper than {MAX_DEPTH}") from None
     except ValueError as error:  # an integer of more digits than Python converts
-        raise _Bad("number_too_long", str(error)) from None
+        raise BadJson("number_too_long", str(error)) from None
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        raise _Bad("too_deep", f"nested deeper than {MAX_DEPTH}")
+        raise BadJson("too_deep", f"nested deeper than {MAX_DEPTH}")
     if _SURROGATE_ESCAPE.search(data):
         _refuse_lone_surrogate(value)
     return value
@@ -144,7 +166,7 @@ def _skip_line(file: IO[bytes]) -> int:
 def _row(data: bytes, path: Path, line: int, byte_offset: int) -> Row | BadRow:
     try:
         value = parse_json(data)
-    except _Bad as bad:
+    except BadJson as bad:
         return BadRow(file=str(path), line=line, byte_offset=byte_offset, reason=bad.reason, detail=bad.detail)
     return _place(value, path, line, byte_offset, hashlib.sha256(data).hexdigest())
 
@@ -156,23 +178,27 @@ def _place(value: Any, path: Path, line: int, byte_offset: int, sha256: str) -> 
     return BadRow(file=str(path), line=line, byte_offset=byte_offset, reason="not_an_object", detail=detail)
 
 
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _Bad("duplicate_key", f"key {twice[:80]!r} stands twice in one object")
+        raise BadJson("duplicate_key", f"key {twice[:80]!r} stands twice in one object")
     return value
 
 
 def _refuse_constant(name: str) -> None:
-    raise _Bad("nan", f"{name} is no JSON number")
+    raise BadJson("nan", f"{name} is no JSON number")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise _Bad("nan", f"{text[:40]} is beyond a 64-bit float")
+        raise BadJson("nan", f"{text[:40]} is beyond a 64-bit float")
     return number
 
 
@@ -188,6 +214,6 @@ def _refuse_lone_surrogate(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise _Bad(
+        raise BadJson(
             "lone_surrogate", f"unpaired surrogate {error.object[error.start]!a}; it has no UTF-8 form"
         ) from None

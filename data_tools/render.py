@@ -59,18 +59,20 @@ def render_turns(user: str, reasoning: str, answer: str, tokenizer: Tokenizer, t
         if found:
             raise Dropped("control_string_in_target", f"{name} holds {found[0]!r} at character {found.start()}")
     reasoning, answer = assistant_content(reasoning, answer)
-    control, encode = tokenizer.control, tokenizer.encode
-    start, end = [control["<|im_start|>"]], [control["<|im_end|>"]]
-    think, unthink = [control["<think>"]], [control["</think>"]]
+    encode = tokenizer.encode
+    start, end, think, unthink = (
+        np.array([tokenizer.control[name]], np.uint32) for name in ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
+    )
     prompt = [start, encode(f"user\n{user}"), end, encode("\n"), start, encode("assistant\n")]
     # the newline after <think> joins the reasoning: one segment, so that merges are the template's
-    opening, body = think, encode(f"\n{reasoning}\n")
+    body = encode(f"\n{reasoning}\n")
+    target = [think]
     if template == "qwen3-thinking-2507":
         newline = encode("\n")
         body = _after_prefix(body, newline)
         prompt += [think, newline]
-        opening = []
-    target = [opening, body, unthink, encode(f"\n\n{answer}"), end]
+        target = []
+    target += [body, unthink, encode(f"\n\n{answer}"), end]
     tail = encode("\n")
     parts = [np.asarray(part, np.int32) for part in (*prompt, *target, tail)]
     num_prompt = sum(len(part) for part in prompt)

@@ -45,7 +45,7 @@ class Trajectory:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-class Dropped(Exception):  # noqa: N818 - a verdict on one row, not an error of the program
+class Dropped(Exception):
     """A row that is left out on purpose; `reason` is a short slug that the counts are kept under."""
 
     def __init__(self, reason: str, detail: str = "") -> None:

@@ -175,7 +175,9 @@ def _from_json(path: Path) -> Tokenizer:
         if token not in control
     }
     if max(ranks.values()) >= min(control.values()):
-        raise DataError(f"{path} mixes control ids ({min(control.values())}..) with plain ids (..{max(ranks.values())})")
+        raise DataError(
+            f"{path} mixes control ids ({min(control.values())}..) with plain ids (..{max(ranks.values())})"
+        )
     digest = hashlib.sha256(data).hexdigest()
     return Tokenizer(name=path.parent.name, sha256=digest, ranks=ranks, pattern=pattern, control=control)
 

@@ -47,8 +47,8 @@ def build_huggingface_tokenizer(tokenizer: Tokenizer) -> HuggingFaceTokenizer:
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     built.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     built.decoder = decoders.ByteLevel()
-    for token, _ in sorted(tokenizer.control.items(), key=lambda item: item[1]):
-        built.add_tokens([AddedToken(token, special=token in SPECIAL, normalized=False)])
+    for name, _ in sorted(tokenizer.control.items(), key=lambda item: item[1]):
+        built.add_tokens([AddedToken(name, special=name in SPECIAL, normalized=False)])
     return built
 
 

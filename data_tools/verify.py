@@ -67,7 +67,9 @@ def _check_books(dataset: DatasetFolder) -> Iterator[str]:
 
 def _check_documents(dataset: DatasetFolder) -> Iterator[str]:
     vocab_size = dataset.manifest["tokenizer"]["vocab_size"]
-    columns = {name: dataset.samples[name].to_pylist() for name in ("sha256", "supervised_tokens", "first_supervised_token")}
+    columns = {
+        name: dataset.samples[name].to_pylist() for name in ("sha256", "supervised_tokens", "first_supervised_token")
+    }
     for number in range(len(dataset)):
         ids, mask = dataset.document(number)
         where = f"{dataset.path}: document {number}"

@@ -8,7 +8,6 @@ from typing import Any
 from acc_megatron.distributed import own_ranks, process_groups  # first: it makes megatron run without CUDA
 
 # isort: split
-import torch
 from megatron.core.models.gpt import GPTModel
 
 from acc_megatron import __version__

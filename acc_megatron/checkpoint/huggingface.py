@@ -114,7 +114,8 @@ def read_model_config(path: Path) -> ModelConfig:
     values["num_experts"] = hf.get("num_experts", hf.get("num_local_experts"))
     values["rope_theta"] = float(rope.get("rope_theta", hf.get("rope_theta", 10_000.0)))
     missing = [
-        name for name, field in ModelConfig.__dataclass_fields__.items()
+        name
+        for name, field in ModelConfig.__dataclass_fields__.items()
         if values.get(name) is None and field.default.__class__.__name__ == "_MISSING_TYPE"
     ]
     if missing:
@@ -171,7 +172,9 @@ def load_weights(folder: HuggingFaceFolder, built: GPTModel, layout: Layout, ran
         own = take_shard(full, entry.shard, layout, ranks)
         if own.shape != parameter.shape:
             names = ", ".join(entry.hf_names)
-            raise CheckpointError(f"{folder.path}: {names} give {tuple(own.shape)}, the model has {tuple(parameter.shape)}")
+            raise CheckpointError(
+                f"{folder.path}: {names} give {tuple(own.shape)}, the model has {tuple(parameter.shape)}"
+            )
         parameter.copy_(own)
 
 
@@ -215,7 +218,7 @@ def _write_tensors(folder: Path, files: list[dict[str, torch.Tensor]]) -> None:
     if len(files) == 1:
         save_file(files[0], folder / "model.safetensors", {"format": "pt"})
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, tensors in enumerate(files, start=1):
         name = f"model-{number:05d}-of-{len(files):05d}.safetensors"
         save_file(tensors, folder / name, {"format": "pt"})

@@ -1,7 +1,7 @@
 """Checkpoints on disk: written beside their place, hashed, renamed into it; refused when one byte differs.
 
-    checkpoints/step_00000020/    megatron's torch_dist files, state.json, hf/ (carried files), manifest.json
-    checkpoints/latest            the name of the newest whole one
+checkpoints/step_00000020/    megatron's torch_dist files, state.json, hf/ (carried files), manifest.json
+checkpoints/latest            the name of the newest whole one
 """
 
 import json

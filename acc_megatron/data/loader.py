@@ -35,11 +35,11 @@ class PackedRow:
 
     def local(self, layout: Layout, context_rank: int) -> "PackedRow":
         """The zig-zag slice of one context-parallel rank; cu_seqlens stay those of the whole row."""
-        parts = (
+        tokens, labels, loss_mask, positions = (
             shard(tensor, self.cu_seqlens, layout.context, context_rank)
             for tensor in (self.tokens, self.labels, self.loss_mask, self.positions)
         )
-        return PackedRow(*parts, self.cu_seqlens)
+        return PackedRow(tokens, labels, loss_mask, positions, self.cu_seqlens)
 
 
 class Loader:
@@ -95,8 +95,13 @@ class Loader:
         if bounds[-1] < length:
             positions[bounds[-1] :] = np.arange(length - bounds[-1])
             bounds.append(length)
-        arrays = (tokens, labels, loss_mask, positions)
-        return PackedRow(*map(torch.from_numpy, arrays), tuple(bounds))
+        return PackedRow(
+            torch.from_numpy(tokens),
+            torch.from_numpy(labels),
+            torch.from_numpy(loss_mask),
+            torch.from_numpy(positions),
+            tuple(bounds),
+        )
 
     def rank_rows(self, batch: list[int], data_rank: int, context_rank: int) -> list[PackedRow]:
         """The slices one rank works on: its share of the global batch, a row a microbatch."""

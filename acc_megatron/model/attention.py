@@ -75,14 +75,17 @@ class PackedAttention(MegatronModule):
         if num_queries != num_keys:
             ones = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query_THD.device)
             mask = ones.tril(diagonal=num_keys - num_queries)
-        out_HTD = F.scaled_dot_product_attention(
-            *(tensor.transpose(0, 1)[None] for tensor in (query_THD, key_SGD, value_SGD)),
+        query_1HTD, key_1GSD, value_1GSD = (x.transpose(0, 1)[None] for x in (query_THD, key_SGD, value_SGD))
+        out_1HTD = F.scaled_dot_product_attention(
+            query_1HTD,
+            key_1GSD,
+            value_1GSD,
             attn_mask=mask,
             is_causal=mask is None,
             scale=self.scale,
             enable_gqa=True,
-        )[0]
-        return out_HTD.transpose(0, 1)
+        )
+        return out_1HTD[0].transpose(0, 1)
 
 
 def _chunks(cu_seqlens: tuple[int, ...], context: int, rank: int) -> list[tuple[int, int, int, int]]:

@@ -34,7 +34,9 @@ CPU_ONLY: dict[str, Any] = {
 GPU_ONLY: dict[str, Any] = {"moe_grouped_gemm": True, "moe_permute_fusion": True, "apply_rope_fusion": True}
 
 
-def transformer_config(model: ModelConfig, layout: Layout, *, precision: str, recompute: str = "none") -> TransformerConfig:
+def transformer_config(
+    model: ModelConfig, layout: Layout, *, precision: str, recompute: str = "none"
+) -> TransformerConfig:
     """Megatron's config of a Qwen3-MoE; `norm_topk_prob` is softmax after top-k, the router runs in float32."""
     dtype = DTYPES[precision]
     return TransformerConfig(
@@ -108,12 +110,10 @@ def build_model(
     )
     for name, parameter in built.named_parameters():
         if ".experts." in name:
-            parameter.allreduce = False  # type: ignore[attr-defined]
+            parameter.allreduce = False
     return built
 
 
 def full_config(config: Config, layout: Layout) -> TransformerConfig:
     """The TransformerConfig of a training run."""
-    return transformer_config(
-        config.model, layout, precision=config.train.precision, recompute=config.train.recompute
-    )
+    return transformer_config(config.model, layout, precision=config.train.precision, recompute=config.train.recompute)

@@ -127,4 +127,8 @@ def _gather(rows: torch.Tensor, counts: list[int], group: dist.ProcessGroup) -> 
     padded[: len(rows)] = rows
     gathered = rows.new_empty((len(counts) * largest, *rows.shape[1:]))
     dist.all_gather_into_tensor(gathered, padded, group=group)
-    return torch.cat([part[:count] for part, count in zip(gathered.split(largest), counts, strict=True)]) if largest else rows
+    return (
+        torch.cat([part[:count] for part, count in zip(gathered.split(largest), counts, strict=True)])
+        if largest
+        else rows
+    )

@@ -1,0 +1,46 @@
+# Targets: .venv (install), quickstart, test, check. Everything goes into .venv from constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := torch==2.13.0
+# installed without their dependencies: megatron-core refuses Python 3.11 by metadata alone, of dashscope only a data file is used
+BARE := megatron-core==0.19.2 dashscope==2.0.2
+
+.PHONY: quickstart test check clean
+.DELETE_ON_ERROR:
+
+# the stamp, not the folder, says that the installation is whole
+.venv: $(VENV)/.installed
+
+$(VENV)/.installed: constraints.txt setup.py pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) on PATH: install Python 3.11 or newer, or run make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $$($(PYTHON) -V) is too old: install Python 3.11 or newer, or run make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv module: install it (Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@# without a GPU take the CPU build of torch where pip offers one, else what there is
+	@if command -v nvidia-smi >/dev/null; then $(PIP) install -q -c constraints.txt $(TORCH); \
+	else $(PIP) install -q -c constraints.txt "$(TORCH)+cpu" 2>/dev/null || $(PIP) install -q -c constraints.txt $(TORCH); fi
+	$(PIP) install -q -c constraints.txt setuptools wheel
+	$(PIP) install -q --no-deps --ignore-requires-python $(BARE)
+	$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+quickstart: .venv
+	rm -rf runs/quickstart
+	$(BIN)/acc-megatron quickstart --out runs/quickstart
+
+test: .venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# mypy sees the package as it is installed: kernels/ and data_tools/ inside acc_megatron/
+check: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@rm -rf build/types && mkdir -p build/types/acc_megatron
+	@ln -s $(addprefix $(CURDIR)/,$(wildcard acc_megatron/*)) build/types/acc_megatron/
+	@ln -s $(CURDIR)/kernels $(CURDIR)/data_tools build/types/acc_megatron/
+	cd build/types && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p acc_megatron
+
+clean:
+	rm -rf $(VENV) build runs .mypy_cache .ruff_cache

@@ -1,0 +1,239 @@
+"""The command `acc-megatron`: one verb a step of the road; torch is imported only by the verbs that need it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from acc_megatron.errors import AccError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="From agent trajectories to a trained long-context model. Results go to stdout, progress to stderr.",
+    epilog="Exit codes: 0 done, 1 verify found damage, 2 a mistake you can mend, 3 too many unreadable rows.",
+)
+
+Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Files or folders.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+TokenizerName = Annotated[str, typer.Option("--tokenizer", help="qwen3, or a folder with tokenizer.json.")]
+
+
+def main() -> None:
+    """Run a verb; a mistake the user can mend becomes one line on stderr and its exit code."""
+    try:
+        app()
+    except AccError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def compile(
+    inputs: Inputs,
+    out: Out,
+    agent: Annotated[str, typer.Option(help="auto, search, swe or sql.")] = "auto",
+    resources: Annotated[
+        list[Path] | None, typer.Option(help="Instance rows, whole files or databases; repeatable.")
+    ] = None,
+    budget_tokens: Annotated[int, typer.Option(help="Longest document; evidence is never cut.")] = 131_072,
+    no_distractors: Annotated[bool, typer.Option("--no-distractors", help="Leave distractors out.")] = False,
+    no_shuffle: Annotated[bool, typer.Option("--no-shuffle", help="Keep pieces in the order met.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the permutation.")] = 0,
+    tokenizer: TokenizerName = "qwen3",
+    as_json: Json = False,
+) -> None:
+    """Trajectories of search, SWE and SQL agents to triples: question, shuffled evidence, reasoning, answer."""
+    from acc_megatron.data_tools.compile import CompileSettings, compile_inputs
+    from acc_megatron.data_tools.tokenizer import load_tokenizer
+
+    settings = CompileSettings(
+        budget_tokens=budget_tokens, distractors=not no_distractors, shuffle=not no_shuffle, seed=seed
+    )
+    manifest = compile_inputs(
+        inputs, out, agent=agent, resources=resources or [], settings=settings, tokenizer=load_tokenizer(tokenizer)
+    )
+    _print_counts(manifest, out, as_json)
+
+
+@app.command()
+def convert(
+    inputs: Inputs,
+    out: Out,
+    tokenizer: TokenizerName = "qwen3",
+    template: Annotated[str, typer.Option(help="qwen3 or qwen3-thinking-2507.")] = "qwen3",
+    max_tokens: Annotated[int, typer.Option(help="Longer documents are dropped with a reason, never cut.")] = 131_072,
+    workers: Annotated[int, typer.Option(help="Processes; the bytes do not depend on it.")] = 1,
+    max_bad: Annotated[float, typer.Option(help="Share of unreadable rows that is tolerated.")] = 0.01,
+    as_json: Json = False,
+) -> None:
+    """Triples, or the published ACC JSONL, to Megatron indexed binaries with loss masks."""
+    from acc_megatron.data_tools.convert import ConvertSettings
+    from acc_megatron.data_tools.convert import convert as run
+
+    settings = ConvertSettings(tokenizer=tokenizer, template=template, max_tokens=max_tokens)
+    _print_counts(run(inputs, out, settings, num_workers=workers, max_bad_share=max_bad), out, as_json)
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder.")],
+    doc: Annotated[int, typer.Option(help="Document number, from 0.")] = 0,
+    show_all: Annotated[bool, typer.Option("--all", help="Show the whole context, however long.")] = False,
+    tokenizer: TokenizerName = "qwen3",
+) -> None:
+    """Show one document coloured by its loss mask."""
+    from rich.console import Console
+
+    from acc_megatron.data_tools.inspect import inspect as run
+    from acc_megatron.data_tools.tokenizer import load_tokenizer
+
+    run(folder, doc, load_tokenizer(tokenizer), Console(), context_tokens=0 if show_all else 400)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder.")], as_json: Json = False
+) -> None:
+    """Prove a dataset folder whole; exits 1 and names what is wrong."""
+    from acc_megatron.data_tools.verify import verify as run
+
+    problems = run(folder)
+    if as_json:
+        print(json.dumps({"whole": not problems, "problems": problems}))
+    else:
+        print("\n".join(problems) or f"{folder} is whole")
+    sys.exit(1 if problems else 0)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder, a training run, or both in one.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file; by default DIR/report.html beside a run.")
+    ] = None,
+) -> None:
+    """Draw lengths, shares and drops of a dataset, and the curves of a run, on one self-contained page."""
+    from acc_megatron.observe.report import write_report
+
+    print(write_report(folder, out))
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML recipe.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE...]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train on a dataset folder, alone or under torchrun; resumes its run folder by itself."""
+    from acc_megatron.config import difference, load_config
+    from acc_megatron.layout import build_layout, check_fit
+    from acc_megatron.ranks import is_rank_zero, world_size
+
+    resolved = load_config(config, overrides or [])
+    check_fit(resolved, build_layout(resolved.parallel, world_size()))
+    if is_rank_zero():
+        for line in difference(resolved, load_config(config)):
+            print(f"override: {line}", file=sys.stderr)
+    from acc_megatron.train import train as run
+
+    result = run(resolved)
+    if is_rank_zero():
+        _print_result(result, as_json)
+
+
+@app.command(name="import")
+def import_(
+    hf_dir: Annotated[Path, typer.Argument(metavar="HF_DIR", help="A Hugging Face Qwen3-MoE folder.")],
+    out: Out,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Hugging Face safetensors to a checkpoint that any layout can start from."""
+    from acc_megatron.checkpoint.exchange import import_folder
+
+    _print_result(import_folder(hf_dir, out, precision), as_json)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint, or a run folder.")],
+    out: Out,
+    tokenizer: TokenizerName = "qwen3",
+    as_json: Json = False,
+) -> None:
+    """A checkpoint of any layout to a Hugging Face folder."""
+    from acc_megatron.checkpoint.exchange import export_folder
+    from acc_megatron.data_tools.tokenizer import load_tokenizer
+
+    _print_result(export_folder(checkpoint, out, load_tokenizer(tokenizer)), as_json)
+
+
+@app.command(name="eval")
+def eval_(
+    hf_dir: Annotated[Path, typer.Argument(metavar="HF_DIR", help="An exported model.")],
+    out: Out,
+    benchmark: Annotated[list[str] | None, typer.Option(help="graphwalks, mrcr; repeatable. Default: both.")] = None,
+    items: Annotated[int, typer.Option(help="Questions of each benchmark.")] = 8,
+    length_tokens: Annotated[int, typer.Option(help="Length of a question.")] = 4096,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest response.")] = 512,
+    seed: Annotated[int, typer.Option(help="Seed of the generated questions.")] = 0,
+    template: Annotated[str, typer.Option(help="qwen3 or qwen3-thinking-2507.")] = "qwen3",
+    as_json: Json = False,
+) -> None:
+    """Ask an exported model generated GraphWalks and MRCR questions, and grade its answers."""
+    from acc_megatron.evaluate.runner import BENCHMARKS, evaluate_folder
+
+    results = evaluate_folder(
+        hf_dir,
+        out,
+        benchmarks=benchmark or list(BENCHMARKS),
+        num_items=items,
+        length_tokens=length_tokens,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        template=template,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if as_json:
+        print(json.dumps(results["benchmarks"]))
+        return
+    for name, scores in results["benchmarks"].items():
+        means = "  ".join(f"{metric} {value:.3f}" for metric, value in scores["means"].items())
+        print(f"{name:<12} {scores['num_items']} items  {means}")
+
+
+@app.command()
+def quickstart(
+    out: Out = Path("runs/quickstart"),
+    examples: Annotated[Path, typer.Option(help="The examples folder of a checkout.")] = Path("examples"),
+    count: Annotated[int, typer.Option(help="Trajectories of each agent.")] = 16,
+    seed: Annotated[int, typer.Option(help="Seed of agents and training.")] = 0,
+) -> None:
+    """The whole road on a tiny model: agents, compile, convert, train on 2 processes, resume, export, eval, report."""
+    from acc_megatron.quickstart import run
+
+    run(out, examples, count=count, seed=seed)
+
+
+def _print_counts(manifest: dict[str, Any], out: Path, as_json: bool) -> None:
+    keys = ("documents_in", "documents_out", "dropped", "tokens", "supervised_tokens")
+    counts = {key: manifest[key] for key in keys}
+    if as_json:
+        print(json.dumps(counts | {"out": str(out)}))
+        return
+    num_dropped = sum(counts["dropped"].values())
+    print(f"{counts['documents_in']:,} documents in = {counts['documents_out']:,} out + {num_dropped:,} dropped")
+    for reason, number in counts["dropped"].items():
+        print(f"  dropped {number:>6,}  {reason}")
+    share = counts["supervised_tokens"] / max(1, counts["tokens"])
+    print(f"{counts['tokens']:,} tokens, {counts['supervised_tokens']:,} supervised ({share:.2%}), in {out}")
+
+
+def _print_result(result: dict[str, Any], as_json: bool) -> None:
+    print(json.dumps(result) if as_json else "\n".join(f"{key}: {value}" for key, value in result.items()))

@@ -1,0 +1,13 @@
+"""What torchrun says of this process, without importing torch."""
+
+import os
+
+
+def world_size() -> int:
+    """Processes that torchrun started, or 1."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_rank_zero() -> bool:
+    """Whether this process speaks for the run."""
+    return int(os.environ.get("RANK", 0)) == 0

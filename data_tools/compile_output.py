@@ -1,0 +1,125 @@
+"""What a compile writes: triples as they come, refused rows with their reasons, and the counts of both."""
+
+import json
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from acc_megatron.data_tools.atomic import sha256_file
+from acc_megatron.data_tools.jsonl import BadRow, Row
+from acc_megatron.data_tools.schema import Dropped, Triple
+from acc_megatron.errors import DataError
+
+FORMAT = "acc-megatron triples"
+TRIPLES, REFUSED, MANIFEST = "triples.jsonl", "quarantine.jsonl", "manifest.json"
+_SEEN = "seen.sqlite"
+
+
+@dataclass(slots=True)
+class Counts:
+    """Rows and tokens of one agent, or of all."""
+
+    documents_in: int = 0
+    documents_out: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    tokens: int = 0
+    supervised_tokens: int = 0
+    distractors_left_out: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON object; reasons in alphabetical order."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return values | {"dropped": dict(sorted(self.dropped.items()))}
+
+
+class CompileWriter:
+    """Writes into a folder that is not published yet; memory does not grow with the number of rows."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._triples = (folder / TRIPLES).open("wb")
+        self._refused = (folder / REFUSED).open("wb")
+        self._seen = sqlite3.connect(folder / _SEEN, isolation_level=None)
+        self._seen.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE seen (id TEXT UNIQUE)")
+        self.by_agent: dict[str, Counts] = {}
+        self.num_bad = 0
+
+    def __enter__(self) -> "CompileWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for file in (self._triples, self._refused, self._seen):
+            file.close()
+        (self._folder / _SEEN).unlink()
+
+    def write(self, triple: Triple) -> None:
+        """Write one triple. Raises Dropped('duplicate_id') for an id met before: the same row given twice."""
+        if not self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (triple.id,)).rowcount:
+            raise Dropped("duplicate_id", f"{triple.id!r} was compiled from an earlier row with the same bytes")
+        _write_line(self._triples, triple.to_dict())
+        counts = self._counts(triple.agent)
+        counts.documents_in += 1
+        counts.documents_out += 1
+        for name in ("tokens", "supervised_tokens", "distractors_left_out"):
+            setattr(counts, name, getattr(counts, name) + triple.settings[name])
+
+    def drop(self, row: Row, agent: str, stage: str, dropped: Dropped) -> None:
+        """Record a row left out on purpose, at the stage `evidence` or `compile`."""
+        self._refuse(row, agent, stage, dropped.reason, dropped.detail)
+
+    def quarantine(self, row: Row | BadRow, stage: str, reason: str, detail: str) -> None:
+        """Record a row that could not be read (`read`) or is no run that was asked for (`recognise`)."""
+        self.num_bad += 1
+        self._refuse(row, "unknown", stage, reason, detail)
+
+    def note_bad_resource(self, row: BadRow) -> None:
+        """Record an unreadable row of a resource; it is no document and is not counted as one."""
+        _write_line(self._refused, _refusal(row, "resource", row.reason, row.detail))
+
+    def _refuse(self, row: Row | BadRow, agent: str, stage: str, reason: str, detail: str) -> None:
+        counts = self._counts(agent)
+        counts.documents_in += 1
+        counts.dropped[reason] += 1
+        _write_line(self._refused, _refusal(row, stage, reason, detail))
+
+    def _counts(self, agent: str) -> Counts:
+        return self.by_agent.setdefault(agent, Counts())
+
+    def summary(self) -> dict[str, Any]:
+        """The counts, with documents_in = documents_out + the sum over dropped."""
+        total = sum(self.by_agent.values(), Counts())
+        assert total.documents_in == total.documents_out + sum(total.dropped.values()), total
+        by_agent = {agent: counts.as_dict() for agent, counts in sorted(self.by_agent.items())}
+        return total.as_dict() | {"by_agent": by_agent}
+
+
+def need_free_or_own(out: Path) -> None:
+    """DataError unless `out` is absent, empty, or the output of an earlier compile."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        is_own = json.loads((out / MANIFEST).read_bytes()).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError):
+        is_own = False
+    if not is_own:
+        raise DataError(f"{out} exists and is not the output of a compile; give another --out")
+
+
+def described(path: Path) -> dict[str, Any]:
+    """A file's label, size and SHA-256 for a manifest."""
+    return {"file": str(path), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def _refusal(row: Row | BadRow, stage: str, reason: str, detail: str) -> dict[str, Any]:
+    place = {"file": row.file, "line": row.line, "byte_offset": row.byte_offset}
+    return place | {"stage": stage, "reason": reason, "detail": detail}
+
+
+def _write_line(file: Any, value: dict[str, Any]) -> None:
+    file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")

@@ -1,0 +1,133 @@
+"""What trajectories need beside themselves: task instances, whole files at the base commit, and databases.
+
+Only where things lie is kept in memory; a row is read again when it is used. Names in the data (an instance
+id, a database) are looked up here and are never opened as paths.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from acc_megatron.data_tools.atomic import sha256_file
+from acc_megatron.data_tools.jsonl import BadRow, Row, read_json, read_jsonl, read_lines
+from acc_megatron.errors import DataError
+
+LINE_SUFFIXES = {".jsonl", ".ndjson"}
+DOCUMENT_SUFFIXES = {".json", ".traj"}
+DATABASE_SUFFIXES = {".sqlite", ".sqlite3", ".db"}
+_RUN_KEYS = ("trajectory", "history", "messages", "turn_history")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceEntry:
+    """One task instance: its names, the first line of its problem statement, and where its row lies."""
+
+    id: str
+    repo: str
+    title: str
+    file: Path
+    line: int
+    byte_offset: int
+
+
+@dataclass(slots=True)
+class Resources:
+    """The index of everything found; `num_rows` counts the rows that were resources."""
+
+    instances: dict[str, InstanceEntry] = field(default_factory=dict)
+    stores: dict[str, InstanceEntry] = field(default_factory=dict)
+    databases: dict[str, Path] = field(default_factory=dict)
+    num_rows: int = 0
+    bad_rows: list[BadRow] = field(default_factory=list)
+    _items: tuple[Path, list[Row | BadRow]] | None = None
+
+    def database(self, name: str) -> Path | None:
+        """The SQLite file whose name without suffix is `name`, in any case."""
+        return self.databases.get(name.lower())
+
+    def instance(self, instance_id: str) -> dict[str, Any]:
+        """The row of a known instance."""
+        return self._read(self.instances[instance_id])
+
+    def files(self, instance_id: str) -> dict[str, str]:
+        """Repository-relative path -> whole text at the base commit; empty when no store has this instance."""
+        entry = self.stores.get(instance_id)
+        found = self._read(entry)["files_at_base_commit"] if entry else {}
+        return {path: text for path, text in found.items() if isinstance(text, str)}
+
+    def add_database(self, path: Path) -> None:
+        """Know a SQLite file by its name; the same name twice is fine only for the same bytes."""
+        other = self.databases.setdefault(path.stem.lower(), path)
+        if other != path and sha256_file(other) != sha256_file(path):
+            raise DataError(f"two different databases are named {path.stem!r}: {other} and {path}; give only one")
+
+    def add_rows(self, path: Path, *, keep_bad_rows: bool) -> None:
+        """Know the instances and whole-file stores among the rows of a file; other rows are left alone."""
+        for row in _candidates(path, keep_bad_rows):
+            if isinstance(row, BadRow):
+                self.bad_rows.append(row)
+            elif is_resource(row.value):
+                self.num_rows += 1
+                self._add(row, path)
+
+    def _add(self, row: Row, path: Path) -> None:
+        value, instance_id = row.value, str(row.value["instance_id"])
+        statement = value.get("problem_statement")
+        title = statement.strip().partition("\n")[0].strip() if isinstance(statement, str) else ""
+        entry = InstanceEntry(
+            id=instance_id,
+            repo=str(value.get("repo", "")),
+            title=title,
+            file=path,
+            line=row.line,
+            byte_offset=row.byte_offset,
+        )
+        for kind, known in ((_is_instance, self.instances), (_is_store, self.stores)):
+            if kind(value) and known.setdefault(instance_id, entry) is not entry:
+                first = known[instance_id]
+                if (first.file, first.line) != (path, row.line) and self._read(first) != value:
+                    raise DataError(
+                        f"{path}:{row.line}: instance {instance_id!r} differs from {first.file}:{first.line}"
+                    )
+
+    def _read(self, entry: InstanceEntry) -> dict[str, Any]:
+        if entry.file.suffix in LINE_SUFFIXES:
+            rows = list(read_jsonl(entry.file, byte_offset=entry.byte_offset, first_line=entry.line, num_rows=1))
+            row = rows[0] if rows else None
+        else:
+            if self._items is None or self._items[0] != entry.file:  # the last document stays parsed
+                self._items = (entry.file, read_json(entry.file))
+            row = next((item for item in self._items[1] if item.line == entry.line), None)
+        if not isinstance(row, Row) or row.value.get("instance_id") != entry.id:
+            raise DataError(f"{entry.file}:{entry.line} changed while it was in use; instance {entry.id!r} is gone")
+        return row.value
+
+
+def is_resource(value: dict[str, Any]) -> bool:
+    """Whether a row describes a task rather than a run of it."""
+    return _is_instance(value) or _is_store(value)
+
+
+def _is_instance(value: dict[str, Any]) -> bool:
+    return _is_named(value) and isinstance(value.get("patch"), str)
+
+
+def _is_store(value: dict[str, Any]) -> bool:
+    return _is_named(value) and isinstance(value.get("files_at_base_commit"), dict)
+
+
+def _is_named(value: dict[str, Any]) -> bool:
+    return isinstance(value.get("instance_id"), str) and not any(key in value for key in _RUN_KEYS)
+
+
+def _candidates(path: Path, keep_bad_rows: bool) -> Iterator[Row | BadRow]:
+    """Rows that may be resources; lines are parsed only if they hold the keys' bytes, so a first pass is cheap."""
+    if path.suffix in LINE_SUFFIXES and not keep_bad_rows:
+        for line in read_lines(path):
+            data = line.data or b""
+            if b'"instance_id"' in data and (b'"patch"' in data or b'"files_at_base_commit"' in data):
+                yield from read_jsonl(path, byte_offset=line.byte_offset, first_line=line.number, num_rows=1)
+        return
+    rows = read_jsonl(path) if path.suffix in LINE_SUFFIXES else read_json(path)
+    yield from (row for row in rows if keep_bad_rows or isinstance(row, Row))

@@ -1,0 +1,60 @@
+"""What a search agent saw: hits and visited pages, read off the text of its tool responses."""
+
+import re
+from dataclasses import dataclass, field
+
+# titles hold brackets and urls parentheses, so both are read greedily and the line's end closes them
+_HIT = re.compile(r"(\d+)\. \[(.*)\]\((\S+)\)\s*")
+_BLOCK = re.compile(r"^A Google search for ", re.MULTILINE)
+_VISIT = re.compile(r"^The useful information in (\S+) for user goal ", re.MULTILINE)
+_SEPARATOR = re.compile(r"\n=+\s*$")
+
+
+@dataclass(slots=True)
+class Page:
+    """One url with every text met for it, in the order met and once each."""
+
+    url: str
+    title: str = ""
+    texts: list[str] = field(default_factory=list)
+    is_visited: bool = False
+
+    def add(self, text: str) -> None:
+        """Keep a text that is new."""
+        if text and text not in self.texts:
+            self.texts.append(text)
+
+
+def add_response(pages: dict[str, Page], response: str) -> bool:
+    """Add every hit and visited page of one tool response; False when it holds neither."""
+    visits, blocks = list(_VISIT.finditer(response)), list(_BLOCK.finditer(response))
+    if visits and (not blocks or visits[0].start() < blocks[0].start()):
+        ends = [visit.start() for visit in visits[1:]] + [len(response)]
+        for visit, end in zip(visits, ends, strict=True):
+            page = pages.setdefault(visit[1], Page(url=visit[1]))
+            page.is_visited = True
+            page.add(response[visit.start() : end].strip())
+        return True
+    ends = [block.start() for block in blocks[1:]] + [len(response)]
+    for block, end in zip(blocks, ends, strict=True):
+        _add_hits(pages, _SEPARATOR.sub("", response[block.start() : end].strip()))
+    return bool(blocks)
+
+
+def _add_hits(pages: dict[str, Page], block: str) -> None:
+    """Hits are numbered from 1; a line out of that order is part of a snippet, however it looks."""
+    page: Page | None = None
+    snippet: list[str] = []
+    expected = 1
+    for line in block.split("\n"):
+        hit = _HIT.fullmatch(line)
+        if hit and int(hit[1]) == expected:
+            if page:
+                page.add("\n".join(snippet).strip())
+            page = pages.setdefault(hit[3], Page(url=hit[3]))
+            page.title = page.title or hit[2]
+            snippet, expected = [], expected + 1
+        else:
+            snippet.append(line)
+    if page:
+        page.add("\n".join(snippet).strip())

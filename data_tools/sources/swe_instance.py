@@ -1,0 +1,100 @@
+"""Which task instance a SWE-agent run worked on.
+
+Four signs, from surest to weakest; the first that names exactly one known instance decides:
+1. an id in the run's own fields (`instance_id`, `environment`, `info`, the replayed problem statement's id);
+2. an instance id in the file's name or its folder's name;
+3. `<repo>-<number>` in the file's name;
+4. the problem statement in the first message to the agent that is no demonstration.
+An instance of another repository than the `/<owner>__<repo>/` the run worked in is never taken. Demonstrations in
+the prompt are of other tasks: neither their text nor their paths count.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Any
+
+from acc_megatron.data_tools.jsonl import Row
+from acc_megatron.data_tools.resources import InstanceEntry, Resources
+from acc_megatron.data_tools.schema import Dropped
+from acc_megatron.data_tools.sources.fields import embedded_object, optional_object
+
+Known = dict[str, InstanceEntry]
+
+_FOLDER = re.compile(r"(?<![\w.-])/([\w.-]+?__[\w.-]+?)(?=/|[\"'\s]|$)")
+
+
+def find_instance(row: Row, resources: Resources) -> str:
+    """The id of the run's instance. Raises Dropped: no_instance_row, or ambiguous_instance."""
+    folders = working_folders(row.value)
+    known: Known = {
+        entry.id: entry
+        for entry in resources.instances.values()
+        if not folders or entry.id.lower().rsplit("-", 1)[0] in folders
+    }
+    for sign in (_by_field, _by_full_name, _by_short_name, _by_statement):
+        found = list(sign(row, known, resources))
+        if len(found) > 1:
+            raise Dropped("ambiguous_instance", f"{len(found)} instances fit by {sign.__name__[1:]}: {found[:5]}")
+        if found:
+            return found[0]
+    where = f"; it worked in {', '.join(sorted(folders))}" if folders else ""
+    raise Dropped("no_instance_row", f"none of {len(resources.instances)} known instances is this run's{where}")
+
+
+def working_folders(value: dict[str, Any]) -> set[str]:
+    """`<owner>__<repo>` of the absolute working folders in the steps' states; swe-bench's own prefix is none."""
+    states = (step.get("state") for step in value.get("trajectory") or [] if isinstance(step, dict))
+    names = {name.lower() for state in states for name in _FOLDER.findall(_working_folder(state))}
+    return {name for name in names if not name.startswith("swe-bench__")}
+
+
+def _working_folder(state: object) -> str:
+    """A step's state is a JSON string in the old layout and an object in the new."""
+    return str(embedded_object(state).get("working_dir", ""))
+
+
+def _by_field(row: Row, known: Known, resources: Resources) -> Iterator[str]:
+    value = row.value
+    statement = optional_object(embedded_object(value.get("replay_config")), "problem_statement")
+    info = optional_object(value, "info")
+    ids = [value.get("instance_id"), value.get("environment"), info.get("instance_id"), statement.get("id")]
+    yield from (id_ for id_ in known if id_ in ids)
+
+
+def _by_full_name(row: Row, known: Known, resources: Resources) -> Iterator[str]:
+    path = PurePath(row.file)
+    yield from (id_ for id_ in known if _holds(f"{path.parent.name}/{path.name}", id_))
+
+
+def _by_short_name(row: Row, known: Known, resources: Resources) -> Iterator[str]:
+    name = PurePath(row.file).name
+    yield from (id_ for id_ in known if _holds(name, id_.partition("__")[2] or id_))
+
+
+def _by_statement(row: Row, known: Known, resources: Resources) -> Iterator[str]:
+    prompt = " ".join(first_prompt(row.value).split())
+    for id_, entry in known.items():
+        if entry.title and entry.title in prompt:  # cheap; the whole statement decides
+            statement = " ".join(str(resources.instance(id_).get("problem_statement", "")).split())
+            if statement in prompt:
+                yield id_
+
+
+def first_prompt(value: dict[str, Any]) -> str:
+    """The text of the first user message that is no demonstration."""
+    history = value.get("history")
+    for message in history if isinstance(history, list) else []:
+        if isinstance(message, dict) and message.get("role") == "user" and not message.get("is_demo"):
+            content = message.get("content")
+            if isinstance(content, list):
+                content = "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+            return str(content)
+    return ""
+
+
+def _holds(name: str, id_: str) -> bool:
+    """Whether a name holds an id as a whole: `astropy-1` is not in `astropy-14`."""
+    return (
+        id_.lower() in name.lower() and re.search(rf"(?<![\w-]){re.escape(id_)}(?!\d)", name, re.IGNORECASE) is not None
+    )
