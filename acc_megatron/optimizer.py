@@ -1,6 +1,5 @@
-"""AdamW on megatron-core, and the learning rate as a pure function of the step."""
+"""AdamW on megatron-core, with a state layout that its distributed optimizer can save."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,18 +7,8 @@ from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from torch.optim._functional import adamw
 
-from acc_megatron.config import Config, OptimizerConfig
+from acc_megatron.config import Config
 from acc_megatron.model.qwen3_moe import DTYPES
-
-
-def learning_rate(step: int, num_steps: int, optimizer: OptimizerConfig) -> float:
-    """The rate of step `step` (from 0): linear warm-up, then a cosine down to the minimum at the last step."""
-    peak, low = optimizer.learning_rate, optimizer.min_learning_rate
-    warmup = math.ceil(optimizer.warmup_fraction * num_steps)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, num_steps - 1 - warmup)
-    return low + (peak - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def build_optimizer(config: Config, chunks: list[torch.nn.Module]) -> MegatronOptimizer:

@@ -30,7 +30,8 @@ from acc_megatron.layout import Layout, check_fit
 from acc_megatron.loss import masked_head, reduce_loss
 from acc_megatron.model.qwen3_moe import build_model, full_config
 from acc_megatron.observe.metrics import MetricsLog
-from acc_megatron.optimizer import build_optimizer, learning_rate, set_learning_rate
+from acc_megatron.optimizer import build_optimizer, set_learning_rate
+from acc_megatron.schedule import learning_rate
 
 
 @dataclass

@@ -4,10 +4,14 @@ A finished shard is kept when a run is killed and not made again by the next one
 the number of workers, on kills, or on where the input lies.
 """
 
+import glob
 import hashlib
 import json
+import multiprocessing
+import os
 import shutil
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +27,14 @@ import pyarrow.parquet as pq
 
 from acc_megatron import __version__
 from acc_megatron.data_tools.atomic import atomic_folder, publish_folder, sha256_file, write_json
-from acc_megatron.data_tools.dataset_folder import FORMAT_VERSION, MANIFEST, QUARANTINE, SAMPLE_SCHEMA, SAMPLES
+from acc_megatron.data_tools.dataset_folder import (
+    FORMAT_VERSION,
+    MANIFEST,
+    QUARANTINE,
+    SAMPLE_SCHEMA,
+    SAMPLES,
+    fingerprint,
+)
 from acc_megatron.data_tools.examples_in import (
     Example,
     RowRange,
@@ -71,7 +82,7 @@ def convert(
     """
     if settings.template not in TEMPLATES:
         raise DataError(f"unknown template {settings.template!r}; known: {', '.join(TEMPLATES)}")
-    if out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir()):
+    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists and is not a dataset folder; give another --out")
     tokenizer = load_tokenizer(settings.tokenizer)
     files = input_files(inputs)
@@ -97,7 +108,7 @@ def _work_folder(out: Path, plan: dict[str, Any]) -> Path:
     """Where finished shards wait; what another input or setting left there is removed."""
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
     work = out.with_name(f".{out.name}.work-{digest}")
-    for old in out.parent.glob(f".{out.name}.work-*") if out.parent.is_dir() else ():
+    for old in out.parent.glob(f".{glob.escape(out.name)}.work-*") if out.parent.is_dir() else ():
         if old != work:
             shutil.rmtree(old)
     work.mkdir(parents=True, exist_ok=True)
@@ -118,9 +129,16 @@ def _in_processes(tasks: list[ShardTask], num_workers: int) -> Iterator[None]:
     if num_workers <= 1 or len(tasks) <= 1:
         yield from map(make_shard, tasks)
         return
-    with ProcessPoolExecutor(min(num_workers, len(tasks))) as pool:
+    with ProcessPoolExecutor(min(num_workers, len(tasks)), initializer=_end_with_parent) as pool:
         for future in as_completed([pool.submit(make_shard, task) for task in tasks]):
             yield future.result()
+
+
+def _end_with_parent() -> None:
+    """A killed parent must not leave its workers waiting for ever, or writing under the next run."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only worker processes call this"
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 @lru_cache(maxsize=1)
@@ -140,6 +158,8 @@ def make_shard(task: ShardTask) -> None:
         table = pa.Table.from_pylist(samples, SAMPLE_SCHEMA)
         pq.write_table(table, folder / SAMPLES, write_page_checksum=True)
         num_rows = len(samples) + len(refused)
+        if num_rows != task.rows.num_rows:
+            raise DataError(f"{task.rows.path} changed while it was read: {num_rows} rows, not {task.rows.num_rows}")
         write_json(folder / "result.json", {"rows": num_rows, "refused": refused})
 
 
@@ -296,12 +316,6 @@ def _manifest(
         "files": files,
     }
     return manifest | {"fingerprint": fingerprint(manifest)}
-
-
-def fingerprint(manifest: dict[str, Any]) -> str:
-    """SHA-256 of the manifest without its own fingerprint; through the files' hashes it covers every byte."""
-    body = {key: value for key, value in manifest.items() if key != "fingerprint"}
-    return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _counts(counter: Counter[str]) -> str:

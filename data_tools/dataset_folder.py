@@ -6,6 +6,7 @@ shards/00000/tokens.bin .idx      int32
 shards/00000/loss_mask.bin .idx   uint8, same lengths; 1 = this token is a target (no shift)
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,19 +71,30 @@ class DatasetFolder:
         return self.manifest["fingerprint"]
 
 
+def fingerprint(manifest: dict[str, Any]) -> str:
+    """SHA-256 of the manifest without its own fingerprint; through the files' hashes it covers every byte."""
+    body = {key: value for key, value in manifest.items() if key != "fingerprint"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a dataset folder; DataError when there is none, or it is of another version."""
+    """The manifest of a dataset folder; DataError when there is none, or it is damaged or of another version."""
     file = path / MANIFEST
     if not file.is_file():
         raise DataError(f"no dataset at {path}: it has no {MANIFEST} (conversion writes it last)")
     try:
         manifest = json.loads(file.read_bytes())
         version = manifest["format_version"]
-        _ = manifest["files"], manifest["shards"], manifest["fingerprint"], manifest["tokenizer"]["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        own_fingerprint = manifest["fingerprint"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{file} is damaged: {error!r}") from None
     if version != FORMAT_VERSION:
         raise DataError(f"{file} has format version {version}; this code reads version {FORMAT_VERSION}: convert again")
+    if own_fingerprint != fingerprint(manifest):
+        raise DataError(f"{file} was changed: its fingerprint is not that of its contents")
+    for name in manifest["files"]:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DataError(f"{file} lists {name!r}, which leaves the folder")
     return manifest
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from acc_megatron.data_tools.jsonl import BadRow, Row, read_jsonl
+from acc_megatron.data_tools.jsonl import BadRow, Row, read_jsonl, read_lines
 from acc_megatron.data_tools.render import user_content
 from acc_megatron.data_tools.schema import Triple
 from acc_megatron.errors import DataError
@@ -72,14 +72,12 @@ def row_ranges(path: Path, rows_per_range: int) -> Iterator[RowRange]:
         for first in range(0, num_rows, rows_per_range):
             yield RowRange(path=path, first_row=first, num_rows=min(rows_per_range, num_rows - first))
         return
-    offset, start, start_line, rows, first_row = 0, 0, 1, 0, 0
-    with path.open("rb") as file:
-        for line_number, line in enumerate(file, start=1):
-            offset += len(line)
-            rows += bool(line.strip())
-            if rows == rows_per_range:
-                yield RowRange(path=path, first_row=first_row, num_rows=rows, byte_offset=start, first_line=start_line)
-                first_row, rows, start, start_line = first_row + rows, 0, offset, line_number + 1
+    start, start_line, rows, first_row = 0, 1, 0, 0
+    for line in read_lines(path):
+        rows += line.data is None or bool(line.data.strip())
+        if rows == rows_per_range:
+            yield RowRange(path=path, first_row=first_row, num_rows=rows, byte_offset=start, first_line=start_line)
+            first_row, rows, start, start_line = first_row + rows, 0, line.byte_offset + line.num_bytes, line.number + 1
     if rows:
         yield RowRange(path=path, first_row=first_row, num_rows=rows, byte_offset=start, first_line=start_line)
 
@@ -95,10 +93,14 @@ def read_rows(rows: RowRange) -> Iterator[Row | BadRow]:
     file = _parquet(rows.path)
     for group in range(file.num_row_groups):
         size = file.metadata.row_group(group).num_rows
-        if position + size > rows.first_row and position < end:
-            for index, value in enumerate(file.read_row_group(group).to_pylist(), start=position):
-                if rows.first_row <= index < end:
-                    yield Row(value=value, file=str(rows.path), line=index + 1, byte_offset=0, sha256="")
+        first, last = max(rows.first_row, position), min(end, position + size)
+        if first < last:
+            try:
+                table = file.read_row_group(group).slice(first - position, last - first)
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{rows.path} is damaged in row group {group}: {error}") from None
+            for line, value in enumerate(table.to_pylist(), start=first + 1):
+                yield Row(value=value, file=str(rows.path), line=line, byte_offset=0, sha256="")
         position += size
 
 
@@ -159,7 +161,7 @@ def _from_dialog(row: Row, key: str, where: str) -> Example:
         agent=_agent_of(Path(row.file).stem),
         user=user,
         reasoning=reasoning.removeprefix("<think>").strip("\n"),
-        answer=answer.strip("\n"),
+        answer=answer,
         num_evidence=0,
         num_distractors=0,
         extra=extra,

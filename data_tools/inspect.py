@@ -28,12 +28,15 @@ def inspect(path: Path, number: int, tokenizer: Tokenizer, console: Console, *, 
     row = dataset.samples.slice(number, 1).to_pylist()[0]
     extra = json.loads(row.pop("extra"))
     share = row["supervised_tokens"] / row["tokens"]
-    console.print(Text(f"document {number} of {len(dataset)}: {row['id']} ({row['agent']})", style="bold"))
+    title = _printable(f"document {number} of {len(dataset)}: {row['id']} ({row['agent']})")
+    source = _printable(str(extra.get("reasoning_source", "the published row")))
+    console.print(Text(title, style="bold"))
     console.print(
         f"{row['tokens']:,} tokens, {row['supervised_tokens']:,} supervised ({share:.1%}) from token "
         f"{row['first_supervised_token']:,}; {row['num_evidence']} evidence, {row['num_distractors']} distractors; "
-        f"reasoning from {extra.get('reasoning_source', 'the published row')}",
+        f"reasoning from {source}",
         highlight=False,
+        markup=False,
     )
     console.print(
         Text.assemble("legend: ", ("supervised", SUPERVISED), ", ", ("context", CONTEXT), ", ", ("control", CONTROL))
@@ -53,7 +56,7 @@ def coloured(ids: np.ndarray, mask: np.ndarray, tokenizer: Tokenizer, context_to
         half = context_tokens // 2
         _append(text, ids[part[:half]], tokenizer, supervised)
         text.append(f"\n... {len(part) - 2 * half:,} context tokens not shown (--all shows them) ...\n", "yellow")
-        _append(text, ids[part[-half:]], tokenizer, supervised)
+        _append(text, ids[part[len(part) - half :]], tokenizer, supervised)
     return text
 
 

@@ -72,15 +72,15 @@ def render_turns(user: str, reasoning: str, answer: str, tokenizer: Tokenizer, t
         body = _after_prefix(body, newline)
         prompt += [think, newline]
         target = []
-    target += [body, unthink, encode(f"\n\n{answer}"), end]
-    tail = encode("\n")
+    closing, tail = encode(f"\n\n{answer}"), encode("\n")
+    target += [body, unthink, closing, end]
     parts = [np.asarray(part, np.int32) for part in (*prompt, *target, tail)]
     num_prompt = sum(len(part) for part in prompt)
     ids = np.concatenate(parts)
     mask = np.ones(len(ids), np.uint8)
     mask[:num_prompt] = 0
     mask[len(ids) - len(tail) :] = 0
-    _check(tokenizer, (prompt[1], prompt[3], prompt[5], body, encode(answer)), mask)
+    _check(tokenizer, (prompt[1], prompt[3], prompt[5], body, closing), mask)
     return Rendered(ids, mask, num_prompt)
 
 

@@ -85,8 +85,14 @@ class Triple:
         if not isinstance(context, list):
             raise DataError(f"{where}: 'context' must be a list of pieces, got {type(context).__name__}")
         pieces = tuple(_piece(piece, f"{where}: context[{i}]") for i, piece in enumerate(context))
-        known = {name: row[name] for name in Triple.__dataclass_fields__ if name in row and name != "extra"}
-        extra = {name: value for name, value in row.items() if name not in known}
+        names = Triple.__dataclass_fields__.keys() - {"extra"}
+        # an optional field that is null counts as absent: so Parquet writes a field that other rows have
+        known = {name: row[name] for name in names if row.get(name) is not None}
+        _need_text(known, tuple(name for name in ("agent", "reasoning_source", "ground_truth") if name in known), where)
+        for name in ("provenance", "settings"):
+            if not isinstance(known.get(name, {}), dict):
+                raise DataError(f"{where}: {name!r} must be an object, got {type(known[name]).__name__}")
+        extra = {name: value for name, value in row.items() if name not in names}
         return Triple(**({"agent": "unknown"} | known | {"context": pieces, "extra": extra}))
 
 

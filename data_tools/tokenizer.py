@@ -79,14 +79,18 @@ class Tokenizer:
     def encode(self, text: str) -> np.ndarray:
         """Plain ids `[tokens]` uint32 of the NFC form of `text`; never a control id.
 
-        Raises DataError for a lone surrogate, which has no UTF-8 form.
+        Raises DataError for a lone surrogate, which has no UTF-8 form, and for white space too long to split.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise DataError(f"text holds a lone surrogate at character {error.start}; it has no UTF-8 form") from None
         text = normalize("NFC", text)
-        chunks = [self._encoding.encode_to_numpy(chunk, disallowed_special=()) for chunk in _chunks(text)]
+        try:
+            chunks = [self._encoding.encode_to_numpy(chunk, disallowed_special=()) for chunk in _chunks(text)]
+        except ValueError as error:
+            longest = max(map(len, re.findall(r"\s+", text)), default=0)
+            raise DataError(f"text has {longest} characters of white space in a row, too many: {error}") from None
         return np.concatenate(chunks) if chunks else np.empty(0, np.uint32)
 
     def count(self, text: str) -> int:
@@ -162,18 +166,18 @@ def _from_json(path: Path) -> Tokenizer:
         spec = json.loads(data)
         vocab, added = spec["model"]["vocab"], spec["added_tokens"]
         pattern = spec["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
+        control = {token["content"]: int(token["id"]) for token in added}
+        byte_of = {character: byte for byte, character in byte_alphabet().items()}
+        ranks = {
+            bytes(byte_of[character] for character in token): int(rank)
+            for token, rank in vocab.items()
+            if token not in control
+        }
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(f"{path} is not a byte-level BPE tokenizer.json of the Qwen kind: {error!r}") from None
-    control = {token["content"]: int(token["id"]) for token in added}
     for needed in ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>"):
         if needed not in control:
             raise DataError(f"{path} has no control token {needed!r}; ACC renders Qwen3's chat format")
-    byte_of = {character: byte for byte, character in byte_alphabet().items()}
-    ranks = {
-        bytes(byte_of[character] for character in token): int(rank)
-        for token, rank in vocab.items()
-        if token not in control
-    }
     if max(ranks.values()) >= min(control.values()):
         raise DataError(
             f"{path} mixes control ids ({min(control.values())}..) with plain ids (..{max(ranks.values())})"

@@ -47,8 +47,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     title = f"acc-megatron: {html.escape(folder.resolve().name)}"
     body = "\n".join(sections)
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-    page = f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{title}</h1>{body}</body></html>
-'
+    page = f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{title}</h1>{body}</body></html>\n'
     with atomic_file(out) as file:
         file.write(page.encode())
     return out

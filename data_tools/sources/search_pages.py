@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 # titles hold brackets and urls parentheses, so both are read greedily and the line's end closes them
 _HIT = re.compile(r"(\d+)\. \[(.*)\]\((\S+)\)\s*")
@@ -29,16 +30,20 @@ def add_response(pages: dict[str, Page], response: str) -> bool:
     """Add every hit and visited page of one tool response; False when it holds neither."""
     visits, blocks = list(_VISIT.finditer(response)), list(_BLOCK.finditer(response))
     if visits and (not blocks or visits[0].start() < blocks[0].start()):
-        ends = [visit.start() for visit in visits[1:]] + [len(response)]
-        for visit, end in zip(visits, ends, strict=True):
+        for visit, text in zip(visits, _sections(visits, response), strict=True):
             page = pages.setdefault(visit[1], Page(url=visit[1]))
             page.is_visited = True
-            page.add(response[visit.start() : end].strip())
+            page.add(text)
         return True
-    ends = [block.start() for block in blocks[1:]] + [len(response)]
-    for block, end in zip(blocks, ends, strict=True):
-        _add_hits(pages, _SEPARATOR.sub("", response[block.start() : end].strip()))
+    for block in _sections(blocks, response):
+        _add_hits(pages, _SEPARATOR.sub("", block))
     return bool(blocks)
+
+
+def _sections(heads: list[re.Match[str]], text: str) -> list[str]:
+    """The text from each head up to the next."""
+    bounds = [head.start() for head in heads] + [len(text)]
+    return [text[start:end].strip() for start, end in pairwise(bounds)]
 
 
 def _add_hits(pages: dict[str, Page], block: str) -> None:

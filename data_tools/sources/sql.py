@@ -71,7 +71,7 @@ def executed_queries(actions: list[str], observations: list[str]) -> list[str]:
 
 
 def same_result(found: list[list[Any]], expected: list[list[Any]], *, ordered: bool) -> bool:
-    """Whether two results agree: as multisets unless `ordered`; 1 equals 1.0, floats to 9 digits."""
+    """Whether two results agree: as multisets unless `ordered`; 1 equals 1.0, fractions to 9 digits."""
     left, right = [[tuple(_comparable(cell) for cell in row) for row in rows] for rows in (found, expected)]
     return left == right if ordered else Counter(left) == Counter(right)
 
@@ -126,6 +126,6 @@ def _thoughts(history: dict[str, Any]) -> list[str]:
 
 
 def _comparable(cell: Any) -> Any:
-    if isinstance(cell, int | float) and not isinstance(cell, bool):
-        return float(f"{cell:.9g}")
-    return cell if isinstance(cell, str | None) else str(cell)
+    if isinstance(cell, float):
+        return int(cell) if cell.is_integer() else float(f"{cell:.9g}")
+    return cell if isinstance(cell, int | str | None) else str(cell)

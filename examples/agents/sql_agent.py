@@ -3,7 +3,8 @@
     python examples/agents/sql_agent.py --out DIR --count 12 --seed 0 --length-tokens 4096
 
 Writes DIR/sql/trajectories.jsonl and DIR/sql/db/*.sqlite. The policy is fixed, the database and its answers are real.
-`--length-tokens` is the size of all tables of a database (cells joined by bars, characters / 4).
+`--length-tokens` is the size of all tables of a database (a token for each digit and each cell, other
+characters / 2.5).
 """
 
 import random
@@ -149,7 +150,7 @@ def row_of(task_id: int, database: str, question: Question, log: Log) -> dict[st
 def write_databases(folder: Path, options: Options) -> list[tuple[str, int]]:
     """Build one database for every two questions, themes in turn; return names and sizes in tokens."""
     folder.mkdir()
-    themes = [name for name, (_, largest) in THEMES.items() if options.length_tokens <= 3 * largest]
+    themes = [name for name, (_, largest) in THEMES.items() if options.length_tokens <= 1.5 * largest]
     made: list[tuple[str, int]] = []
     for number in range(len(themes) + options.count // 2):
         theme = themes[number % len(themes)]

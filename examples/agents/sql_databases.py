@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common import estimate_tokens, import_library
+from common import import_library
 
 Row = tuple[object, ...]
 
@@ -51,20 +51,33 @@ class Table:
 
 
 def row_tokens(row: Row) -> int:
-    """The estimated size of a row, its cells joined by bars and ended by a newline."""
-    return estimate_tokens("|".join(str(cell) for cell in row) + "\n")
+    """The estimated size of a row written with ' | ' between its cells.
+
+    Unlike prose: a token for each digit and each separator, and two for every five other characters.
+    """
+    size = 0
+    for cell in row:
+        text = str(cell)
+        num_digits = sum(map(str.isdigit, text))
+        size += 1 + num_digits + (2 * (len(text) - num_digits) + 4) // 5
+    return size
 
 
 def fill(rows: Iterator[Row], budget_tokens: float) -> list[Row]:
     """Take rows until they fill the budget (at least 12 rows)."""
     taken: list[Row] = []
-    used = 0.0
+    used = 0
     for row in rows:
         if used >= budget_tokens and len(taken) >= 12:
             break
         taken.append(row)
-        used += 0.5 + row_tokens(row)  # estimate_tokens rounds down
+        used += row_tokens(row)
     return taken
+
+
+def has_name(char: str) -> bool:
+    """Whether Unicode names the character (controls and unassigned code points have no name)."""
+    return unicodedata.name(char, None) is not None
 
 
 def unicode_characters(rng: random.Random) -> Iterator[int]:
@@ -73,7 +86,7 @@ def unicode_characters(rng: random.Random) -> Iterator[int]:
     rng.shuffle(runs)
     for start in runs:
         for point in range(start, start + 32):
-            if unicodedata.name(chr(point), "") and unicodedata.category(chr(point)) in CATEGORIES:
+            if has_name(chr(point)) and unicodedata.category(chr(point)) in CATEGORIES:
                 yield point
 
 
@@ -106,7 +119,7 @@ def markup_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
     """HTML's named characters, the code points they stand for and the categories of those."""
     names: dict[int, list[str]] = {}
     for name, text in html.entities.html5.items():
-        if len(text) == 1 and name.endswith(";") and unicodedata.name(text, ""):
+        if len(text) == 1 and name.endswith(";") and has_name(text):
             names.setdefault(ord(text), []).append(name.removesuffix(";"))
     points = sorted(names)
     rng.shuffle(points)
@@ -129,7 +142,7 @@ def zone_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
     """Time zones, their regions and their offsets at noon UTC on the 15th of each month; empty without tzdata."""
     names = [name for name in sorted(zoneinfo.available_timezones()) if name.split("/")[0] in REGIONS]
     rng.shuffle(names)
-    years = range(2024 - budget_tokens // 25_000, 2025)
+    years = range(2024 - budget_tokens // 70_000, 2025)
     zones: list[Row] = []
     offsets: list[Row] = []
     used = 0
@@ -200,7 +213,9 @@ def library_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
                     used += row_tokens(functions[-1])
     ids = {cls: number for number, cls in enumerate(classes, 1)}
     rows = zip(ids.values(), class_modules, classes, strict=True)
-    class_rows: list[Row] = [(number, module, cls.__name__, ids.get(cls.__base__)) for number, module, cls in rows]
+    class_rows: list[Row] = [
+        (number, module, cls.__name__, ids.get(cls.__base__ or object)) for number, module, cls in rows
+    ]
     return [
         Table("module", ("id INTEGER PRIMARY KEY", "name TEXT", "summary TEXT"), module_rows),
         Table(
@@ -237,7 +252,8 @@ def system_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
     signals: list[Row] = [(int(s), s.name, signal.strsignal(s)) for s in sorted(signal.valid_signals())
                           if isinstance(s, signal.Signals)]  # fmt: skip
     tree: list[Row] = [
-        (number, cls.__name__, ids.get(cls.__base__), (cls.__doc__ or "").split("\n")[0]) for cls, number in ids.items()
+        (number, cls.__name__, ids.get(cls.__base__ or object), (cls.__doc__ or "").split("\n")[0])
+        for cls, number in ids.items()
     ]
     return [
         Table(
@@ -283,10 +299,10 @@ Builder = Callable[[random.Random, int], list[Table]]
 THEMES: dict[str, tuple[Builder, int]] = {
     "unicode": (unicode_tables, 1_000_000),
     "time_zones": (zone_tables, 1_000_000),
-    "library": (library_tables, 27_000),
-    "system": (system_tables, 1_500),
-    "markup": (markup_tables, 18_000),
-    "web": (web_tables, 1_800),
+    "library": (library_tables, 80_000),
+    "system": (system_tables, 3_500),
+    "markup": (markup_tables, 45_000),
+    "web": (web_tables, 3_700),
 }
 
 

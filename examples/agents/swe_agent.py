@@ -21,6 +21,7 @@ from swe_faults import Fault, faults, replace_line
 from swe_repository import (
     PACKAGE,
     ROOT,
+    RUN_CPU_SECONDS,
     TEST,
     TRIAL_CPU_SECONDS,
     Check,
@@ -78,9 +79,9 @@ class Shell:
         self.repository.write(path, replace_line(self.repository.files[path], line, new))
         self._log(thought, f"edit {line}:{line}\n{new}\nend_of_edit", self._window(path, line) + UPDATED)
 
-    def test(self, thought: str) -> bool:
+    def test(self, thought: str, *, cpu_seconds: int = RUN_CPU_SECONDS) -> bool:
         """Run the test script; whether all passed."""
-        run = self.repository.test()
+        run = self.repository.test(cpu_seconds=cpu_seconds)
         self._log(thought, f"python {TEST}", run.output)
         return run.passed
 
@@ -231,7 +232,7 @@ def repair(shell: Shell, path: str, fault: Fault, rng: random.Random) -> bool:
     shell.open(f"I open the file at {fault.function}.", path, fault.line)
     if rng.random() < 0.4 and fault.attempt not in (fault.right, fault.wrong):
         shell.edit(f"Line {fault.line} looks wrong. I try a small change.", path, fault.line, fault.attempt)
-        shell.test("Does that help?")
+        shell.test("Does that help?", cpu_seconds=TRIAL_CPU_SECONDS)
     shell.edit(f"In {fault.function}, line {fault.line}: {fault.thought}.", path, fault.line, fault.right)
     return shell.test("I run the tests again.")
 

@@ -96,7 +96,7 @@ def changes(node: ast.expr, lines: list[str]) -> Iterator[Change]:
     elif isinstance(node, ast.BoolOp) and len(node.values) == 2:
         flip = {"and": ("or", "and not"), "or": ("and", "or not")}
         yield from between(node.values[0], node.values[1], lines, flip.get, "logical operator")
-    elif isinstance(node, ast.Constant) and type(node.value) in (bool, int):
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int):
         yield from constant(node, node.value)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         thought = "the condition lost its `not`"

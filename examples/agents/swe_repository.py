@@ -169,6 +169,7 @@ class Repository:
         """Run the test script; paths of this machine are shown as paths in ROOT."""
         done = run_python(TEST, self.folder, cpu_seconds=cpu_seconds)
         output = (done.stdout + done.stderr).replace(os.path.realpath(self.folder), ROOT)
+        output += "Killed\n" if done.returncode < 0 else ""
         failures = dict(re.findall(r"^FAILED (\w+): (.*)", output, flags=re.MULTILINE))
         broken = done.returncode not in (0, 1) or "Traceback" in output or " at 0x" in output
         return TestRun(output, done.returncode == 0, failures, broken)

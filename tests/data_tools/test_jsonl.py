@@ -87,8 +87,8 @@ def test_reading_can_start_at_any_line_and_stop_after_some(tmp_path: Path) -> No
 def test_a_line_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jsonl, "MAX_ROW_BYTES", 100)
     monkeypatch.setattr(jsonl, "_SKIP_BYTES", 7)
-    fits = b'{"a": "' + b"x" * 90 + b'"}\n'
-    assert len(fits) == 100
+    fits = b'{"a": "' + b"x" * 91 + b'"}\n'
+    assert len(fits) == 101  # 100 and the newline
     bad_line = b'{"a": "' + b"x" * 500 + b'"}\n'
     first, bad, last = rows(tmp_path, fits + bad_line + GOOD)
     assert isinstance(first, Row) and isinstance(last, Row) and last.line == 3

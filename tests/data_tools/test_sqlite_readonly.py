@@ -2,6 +2,7 @@
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,8 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def run(path: Path, sql: str, **limits: float) -> Table:
-    with open_readonly(path, Limits(**limits)) as database:  # type: ignore[arg-type]
+def run(path: Path, sql: str, **limits: Any) -> Table:
+    with open_readonly(path, Limits(**limits)) as database:
         return database.query(sql)
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from acc_megatron.data_tools.tokenizer import Tokenizer, load_tokenizer
 from acc_megatron.errors import CheckpointError, ConfigError, DataError
 from acc_megatron.evaluate import graphwalks, mrcr, runner
 from acc_megatron.evaluate.chat import chat_ids
+from acc_megatron.evaluate.generate import check_fits, generate, load_model
 from acc_megatron.evaluate.items import Question
 from acc_megatron.evaluate.runner import evaluate_folder, grade_responses, make_questions, read_rows
 
@@ -47,7 +49,7 @@ def hf_dir(tmp_path_factory) -> Path:
     )
     folder = tmp_path_factory.mktemp("hf")
     model = Qwen3MoeForCausalLM(config)
-    model.generation_config.repetition_penalty = 1.7  # a folder's own settings must not change greedy decoding
+    model.generation_config.suppress_tokens = list(range(100_000))  # a folder's own settings must change nothing
     model.save_pretrained(folder)
     return folder
 
@@ -99,6 +101,37 @@ def test_responses_are_the_greedy_continuation_of_the_rendered_prompt(evaluated,
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     assert results["items"][0]["prompt_tokens"] == num_prompt
     assert results["items"][0]["response"].startswith(qwen().decode(ids[num_prompt:]))
+
+
+@pytest.mark.parametrize("stop", ["<|im_end|>", "<|endoftext|>"])
+def test_an_answer_ends_before_its_stop_token_and_is_not_cut(stop, hf_dir):
+    import torch
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+
+    model = load_model(hf_dir)
+    ids = chat_ids([{"role": "user", "content": "Hi"}], qwen())
+    fixed = [*qwen().encode("Done.").tolist(), qwen().control[stop], qwen().control["<|im_start|>"]]
+
+    def forward(input_ids: torch.Tensor, **_: object) -> CausalLMOutputWithPast:
+        """Logits that spell `fixed`, whatever the prompt; the real generate() must stop inside it."""
+        written.append(len(written))
+        logits = torch.zeros(1, 1, 151936)
+        logits[0, 0, fixed[written[-1]]] = 1.0
+        return CausalLMOutputWithPast(logits=logits)
+
+    written: list[int] = []
+    model.forward = forward
+    made = generate(model, ids, qwen(), max_new_tokens=10)
+    assert (made.text, made.cut, made.num_new_tokens) == ("Done.", False, len(fixed) - 1)
+    written.clear()
+    made = generate(model, ids, qwen(), max_new_tokens=1)
+    assert (made.text, made.cut, made.num_new_tokens) == ("Done", True, 1)
+
+
+def test_a_model_with_fewer_embeddings_than_tokens_is_an_error():
+    small = SimpleNamespace(config=SimpleNamespace(vocab_size=151_668, max_position_embeddings=10))
+    with pytest.raises(CheckpointError, match=r"151668 token embeddings .* needs 151669"):
+        check_fits(small, qwen(), {"a": 1}, 1)
 
 
 def just_questions() -> dict:

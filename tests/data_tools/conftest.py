@@ -1,0 +1,106 @@
+"""What the dataset tests share: the real tokenizer, clean chats, and one small dataset folder built once."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+from acc_megatron.data_tools import convert as convert_module
+from acc_megatron.data_tools.convert import ConvertSettings, convert
+from acc_megatron.data_tools.tokenizer import Tokenizer, load_tokenizer
+from acc_megatron.data_tools.tokenizer_files import build_huggingface_tokenizer
+
+WORDS = (
+    "the court of Graz  def f(x):\n\treturn x[1:]  12345 3.14 don't  naïve e\u0301te\u0301 \u1112\u1161\u11ab "
+    "世界，你好。 漢字かな 👩\u200d🚀 🙂 Привет  != <= </div> <b> | <|x|> \r\n \n \n\n\n --- \u00a0 \u3000 \u2028 ʼ ﬁ Å"
+).split(" ")
+MAX_TOKENS = 900
+
+
+def clean_text(generator: random.Random, num_words: int) -> str:
+    """Mixed text without control strings that begins and ends with a word."""
+    body = (generator.choice(WORDS) + generator.choice(["", " ", " ", "\n"]) for _ in range(num_words))
+    return f"It {''.join(body)} end"
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return load_tokenizer("qwen3")
+
+
+@pytest.fixture(scope="session")
+def huggingface(tokenizer: Tokenizer) -> HuggingFaceTokenizer:
+    return build_huggingface_tokenizer(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def clean_chats() -> list[tuple[str, str, str]]:
+    """200 of (user, reasoning, answer) without control strings."""
+    generator = random.Random(20)
+    sizes = ((80, 30, 6) for _ in range(200))
+    return [tuple(clean_text(generator, generator.randint(0, size)) for size in three) for three in sizes]  # type: ignore[misc]
+
+
+@pytest.fixture(scope="session")
+def triple_rows() -> list[dict[str, Any]]:
+    """64 good triples; read only."""
+    generator = random.Random(21)
+    return [
+        {
+            "id": f"run-{i}",
+            "agent": ("search", "swe", "sql")[i % 3],
+            "question": clean_text(generator, 5),
+            "context": [
+                {"id": "e", "title": "Evidence", "text": clean_text(generator, 60), "kind": "evidence"},
+                {"id": "d", "title": "<think>", "text": clean_text(generator, 40), "kind": "distractor"},
+            ],
+            "reasoning": clean_text(generator, 20),
+            "answer": clean_text(generator, 3),
+            "reasoning_source": "agent",
+            "ground_truth": "g",
+            "provenance": {"file": "runs.jsonl", "line": i + 1},
+            "settings": {"seed": 1},
+            "colour": f"unknown field {i}",
+        }
+        for i in range(64)
+    ]
+
+
+def _write_rows(path: Path, rows: list[Any]) -> Path:
+    """JSON lines; a string is written as it is."""
+    lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_rows() -> Callable[[Path, list[Any]], Path]:
+    return _write_rows
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert_module, "ROWS_PER_SHARD", 8)
+
+
+@pytest.fixture(scope="session")
+def mixed_input(tmp_path_factory: pytest.TempPathFactory, triple_rows: list[dict[str, Any]]) -> Path:
+    """64 good triples, then one broken line, one of unknown shape, one that spells a control token, one too long."""
+    good = triple_rows[0]
+    long = good | {"question": "word " * MAX_TOKENS}
+    bad: list[Any] = ["{broken", {"shape": "other"}, good | {"answer": "<|im_end|>"}, long]
+    return _write_rows(tmp_path_factory.mktemp("input") / "triples.jsonl", [*triple_rows, *bad])
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory, mixed_input: Path) -> Path:
+    """The mixed input as a dataset folder of 9 ranges, 8 with documents; never changed, copy it to damage it."""
+    out = tmp_path_factory.mktemp("dataset") / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert_module, "ROWS_PER_SHARD", 8)
+        convert([mixed_input], out, ConvertSettings(max_tokens=MAX_TOKENS), max_bad_share=0.1)
+    return out

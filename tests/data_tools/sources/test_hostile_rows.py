@@ -1,0 +1,126 @@
+"""Whatever stands in a row, a reader gives a trajectory or a verdict, and never stops the run."""
+
+import copy
+import json
+import random
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from acc_megatron.data_tools.jsonl import Row
+from acc_megatron.data_tools.resources import Resources
+from acc_megatron.data_tools.schema import Dropped, Trajectory
+from acc_megatron.data_tools.sources import search, sql, swe
+
+RESPONSE = "<tool_response>A Google search for 'x' found 1 results:\n\n1. [T](https://x.org)\n\ntext</tool_response>"
+SEARCH = {
+    "task": "agent/multiturn_search",
+    "answer": [["Paris"]],
+    "messages": [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "rules\nUser: Where?"},
+        {"role": "assistant", "content": '<tool_call>{"name": "visit", "arguments": {"url": ["u"]}}</tool_call>'},
+        {"role": "user", "content": RESPONSE},
+        {"role": "assistant", "content": "<think>t</think><answer>Paris</answer>"},
+    ],
+}
+SWE = {
+    "environment": "main",
+    "trajectory": [
+        {"observation": "[File: a.py (2 lines total)]", "thought": "t", "state": '{"working_dir": "/o__t"}'},
+        {"observation": "x", "thought": "", "state": {"working_dir": "/o__t"}},
+    ],
+    "history": [{"role": "user", "content": [{"type": "text", "text": "Title\nmore"}]}],
+    "info": {"exit_status": "submitted", "resolved": True},
+    "replay_config": '{"problem_statement": {"id": "o__t-1"}}',
+}
+INSTANCE = {
+    "instance_id": "o__t-1",
+    "repo": "o/t",
+    "problem_statement": "Title\nmore",
+    "patch": "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x\n+y\n",
+    "files_at_base_commit": {"a.py": "x", "b.py": "y"},
+}
+SQL = {
+    "db": "shop",
+    "question": "q",
+    "gold_sql": "SELECT a FROM t",
+    "gold_result": [[1]],
+    "turn_history": {
+        "actions": ["SELECT a FROM t"],
+        "observations": ["[(1,)]"],
+        "rewards": [1.0],
+        "thoughts": ["t"],
+    },
+}
+ODD: list[Any] = [None, True, 0, -1.5, "", "x", "[]", "{", [], [[]], [None], {}, {"a": 1}, "[" * 2000, "\x00", 10**400]
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in list(keys):
+        yield value, key
+        yield from places(value[key])
+
+
+def variants(value: dict[str, Any], count: int) -> Iterator[dict[str, Any]]:
+    draw = random.Random(7)
+    for number in range(count):
+        changed = copy.deepcopy(value)
+        for _ in range(1 + number % 3):
+            holder, key = draw.choice(list(places(changed)) or [(changed, "new")])
+            if draw.random() < 0.2:
+                del holder[key]
+            elif isinstance(holder[key], str) and draw.random() < 0.4:
+                cut = draw.randrange(len(holder[key]) + 1)
+                holder[key] = holder[key][:cut] + draw.choice(["", "<think>", '"', ")", "\n"])
+            else:
+                holder[key] = copy.deepcopy(draw.choice(ODD))
+            if not changed:
+                break
+        yield changed
+
+
+@pytest.fixture
+def resources(tmp_path: Path) -> Resources:
+    found = Resources()
+    connection = sqlite3.connect(tmp_path / "shop.sqlite")
+    connection.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1)")
+    connection.close()
+    (tmp_path / "instances.json").write_text(json.dumps([INSTANCE]))
+    found.add_database(tmp_path / "shop.sqlite")
+    found.add_rows(tmp_path / "instances.json", keep_bad_rows=True)
+    return found
+
+
+def outcome(source: ModuleType, value: dict[str, Any], resources: Resources, file: str = "o__t-1.traj") -> str:
+    row = Row(value=value, file=file, line=1, byte_offset=0, sha256="0" * 64)
+    if not source.recognises(value):
+        return "unrecognised"
+    try:
+        assert isinstance(source.read(row, resources), Trajectory)
+    except Dropped as dropped:
+        return dropped.reason
+    return "read"
+
+
+@pytest.mark.parametrize(("source", "value"), [(search, SEARCH), (swe, SWE), (sql, SQL)])
+def test_a_changed_row_is_read_or_dropped(source: ModuleType, value: dict[str, Any], resources: Resources) -> None:
+    assert outcome(source, value, resources) == "read"
+    outcomes = {outcome(source, changed, resources) for changed in variants(value, 1500)}
+    assert {"read", "malformed", "unrecognised"} <= outcomes
+
+
+def test_a_changed_instance_is_used_or_refused(tmp_path: Path) -> None:
+    outcomes = set()
+    path = tmp_path / "instances.json"
+    for changed in variants(INSTANCE, 300):
+        path.write_text(json.dumps([changed]) if 10**400 not in changed.values() else "[]")
+        found = Resources()
+        found.add_rows(path, keep_bad_rows=True)
+        outcomes.add(outcome(swe, SWE, found))
+    assert {"read", "no_instance_row", "no_files", "no_gold_patch"} <= outcomes

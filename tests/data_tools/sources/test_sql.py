@@ -1,0 +1,162 @@
+"""SQL runs: complete tables of successful queries, and only runs whose gold result holds here."""
+
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acc_megatron.data_tools.discover import discover
+from acc_megatron.data_tools.jsonl import Row, read_jsonl
+from acc_megatron.data_tools.resources import Resources
+from acc_megatron.data_tools.schema import Dropped, Trajectory
+from acc_megatron.data_tools.sources import sql
+
+DATA = Path(__file__).parents[4] / "shared" / "data" / "sql"
+
+
+@pytest.fixture
+def resources(tmp_path: Path) -> Resources:
+    path = tmp_path / "Shop.sqlite"
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        """CREATE TABLE Goods (name TEXT, price REAL); INSERT INTO Goods VALUES ('tea', 2), ('salt', 1), ('oil', 9);
+        CREATE TABLE Staff (name TEXT); INSERT INTO Staff VALUES ('Ann'); CREATE TABLE Unused (a);"""
+    )
+    connection.close()
+    found = Resources()
+    found.add_database(path)
+    return found
+
+
+def run(steps: list[tuple[str, str]] | None = None, history: dict[str, Any] | None = None, **changes: Any) -> Row:
+    steps = steps or [("SHOW TABLES", "[('goods',)]"), ("SELECT name FROM GOODS WHERE price < 5", "[('tea',)]")]
+    turns = {
+        "actions": [action for action, _ in steps],
+        "observations": [observation for _, observation in steps],
+        "rewards": [0.0] * (len(steps) - 1) + [1.0],
+    }
+    value = {
+        "db": "shop",
+        "question": "What is cheap?",
+        "gold_sql": "SELECT name, price FROM Goods WHERE price < 5",
+        "gold_result": [["salt", 1], ["tea", 2.0]],
+        "turn_history": turns | (history or {}),
+    } | changes
+    return Row(value=value, file="runs.jsonl", line=1, byte_offset=0, sha256="cd" * 32)
+
+
+def read(row: Row, resources: Resources) -> Trajectory:
+    assert sql.recognises(row.value)
+    return sql.read(row, resources)
+
+
+def test_evidence_is_every_complete_table_that_successful_queries_named(resources: Resources) -> None:
+    steps = [
+        ("SELECT * FROM unused", "Error executing query: no"),
+        ("DESCRIBE unused", "[]"),
+        ("execute[SELECT name FROM goods]", "[('tea',)]"),
+        ("SELECT name FROM STAFF", "[('Ann',)]"),
+        ("SELECT table_name FROM information_schema.tables", "[('goods',)]"),
+        ("submit", "[('tea',)]"),
+    ]
+    trajectory = read(run(steps), resources)
+    assert [piece.id for piece in trajectory.evidence] == ["shop.Goods", "shop.Staff"]
+    assert trajectory.evidence[0].text == "name | price\ntea | 2.0\nsalt | 1.0\noil | 9.0"
+    assert trajectory.distractors == () and trajectory.notes["missing_tables"] == []
+
+
+def test_the_answer_is_the_gold_result_as_text(resources: Resources) -> None:
+    trajectory = read(run(), resources)
+    assert trajectory.answer == trajectory.ground_truth == "salt | 1\ntea | 2.0"
+    assert trajectory.question.startswith("What is cheap?\n\n") and "' | '" in trajectory.question
+
+
+def test_reasoning_is_the_agents_thoughts_or_else_its_queries_and_is_labelled(resources: Resources) -> None:
+    thoughtful = read(run(history={"thoughts": ["I look.", "", "I see."]}), resources)
+    silent = read(run(), resources)
+    assert (thoughtful.reasoning, thoughtful.reasoning_source) == ("I look.\n\nI see.", "agent")
+    assert (silent.reasoning, silent.reasoning_source) == ("SELECT name FROM GOODS WHERE price < 5", "agent_actions")
+
+
+def test_a_phantom_table_is_counted_and_drops_the_row_only_if_none_is_left(resources: Resources) -> None:
+    steps = [("SELECT * FROM players", "[]"), ("SELECT * FROM goods", "[]")]
+    assert read(run(steps), resources).notes["missing_tables"] == ["players"]
+    with pytest.raises(Dropped) as dropped:
+        read(run(steps[:1]), resources)
+    assert dropped.value.reason == "missing_table"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"history": {"rewards": [1.0, 1 / 7]}}, "wrong_answer"),
+        ({"history": {"rewards": [0.0, 0.9999999]}}, "wrong_answer"),
+        ({"history": {"rewards": [0.0, True]}}, "malformed"),
+        ({"history": {"rewards": []}}, "malformed"),
+        ({"history": {"observations": ["one"]}}, "malformed"),
+        ({"history": {"actions": [1, 2]}}, "malformed"),
+        ({"history": {"thoughts": "text"}}, "malformed"),
+        ({"gold_result": [["salt", 1]]}, "gold_mismatch"),
+        ({"gold_result": ["salt"]}, "malformed"),
+        ({"gold_error": "no such table"}, "no_ground_truth"),
+        ({"gold_sql": None}, "malformed"),
+        ({"gold_sql": "DROP TABLE Goods"}, "database_not_allowed"),
+        ({"gold_sql": "SELECT * FROM nowhere"}, "database_sql_error"),
+        ({"db": "../../etc/passwd"}, "no_database"),
+        ({"steps": [("SHOW TABLES", "[]")]}, "no_evidence"),
+    ],
+)
+def test_what_cannot_be_verified_is_dropped_by_name(resources: Resources, changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(Dropped) as dropped:
+        read(run(**changes), resources)
+    assert dropped.value.reason == reason
+
+
+def test_results_agree_as_multisets_unless_the_query_orders_them(resources: Resources) -> None:
+    ordered = "SELECT name, price FROM Goods WHERE price < 5 ORDER BY price DESC"
+    with pytest.raises(Dropped, match="gold_mismatch"):
+        read(run(gold_sql=ordered), resources)
+    assert read(run(gold_sql=ordered, gold_result=[["tea", 2], ["salt", 1]]), resources)
+    with pytest.raises(Dropped, match="gold_mismatch"):
+        read(run(gold_result=[["salt", 1], ["salt", 1]]), resources)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        (1, 1.0, True),
+        (1_234_567_891.0, 1_234_567_891, True),
+        (1_234_567_891, 1_234_567_892, False),
+        (0.1 + 0.2, 0.3, True),
+        (0.3, 0.3001, False),
+        ("1", 1, False),
+        (None, "None", False),
+        (10**400, 1, False),
+    ],
+)
+def test_cells_agree_across_number_types_only(left: object, right: object, same: bool) -> None:
+    assert sql.same_result([[left]], [[right]], ordered=True) is same
+
+
+def test_without_a_recorded_result_the_gold_query_gives_it(resources: Resources) -> None:
+    row = run()
+    del row.value["gold_result"]
+    assert read(row, resources).answer == "tea | 2.0\nsalt | 1.0"
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.is_dir(), reason="no shared data")
+def test_every_rewarded_real_run_compiles_and_no_other() -> None:
+    resources = discover([DATA]).resources
+    found: Counter[str] = Counter()
+    for row in read_jsonl(DATA / "intercode_spider.jsonl"):
+        assert isinstance(row, Row)
+        try:
+            found[read(row, resources).reasoning_source] += 1
+            assert row.value["summary"]["max_reward"] == 1.0
+        except Dropped as dropped:
+            found[dropped.reason] += 1
+            assert row.value["summary"]["max_reward"] < 1.0
+    assert found == {"agent": 83, "agent_actions": 82, "wrong_answer": 27}

@@ -1,0 +1,190 @@
+"""SWE runs: whole files of the gold patch at the base commit, joined to the right instance or to none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acc_megatron.data_tools.discover import discover
+from acc_megatron.data_tools.jsonl import Row, read_json
+from acc_megatron.data_tools.resources import Resources
+from acc_megatron.data_tools.schema import Dropped, Trajectory
+from acc_megatron.data_tools.sources import swe
+
+DATA = Path(__file__).parents[4] / "shared" / "data" / "swe"
+PATCH = """diff --git a/lib/a.py b/lib/a.py
+--- a/lib/a.py
++++ b/lib/a.py
+@@ -1,2 +1,2 @@
+--- a/not/a/header.py
++++ b/not/a/header.py
+ x
+diff --git a/lib/new.py b/lib/new.py
+new file mode 100644
+--- /dev/null
++++ b/lib/new.py
+@@ -0,0 +1 @@
++y
+"""
+INSTANCE: dict[str, Any] = {
+    "instance_id": "own__tool-12",
+    "repo": "own/tool",
+    "problem_statement": "Adding fails\nIt should add.",
+    "patch": PATCH,
+    "files_at_base_commit": {"lib/a.py": "whole a\n", "lib/b.py": "whole b\n"},
+}
+
+
+def resources(tmp_path: Path, *instances: dict[str, Any]) -> Resources:
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(instances or [INSTANCE]))
+    found = Resources()
+    found.add_rows(path, keep_bad_rows=True)
+    return found
+
+
+def step(opened: str = "", thought: str = "", folder: str = "/own__tool") -> dict[str, Any]:
+    observation = f"[File: {opened} (9 lines total)]\n1:x" if opened else "done"
+    state = json.dumps({"open_file": "n/a", "working_dir": folder})
+    return {"action": "do", "observation": observation, "thought": thought, "state": state}
+
+
+def run(*steps: dict[str, Any], file: str = "own__tool-12.traj", **changes: Any) -> Row:
+    steps = steps or (step("/own__tool/lib/a.py", "I look."), step(thought="I mend."))
+    value = {"trajectory": list(steps), "history": [], "info": {"exit_status": "submitted"}} | changes
+    return Row(value=value, file=file, line=1, byte_offset=0, sha256="ef" * 32)
+
+
+def read(row: Row, found: Resources) -> Trajectory:
+    assert swe.recognises(row.value)
+    return swe.read(row, found)
+
+
+def reason(row: Row, found: Resources) -> str:
+    with pytest.raises(Dropped) as dropped:
+        read(row, found)
+    return dropped.value.reason
+
+
+def test_evidence_is_the_patched_files_whole_and_opened_files_are_distractors(tmp_path: Path) -> None:
+    steps = [step("/own__tool/lib/b.py"), step("/own__tool/lib/a.py"), step("lib/b.py"), step("/own__tool/made.py")]
+    trajectory = read(run(*steps), resources(tmp_path))
+    assert [(piece.id, piece.text) for piece in trajectory.evidence] == [("lib/a.py", "whole a\n")]
+    assert [(piece.id, piece.text) for piece in trajectory.distractors] == [("lib/b.py", "whole b\n")]
+    assert trajectory.notes["opened_not_at_base_commit"] == ["made.py"]
+
+
+def test_question_answer_and_reasoning(tmp_path: Path) -> None:
+    trajectory = read(run(), resources(tmp_path))
+    assert trajectory.question == f"Adding fails\nIt should add.\n\n{swe.REQUEST}"
+    assert trajectory.answer == trajectory.ground_truth == PATCH.strip("\n")
+    assert (trajectory.reasoning, trajectory.reasoning_source) == ("I look.\n\nI mend.", "agent")
+
+
+@pytest.mark.parametrize("path", ["/own__tool/lib/b.py", "/swe-bench__x/lib/b.py", "/testbed/lib/b.py", "lib/b.py"])
+def test_every_spelling_of_a_path_is_the_same_file(path: str) -> None:
+    assert swe.opened_files([step(path)]) == ["lib/b.py"]
+
+
+def test_terminal_noise_and_the_newer_viewer_are_read() -> None:
+    noisy = {"observation": "|\b/\b[File: lib/b.py\r (9 lines total)\r]\r\n"}
+    newer = {"observation": "Here's the result of running `cat -n` on /testbed/lib/c.py:\n1 x"}
+    assert swe.opened_files([noisy, newer, {"observation": None}]) == ["lib/b.py", "lib/c.py"]
+
+
+def test_a_patch_names_the_old_files_only() -> None:
+    renamed = "diff --git a/x.py b/y.py\nsimilarity index 100%\nrename from x.py\nrename to y.py\n"
+    assert swe.patched_files(PATCH + renamed) == ["lib/a.py", "x.py"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"instance_id": "own__tool-12"},
+        {"environment": "own__tool-12"},
+        {"info": {"instance_id": "own__tool-12"}},
+        {"replay_config": json.dumps({"problem_statement": {"id": "own__tool-12"}})},
+        {"replay_config": {"problem_statement": {"id": "own__tool-12"}}},
+        {"file": "runs/own__tool-12/own__tool-12.traj"},
+        {"file": "runs/own__tool-12/run.traj"},
+        {"file": "tool-12.default__t-0.2.traj"},
+        {"history": [{"role": "user", "content": "ISSUE:\nAdding  fails\nIt should add.\n\nINSTRUCTIONS"}]},
+    ],
+)
+def test_the_instance_is_found_by_each_sign(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert read(run(**({"file": "run.traj"} | changes)), resources(tmp_path)).notes["instance_id"] == "own__tool-12"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"file": "tool-123.traj"},
+        {"file": "mytool-12x/other-tool-12.traj"},
+        {"history": [{"role": "user", "is_demo": True, "content": "Adding fails\nIt should add."}]},
+        {"history": [{"role": "user", "content": "Adding fails\nbut another way"}]},
+        {"replay_config": {"agent": {"demonstrations": ["own__tool-12"]}}},
+        {"replay_config": "[" * 100_000},
+        {"environment": ["own__tool-12"]},
+    ],
+)
+def test_signs_of_another_task_are_not_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert reason(run(**({"file": "run.traj"} | changes)), resources(tmp_path)) == "no_instance_row"
+
+
+def test_an_instance_of_another_repository_is_never_taken(tmp_path: Path) -> None:
+    row = run(step(folder="/else__tool"), file="tool-12.traj")
+    assert reason(row, resources(tmp_path)) == "no_instance_row"
+
+
+def test_two_fitting_instances_are_ambiguous(tmp_path: Path) -> None:
+    row = run(step(folder="/testbed"), file="tool-12.traj")
+    other = INSTANCE | {"instance_id": "else__tool-12"}
+    assert reason(row, resources(tmp_path, INSTANCE, other)) == "ambiguous_instance"
+
+
+@pytest.mark.parametrize(
+    ("run_changes", "instance_changes", "expected"),
+    [
+        ({}, {"resolved": False}, "unresolved"),
+        ({"info": {"resolved": False}}, {}, "unresolved"),
+        ({"info": {"exit_status": "exit_cost"}}, {}, "unresolved"),
+        ({}, {"patch": "\n"}, "no_gold_patch"),
+        ({}, {"files_at_base_commit": {}}, "no_files"),
+        ({}, {"files_at_base_commit": {"lib/b.py": "b"}}, "gold_file_missing"),
+        ({}, {"patch": "--- /dev/null\n+++ b/n.py\n@@ -0,0 +1 @@\n+y"}, "no_evidence"),
+        ({}, {"problem_statement": None}, "malformed"),
+        ({"trajectory": None}, {}, "no_trajectory"),
+        ({"trajectory": [{"observation": "x"}, 3]}, {}, "malformed"),
+    ],
+)
+def test_what_cannot_be_used_is_dropped_by_name(
+    tmp_path: Path, run_changes: dict[str, Any], instance_changes: dict[str, Any], expected: str
+) -> None:
+    assert reason(run(**run_changes), resources(tmp_path, INSTANCE | instance_changes)) == expected
+
+
+def test_a_run_without_thoughts_says_so(tmp_path: Path) -> None:
+    trajectory = read(run(step("lib/a.py")), resources(tmp_path))
+    assert (trajectory.reasoning, trajectory.reasoning_source) == ("", "none")
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not DATA.is_dir(), reason="no shared data")
+def test_every_real_run_with_an_instance_compiles_and_the_others_say_why() -> None:
+    found = discover([DATA])
+    results: dict[tuple[str, int], str] = {}
+    for path in found.files:
+        for row in read_json(path) if path.suffix == ".traj" else []:
+            assert isinstance(row, Row)
+            try:
+                trajectory = read(row, found.resources)
+                results[path.name[:16], len(results)] = trajectory.notes["instance_id"]
+            except Dropped as dropped:
+                results[path.name[:16], len(results)] = dropped.reason
+    values = list(results.values())
+    assert values.count("marshmallow-code__marshmallow-1867") == 8
+    assert values.count("pydicom__pydicom-1458") == 1
+    assert values.count("no_instance_row") == 3 and values.count("no_trajectory") == 1
+    assert len(values) == 13
