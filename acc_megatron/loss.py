@@ -40,5 +40,8 @@ def masked_head(
 
 
 def reduce_loss(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Megatron's loss contract: (scalar to differentiate, int token count, detached sums to report)."""
-    return sums[0], sums[1].detach().round().int(), sums.detach()
+    """Megatron's loss contract: (scalar to differentiate, int token count, detached sums to report).
+
+    The scalar is no view: the pipeline schedule frees it after use.
+    """
+    return sums[0].clone(), sums[1].detach().round().int(), sums.detach()

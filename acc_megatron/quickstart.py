@@ -17,6 +17,7 @@ from acc_megatron.observe.report import write_report
 
 AGENTS = ("sql", "swe", "search")
 NUM_PROCESSES = 2
+LENGTH_TOKENS = 2048  # what an agent aims at; documents come out at 2,000 to 6,000
 STAGE_TIMEOUT_SECONDS = 900
 
 
@@ -112,8 +113,8 @@ def _acc(*arguments: str | Path) -> list[str]:
 def _make_data(road: Road, out: Path, examples: Path, count: int, seed: int) -> dict[str, Any]:
     trajectories = out / "trajectories"
     agents = [
-        [sys.executable, str(examples / "agents" / f"{name}_agent.py"), "--out", str(trajectories / name),
-         "--count", str(count), "--seed", str(seed)]
+        [sys.executable, str(examples / "agents" / f"{name}_agent.py"), "--out", str(trajectories),
+         "--count", str(count), "--seed", str(seed), "--length-tokens", str(LENGTH_TOKENS)]
         for name in AGENTS
     ]  # fmt: skip
     road.stage("agents", *agents)

@@ -89,6 +89,6 @@ def _read_index(path: Path) -> tuple[np.dtype, np.ndarray, np.ndarray]:
     starts = np.zeros(num_sequences, np.int64)
     np.cumsum(lengths[:-1], out=starts[1:], dtype=np.int64)
     dtype = DTYPE_CODES[code]
-    if (lengths < 1).any() or (offsets != starts * dtype.itemsize).any() or (np.diff(bounds) != 1).any():
+    if (lengths < 1).any() or (offsets != starts * dtype.itemsize).any() or (bounds != np.arange(num_bounds)).any():
         raise DataError(f"{path}: lengths, offsets and document bounds contradict each other")
     return dtype, lengths, starts

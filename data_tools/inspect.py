@@ -50,10 +50,10 @@ def coloured(ids: np.ndarray, mask: np.ndarray, tokenizer: Tokenizer, context_to
     changes = np.flatnonzero(np.diff(mask)) + 1
     for part in np.split(np.arange(len(ids)), changes):
         supervised = bool(mask[part[0]])
-        if supervised or not context_tokens or len(part) <= context_tokens:
+        if supervised or not context_tokens or len(part) <= max(context_tokens, 2):
             _append(text, ids[part], tokenizer, supervised)
             continue
-        half = context_tokens // 2
+        half = max(context_tokens // 2, 1)
         _append(text, ids[part[:half]], tokenizer, supervised)
         text.append(f"\n... {len(part) - 2 * half:,} context tokens not shown (--all shows them) ...\n", "yellow")
         _append(text, ids[part[len(part) - half :]], tokenizer, supervised)

@@ -113,7 +113,7 @@ def open_readonly(path: Path, limits: Limits | None = None) -> Iterator[ReadOnly
             "trusted_schema = OFF",
             "cell_size_check = ON",
             "temp_store = MEMORY",
-            f"hard_heap_limit = {_HEAP_BYTES}",
+            f"hard_heap_limit = {_HEAP_BYTES}",  # of the whole process
         ):
             connection.execute(f"PRAGMA {pragma}").close()
         connection.set_authorizer(_authorize)

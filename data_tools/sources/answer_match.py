@@ -79,8 +79,7 @@ def _headline(answer: str) -> str:
 
 
 def _has_phrase(words: Sequence[str], phrase: Sequence[str]) -> bool:
-    size = len(phrase)
-    return any(words[i : i + size] == phrase for i in range(len(words) - size + 1))
+    return f" {' '.join(phrase)} " in f" {' '.join(words)} "
 
 
 def _is_most_of(words: list[str], truth: list[str]) -> bool:
@@ -99,7 +98,7 @@ def _number_words_as_digits(words: list[str]) -> list[str]:
         if word in _UNITS or word in _TENS:
             current += _UNITS.get(word, _TENS.get(word, 0))
             is_open, joining = True, False
-        elif word in _SCALES and is_open:
+        elif word in _SCALES and is_open and current < 1000:
             scale, joining = _SCALES[word], False
             current, total = (current * scale, total) if scale == 100 else (0, total + current * scale)
         elif word == "and" and is_open:

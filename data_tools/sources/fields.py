@@ -55,6 +55,15 @@ def embedded_object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def tagged(text: str, tag: str) -> list[str]:
+    """What stands between each `<tag>` and the `</tag>` after it, in time linear in the text."""
+    found, opening, closing, position = [], f"<{tag}>", f"</{tag}>", 0
+    while (start := text.find(opening, position)) >= 0 and (end := text.find(closing, start)) >= 0:
+        found.append(text[start + len(opening) : end])
+        position = end + len(closing)
+    return found
+
+
 def _typed(value: dict[str, Any], key: str, kind: type, words: str) -> Any:
     found = value.get(key)
     if isinstance(found, kind):

@@ -4,22 +4,17 @@ A run that visited nothing read its hits, so there the hits are the evidence; `e
 which rule was used. Parsing starts at the third message: the second carries the tags as instructions.
 """
 
-import re
 from typing import Any
 
 from acc_megatron.data_tools.jsonl import Row
 from acc_megatron.data_tools.resources import Resources
 from acc_megatron.data_tools.schema import Dropped, Kind, Piece, Provenance, Trajectory
 from acc_megatron.data_tools.sources.answer_match import matches
-from acc_megatron.data_tools.sources.fields import embedded_object, objects_of, optional_object, text_of
+from acc_megatron.data_tools.sources.fields import embedded_object, objects_of, optional_object, tagged, text_of
 from acc_megatron.data_tools.sources.search_pages import Page, add_response
 
 _QUESTION_MARK = "\nUser:"
 _FIRST_TURN = 2
-_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
-_RESPONSE = re.compile(r"<tool_response>(.*?)</tool_response>", re.DOTALL)
-_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
-_ANSWER = re.compile(r"<answer>(.*)</answer>", re.DOTALL)
 
 
 def recognises(value: dict[str, Any]) -> bool:
@@ -41,11 +36,11 @@ def read(row: Row, resources: Resources) -> Trajectory:
     if len(messages) <= _FIRST_TURN or roles[-1] != "assistant":
         raise Dropped("no_answer", f"{len(messages)} messages, the last one is not the assistant's answer")
     truth, question, final = _ground_truth(row.value), _question(texts[1]), texts[-1]
-    answer, thoughts = _ANSWER.search(final), _THINK.findall(final)
-    if answer is None or not answer[1].strip():
+    thoughts, answer = tagged(final, "think"), "\n".join(tagged(final, "answer")).strip()
+    if not answer:
         raise Dropped("no_answer", "the last message has no <answer>")
-    if not matches(answer[1], truth):
-        raise Dropped("wrong_answer", f"expected {truth!r:.200}, the run ends in {answer[1].strip()!r:.200}")
+    if not matches(answer, truth):
+        raise Dropped("wrong_answer", f"expected {truth!r:.200}, the run ends in {answer!r:.200}")
     pages, num_unread = _pages(roles, texts)
     evidence, distractors, notes = _split(pages, _visited(roles, texts))
     reasoning = "\n\n".join(thought.strip() for thought in thoughts if thought.strip())
@@ -60,7 +55,7 @@ def read(row: Row, resources: Resources) -> Trajectory:
         answer=truth,
         ground_truth=truth,
         provenance=Provenance(file=row.file, line=row.line, sha256=row.sha256),
-        notes=notes | {"unread_responses": num_unread, "agent_answer": answer[1].strip()},
+        notes=notes | {"unread_responses": num_unread, "agent_answer": answer},
     )
 
 
@@ -89,7 +84,7 @@ def _pages(roles: list[str], texts: list[str]) -> tuple[dict[str, Page], int]:
     num_unread = 0
     for role, text in list(zip(roles, texts, strict=True))[_FIRST_TURN:]:
         if role != "assistant":
-            for response in _RESPONSE.findall(text):
+            for response in tagged(text, "tool_response"):
                 num_unread += not add_response(pages, response.strip())
     return pages, num_unread
 
@@ -98,7 +93,7 @@ def _visited(roles: list[str], texts: list[str]) -> set[str]:
     """The urls of the assistant's `visit` calls; a call that is no JSON visits nothing."""
     urls: set[str] = set()
     for role, text in list(zip(roles, texts, strict=True))[_FIRST_TURN:]:
-        for call in _CALL.findall(text) if role == "assistant" else ():
+        for call in tagged(text, "tool_call") if role == "assistant" else ():
             value = embedded_object(call)
             found = optional_object(value, "arguments").get("url") if value.get("name") == "visit" else None
             urls.update(url for url in (found if isinstance(found, list) else [found]) if isinstance(url, str))

@@ -4,8 +4,6 @@ import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-# titles hold brackets and urls parentheses, so both are read greedily and the line's end closes them
-_HIT = re.compile(r"(\d+)\. \[(.*)\]\((\S+)\)\s*")
 _BLOCK = re.compile(r"^A Google search for ", re.MULTILINE)
 _VISIT = re.compile(r"^The useful information in (\S+) for user goal ", re.MULTILINE)
 _SEPARATOR = re.compile(r"\n=+\s*$")
@@ -17,13 +15,13 @@ class Page:
 
     url: str
     title: str = ""
-    texts: list[str] = field(default_factory=list)
+    texts: dict[str, None] = field(default_factory=dict)  # an ordered set
     is_visited: bool = False
 
     def add(self, text: str) -> None:
         """Keep a text that is new."""
-        if text and text not in self.texts:
-            self.texts.append(text)
+        if text:
+            self.texts[text] = None
 
 
 def add_response(pages: dict[str, Page], response: str) -> bool:
@@ -52,14 +50,23 @@ def _add_hits(pages: dict[str, Page], block: str) -> None:
     snippet: list[str] = []
     expected = 1
     for line in block.split("\n"):
-        hit = _HIT.fullmatch(line)
-        if hit and int(hit[1]) == expected:
+        hit = _hit(line, expected)
+        if hit:
             if page:
                 page.add("\n".join(snippet).strip())
-            page = pages.setdefault(hit[3], Page(url=hit[3]))
-            page.title = page.title or hit[2]
+            title, url = hit
+            page = pages.setdefault(url, Page(url=url))
+            page.title = page.title or title
             snippet, expected = [], expected + 1
         else:
             snippet.append(line)
     if page:
         page.add("\n".join(snippet).strip())
+
+
+def _hit(line: str, number: int) -> tuple[str, str] | None:
+    """Title and url of `N. [title](url)`; titles hold brackets and urls parentheses, so the line's end closes them."""
+    head, line = f"{number}. [", line.rstrip()
+    title, mark, url = line[len(head) : -1].rpartition("](")
+    is_hit = line.startswith(head) and line.endswith(")") and mark and url and not any(map(str.isspace, url))
+    return (title, url) if is_hit else None

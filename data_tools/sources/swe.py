@@ -16,8 +16,8 @@ from acc_megatron.data_tools.sources.swe_instance import find_instance
 
 REQUEST = "Write the patch that resolves this issue, as a unified diff against the files in the documents."
 _OPENED = (
-    re.compile(r"\[File: (.+?) \(\d+ lines total\)\]"),
-    re.compile(r"result of running `cat -n` on (\S+?):\n"),
+    re.compile(r"\[File: (.{1,1000}?) \(\d+ lines total\)\]"),
+    re.compile(r"result of running `cat -n` on (\S{1,1000}?):\n"),
 )
 _TERMINAL = str.maketrans("", "", "\r\b")
 _PATCHED = re.compile(r"^--- (?P<old>[^\t\r\n]+)[^\n]*\n\+\+\+ [^\n]+\n@@ ", re.MULTILINE)
@@ -48,7 +48,8 @@ def read(row: Row, resources: Resources) -> Trajectory:
     if not files:
         raise Dropped("no_files", f"no 'files_at_base_commit' for {instance_id}; give its store with --resources")
     evidence = _evidence(patched_files(patch), files, instance_id)
-    opened = [path for path in opened_files(steps) if path not in {piece.id for piece in evidence}]
+    patched = {piece.id for piece in evidence}
+    opened = [path for path in opened_files(steps) if path not in patched]
     reasoning = "\n\n".join(thought for step in steps if (thought := _clean(step.get("thought")).strip()))
     return Trajectory(
         id=f"swe-{instance_id}-{row.sha256[:16]}",

@@ -51,7 +51,7 @@ def working_folders(value: dict[str, Any]) -> set[str]:
 
 def _working_folder(state: object) -> str:
     """A step's state is a JSON string in the old layout and an object in the new."""
-    return str(embedded_object(state).get("working_dir", ""))
+    return str(embedded_object(state).get("working_dir", ""))[:1000]
 
 
 def _by_field(row: Row, known: Known, resources: Resources) -> Iterator[str]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 _TOKEN = re.compile(
-    r"""--[^\n]*|\#[^\n]*|/\*.*?\*/          # comments
-      |'(?:[^'\\]|\\.|'')*'                  # string literals
-      |"(?:[^"]|"")*"|`(?:[^`]|``)*`         # quoted names
+    r"""--[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)          # comments
+      |'(?:[^'\\]|\\.|'')*(?:'|\Z)                  # string literals
+      |"(?:[^"]|"")*(?:"|\Z)|`(?:[^`]|``)*(?:`|\Z)         # quoted names
       |[^\W\d][\w$]*|\d[\w.]*|\S             # words, numbers, punctuation""",
     re.VERBOSE | re.DOTALL,
 )

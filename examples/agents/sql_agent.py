@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common import Options, ends_wrong, parse_options, published_folder, report, rng_for, write_jsonl
-from sql_databases import THEMES, build_database, row_tokens
+from sql_databases import THEMES, build_database, row_tokens, themes_for
 from sql_questions import Question, choose_question
 from sql_templates import TEMPLATES
 
@@ -150,17 +150,13 @@ def row_of(task_id: int, database: str, question: Question, log: Log) -> dict[st
 def write_databases(folder: Path, options: Options) -> list[tuple[str, int]]:
     """Build one database for every two questions, themes in turn; return names and sizes in tokens."""
     folder.mkdir()
-    themes = [name for name, (_, largest) in THEMES.items() if options.length_tokens <= 1.5 * largest]
+    themes = themes_for(options.length_tokens)
     made: list[tuple[str, int]] = []
-    for number in range(len(themes) + options.count // 2):
-        theme = themes[number % len(themes)]
-        if len(made) == (options.count + 1) // 2:
-            break
-        tables = THEMES[theme][0](rng_for(options.seed, "database", number), options.length_tokens)
-        if tables:
-            name = f"{theme}_{number // len(themes) + 1}"
-            build_database(folder / f"{name}.sqlite", tables)
-            made.append((name, sum(row_tokens(row) for table in tables for row in table.rows)))
+    for number in range((options.count + 1) // 2):
+        theme, variant = themes[number % len(themes)], number // len(themes) + 1
+        tables = THEMES[theme][0](rng_for(options.seed, theme, variant), options.length_tokens)
+        build_database(folder / f"{theme}_{variant}.sqlite", tables)
+        made.append((f"{theme}_{variant}", sum(row_tokens(row) for table in tables for row in table.rows)))
     return made
 
 

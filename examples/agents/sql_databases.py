@@ -139,7 +139,7 @@ def markup_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
 
 
 def zone_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
-    """Time zones, their regions and their offsets at noon UTC on the 15th of each month; empty without tzdata."""
+    """Time zones, their regions and their offsets at noon UTC on the 15th of each month."""
     names = [name for name in sorted(zoneinfo.available_timezones()) if name.split("/")[0] in REGIONS]
     rng.shuffle(names)
     years = range(2024 - budget_tokens // 70_000, 2025)
@@ -159,8 +159,6 @@ def zone_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
                 used += row_tokens(row) + row_tokens(zones[-1]) // 12
         if used >= budget_tokens and len(zones) >= 12:
             break
-    if not zones:
-        return []
     return [
         Table("region", ("id INTEGER PRIMARY KEY", "name TEXT"), list(enumerate(REGIONS, 1))),
         Table("zone", ("id INTEGER PRIMARY KEY", "region_id INTEGER REFERENCES region(id)", "city TEXT"), zones),
@@ -204,7 +202,7 @@ def library_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
             if inspect.isclass(member) and member.__name__ == key:
                 classes.append(member)
                 class_modules.append(len(module_rows))
-                owner, methods = len(classes), vars(member)
+                owner, methods = len(classes), dict(vars(member))
                 used += 7
             for method, function in sorted(methods.items()):
                 count = num_parameters(function) if inspect.isfunction(function) else None
@@ -233,7 +231,7 @@ def library_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
     ]  # fmt: skip
 
 
-def builtin_exceptions(root: type = BaseException) -> Iterator[type]:
+def builtin_exceptions(root: type[BaseException] = BaseException) -> Iterator[type[BaseException]]:
     """The built-in exception classes, a parent before its children."""
     yield root
     for child in sorted(root.__subclasses__(), key=lambda cls: cls.__name__):
@@ -304,6 +302,12 @@ THEMES: dict[str, tuple[Builder, int]] = {
     "markup": (markup_tables, 45_000),
     "web": (web_tables, 3_700),
 }
+
+
+def themes_for(budget_tokens: int) -> list[str]:
+    """The themes that can fill about two thirds of the budget; time zones only where Python finds their data."""
+    themes = [name for name, (_, largest_tokens) in THEMES.items() if budget_tokens <= 1.5 * largest_tokens]
+    return [name for name in themes if name != "time_zones" or zoneinfo.available_timezones()]
 
 
 def build_database(path: Path, tables: list[Table]) -> None:

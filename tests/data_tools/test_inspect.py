@@ -1,0 +1,102 @@
+"""A document is shown coloured by its mask, and nothing in it can drive the terminal."""
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from acc_megatron.data_tools.convert import ConvertSettings, convert
+from acc_megatron.data_tools.dataset_folder import open_dataset
+from acc_megatron.data_tools.inspect import CONTEXT, CONTROL, SUPERVISED, coloured, inspect
+from acc_megatron.data_tools.render import render_turns
+from acc_megatron.data_tools.tokenizer import Tokenizer
+from acc_megatron.errors import DataError
+
+Writer = Callable[[Path, list[Any]], Path]
+
+
+def styled(text: Text) -> list[tuple[str, str]]:
+    """Every styled stretch in order."""
+    return [(text.plain[span.start : span.end], str(span.style)) for span in text.spans]
+
+
+def shown(path: Path, number: int, tokenizer: Tokenizer, **settings: Any) -> str:
+    console = Console(file=io.StringIO(), force_terminal=True, width=200)
+    inspect(path, number, tokenizer, console, **settings)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_colours_are_the_masks(tokenizer: Tokenizer) -> None:
+    rendered = render_turns("Why 世界?", "Think.", "So.", tokenizer)
+    assert styled(coloured(rendered.ids, rendered.mask, tokenizer)) == [
+        ("<|im_start|>", CONTROL),
+        ("user\nWhy 世界?", CONTEXT),
+        ("<|im_end|>", CONTROL),
+        ("\n", CONTEXT),
+        ("<|im_start|>", CONTROL),
+        ("assistant\n", CONTEXT),
+        ("<think>", CONTROL),
+        ("\nThink.\n", SUPERVISED),
+        ("</think>", CONTROL),
+        ("\n\nSo.", SUPERVISED),
+        ("<|im_end|>", CONTROL),
+        ("\n", CONTEXT),
+    ]
+    assert len({SUPERVISED, CONTEXT, CONTROL}) == 3
+
+
+def test_a_control_string_in_the_text_is_not_coloured_as_control(tokenizer: Tokenizer) -> None:
+    rendered = render_turns("<think>", "r", "a", tokenizer)
+    assert ("user\n<think>", CONTEXT) in styled(coloured(rendered.ids, rendered.mask, tokenizer))
+
+
+@pytest.mark.parametrize("context_tokens", [1, 2, 51, 400])
+def test_a_long_context_is_hidden_with_its_count_and_never_the_target(
+    tokenizer: Tokenizer, context_tokens: int
+) -> None:
+    user, reasoning = "word " * 1_000, "thought " * 1_000
+    rendered = render_turns(user, reasoning, "So.", tokenizer)
+    text = coloured(rendered.ids, rendered.mask, tokenizer, context_tokens).plain
+    hidden = rendered.num_prompt_tokens - max(context_tokens // 2 * 2, 2)
+    assert f"... {hidden:,} context tokens not shown (--all shows them) ..." in text
+    assert text.count("word") <= max(context_tokens, 2)
+    assert text.count("thought") == 1_000 and "So.<|im_end|>" in text
+    assert coloured(rendered.ids, rendered.mask, tokenizer, 0).plain.count("word") == 1_000
+
+
+def test_the_header_says_what_the_sample_is(dataset: Path, tokenizer: Tokenizer) -> None:
+    ids, mask = open_dataset(dataset).document(4)
+    output = shown(dataset, 4, tokenizer, context_tokens=0)
+    assert "document 4 of 64: run-4 (swe)" in output
+    assert f"{len(ids):,} tokens, {int(mask.sum()):,} supervised" in output
+    assert f"from token {len(ids) - int(mask.sum()) - 1:,}; 1 evidence, 1 distractors; reasoning from agent" in output
+    assert "\x1b[1;32m" in output, "supervised text is bold green on a terminal"
+
+
+def test_untrusted_text_cannot_drive_the_terminal(
+    tmp_path: Path, tokenizer: Tokenizer, triple_rows: list[dict[str, Any]], write_rows: Writer
+) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08\x7f\u202e[/bold]"
+    row = triple_rows[0] | dict.fromkeys(("id", "agent", "question", "reasoning", "answer", "reasoning_source"), evil)
+    source = write_rows(tmp_path / "triples.jsonl", [row])
+    convert([source], tmp_path / "out", ConvertSettings())
+    plain = io.StringIO()
+    inspect(tmp_path / "out", 0, tokenizer, Console(file=plain, width=10_000), context_tokens=0)
+    assert {c for c in plain.getvalue() if not c.isprintable()} <= {"\n"}
+    assert plain.getvalue().count("\\x1b]0;owned\\x07\\x1b[2J\\x9b31m\\x0d\\x08\\x7f\\x202e[/bold]") == 6
+
+
+def test_another_tokenizer_is_refused_naming_both(dataset: Path, tokenizer: Tokenizer) -> None:
+    other = replace(tokenizer, sha256="f" * 64)
+    with pytest.raises(DataError, match=f"made with tokenizer {tokenizer.sha256}, this is {'f' * 64}"):
+        shown(dataset, 0, other)
+
+
+def test_an_unknown_document_number_is_refused(dataset: Path, tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match="no document 64; it has 64, counted from 0"):
+        shown(dataset, 64, tokenizer)

@@ -1,0 +1,191 @@
+"""Any change to any byte of a dataset folder is found and named; opening finds what is cheap to find."""
+
+import hashlib
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from acc_megatron.data_tools.dataset_folder import fingerprint, open_dataset
+from acc_megatron.data_tools.verify import verify
+from acc_megatron.errors import DataError
+
+
+@pytest.fixture
+def copy(dataset: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(dataset, tmp_path / "data"))
+
+
+@contextmanager
+def changed(file: Path, data: bytes) -> Iterator[None]:
+    whole = file.read_bytes()
+    file.write_bytes(data)
+    yield
+    file.write_bytes(whole)
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], Any], *, sign: bool) -> None:
+    """Change the manifest as its writer would have written it; `sign` makes its fingerprint true again."""
+    file = folder / "manifest.json"
+    manifest = json.loads(file.read_bytes())
+    change(manifest)
+    if sign:
+        manifest["fingerprint"] = fingerprint(manifest)
+    file.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def test_a_whole_folder_has_no_problem_and_opens_in_50_ms(dataset: Path) -> None:
+    assert verify(dataset) == []
+    assert len(open_dataset(dataset)) == 64
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        open_dataset(dataset)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.05
+
+
+def test_every_single_byte_flip_is_found_and_its_file_named(copy: Path) -> None:
+    generator = random.Random(8)
+    files = files_of(copy)
+    assert len(files) == 8 * 4 + 3
+    manifest = copy / "manifest.json"
+    for file in [*files, *files, *[manifest] * 300]:
+        data = bytearray(file.read_bytes())
+        at, bit = generator.randrange(len(data)), generator.randrange(8)
+        data[at] ^= 1 << bit
+        with changed(file, bytes(data)):
+            problems = verify(copy)
+        assert problems and str(file) in problems[0], f"bit {bit} of byte {at} of {file}"
+    assert verify(copy) == []
+
+
+def test_every_truncation_and_every_appended_byte_is_found(copy: Path) -> None:
+    generator = random.Random(9)
+    for file in files_of(copy):
+        whole = file.read_bytes()
+        for data in (whole[:-1], whole[: generator.randrange(len(whole))], b"", whole + b"\0", whole + b"\n"):
+            with changed(file, data):
+                problems = verify(copy)
+                assert problems and str(file) in problems[0], f"{len(data)} of {len(whole)} bytes of {file}"
+                if file.name != "manifest.json":
+                    with pytest.raises(
+                        DataError, match=f"{file} has {len(data)} bytes, the manifest says {len(whole)}"
+                    ):
+                        open_dataset(copy)
+    assert verify(copy) == []
+
+
+def test_a_missing_file_and_a_foreign_file_are_found(copy: Path) -> None:
+    for file in files_of(copy):
+        file.rename(copy.parent / "away")
+        problems = verify(copy)
+        assert any(str(file) in problem for problem in problems) or problems[0].startswith(f"no dataset at {copy}")
+        with pytest.raises(DataError):
+            open_dataset(copy)
+        (copy.parent / "away").rename(file)
+    foreign = [copy / ".hidden", copy / "shards" / "00000" / "tokens.bak", copy / "link", copy / "dangling"]
+    foreign[0].touch()
+    foreign[1].touch()
+    foreign[2].symlink_to(copy.parent)
+    foreign[3].symlink_to("nowhere")
+    assert sorted(verify(copy)) == sorted(f"{file}: not in the manifest" for file in foreign)
+
+
+def test_no_dataset_is_said_so(tmp_path: Path) -> None:
+    assert verify(tmp_path) == [f"no dataset at {tmp_path}: it has no manifest.json (conversion writes it last)"]
+    with pytest.raises(DataError, match="no dataset at"):
+        open_dataset(tmp_path)
+
+
+def test_tokens_cut_in_half_are_refused_with_file_and_numbers(copy: Path) -> None:
+    file = copy / "shards" / "00003" / "tokens.bin"
+    size = file.stat().st_size
+    with file.open("r+b") as handle:
+        handle.truncate(size // 2)
+    with pytest.raises(DataError, match=f"{file} has {size // 2} bytes, the manifest says {size}"):
+        open_dataset(copy)
+
+
+def test_another_format_version_is_refused_naming_both(copy: Path) -> None:
+    edit_manifest(copy, lambda manifest: manifest.update(format_version=7), sign=True)
+    with pytest.raises(DataError, match="format version 7; this code reads version 1"):
+        open_dataset(copy)
+
+
+def test_a_manifest_edited_by_hand_is_refused(copy: Path) -> None:
+    edit_manifest(copy, lambda manifest: manifest["settings"].update(max_tokens=5), sign=False)
+    with pytest.raises(DataError, match=r"manifest\.json was changed"):
+        open_dataset(copy)
+    assert len(verify(copy)) == 1
+
+
+@pytest.mark.parametrize("name", ["../outside", "shards/../../outside", "/etc/hostname"])
+def test_a_manifest_that_lists_a_file_outside_is_refused(name: str, copy: Path) -> None:
+    entry = {"bytes": 1, "sha256": ""}
+    edit_manifest(copy, lambda manifest: manifest["files"].update({name: entry}), sign=True)
+    assert "leaves the folder" in verify(copy)[0]
+    with pytest.raises(DataError, match="leaves the folder"):
+        open_dataset(copy)
+
+
+@pytest.mark.parametrize("key", ["documents_in", "documents_out", "tokens", "supervised_tokens"])
+def test_books_that_do_not_balance_are_found(key: str, copy: Path) -> None:
+    edit_manifest(copy, lambda manifest: manifest.update({key: manifest[key] + 1}), sign=True)
+    assert [problem for problem in verify(copy) if f"{key} is" in problem] == verify(copy) != []
+
+
+def test_a_quarantine_that_lost_a_row_is_found(copy: Path) -> None:
+    def one_more(manifest: dict[str, Any]) -> None:
+        manifest["dropped"]["unknown_shape"] += 1
+        manifest["documents_in"] += 1
+
+    edit_manifest(copy, one_more, sign=True)
+    assert verify(copy) == [f"{copy / 'quarantine.jsonl'}: 4 rows, the manifest counts 5 dropped"]
+
+
+def test_documents_of_a_foreign_shard_are_found_even_with_true_file_hashes(copy: Path) -> None:
+    """Two shards swapped for each other, hashes and all: sizes fit the index, not the sample table."""
+    shards = copy / "shards"
+    for old, new in (("00000", "x"), ("00001", "00000"), ("x", "00001")):
+        (shards / old).rename(shards / new)
+
+    def swap(manifest: dict[str, Any]) -> None:
+        for name in ("tokens.bin", "tokens.idx", "loss_mask.bin", "loss_mask.idx"):
+            first, second = f"shards/00000/{name}", f"shards/00001/{name}"
+            files = manifest["files"]
+            files[first], files[second] = files[second], files[first]
+
+    edit_manifest(copy, swap, sign=True)
+    assert verify(copy) == [f"{copy}: the shards' document lengths are not those of samples.parquet"]
+
+
+def test_a_changed_document_is_found_even_with_true_file_hashes(copy: Path) -> None:
+    file = copy / "shards" / "00002" / "loss_mask.bin"
+    mask = np.fromfile(file, np.uint8)
+    mask[0] = 1
+    mask.tofile(file)
+    digest = hashlib.sha256(mask.tobytes()).hexdigest()
+    name = "shards/00002/loss_mask.bin"
+    edit_manifest(copy, lambda manifest: manifest["files"][name].update(sha256=digest), sign=True)
+    assert verify(copy) == [f"{copy}: document 16: its ids or mask are not those of samples.parquet"]
+
+
+def test_a_document_number_outside_is_refused(dataset: Path) -> None:
+    opened = open_dataset(dataset)
+    for number in (-1, 64):
+        with pytest.raises(DataError, match=f"no document {number}; it has 64, counted from 0"):
+            opened.document(number)
+    ids, mask = opened.document(63)
+    assert len(ids) == len(mask) == opened.lengths[63]
