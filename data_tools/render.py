@@ -63,7 +63,7 @@ def render_turns(user: str, reasoning: str, answer: str, tokenizer: Tokenizer, t
     start, end, think, unthink = (
         np.array([tokenizer.control[name]], np.uint32) for name in ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
     )
-    prompt = [start, encode("user"), encode(f"\n{user}"), end, encode("\n"), start, encode("assistant\n")]
+    prompt = [start, encode(f"user\n{user}"), end, encode("\n"), start, encode("assistant\n")]
     # the newline after <think> joins the reasoning: one segment, so that merges are the template's
     body = encode(f"\n{reasoning}\n")
     target = [think]

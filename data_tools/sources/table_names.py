@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+# possessive quantifiers: what is not closed runs to the end once, so hostile text costs linear time
 _TOKEN = re.compile(
-    r"""--[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z)          # comments
-      |'(?:[^'\\]|\\.|'')*(?:'|\Z)                  # string literals
-      |"(?:[^"]|"")*(?:"|\Z)|`(?:[^`]|``)*(?:`|\Z)         # quoted names
-      |[^\W\d][\w$]*|\d[\w.]*|\S             # words, numbers, punctuation""",
+    r"""--[^\n]*|\#[^\n]*|/\*(?:[^*]|\*(?!/))*+(?:\*/)?    # comments
+      |'(?:[^'\\]|\\.|'')*+'?                            # string literals
+      |"(?:[^"]|"")*+"?|`(?:[^`]|``)*+`?                 # quoted names
+      |[^\W\d][\w$]*|\d[\w.]*|\S                         # words, numbers, punctuation""",
     re.VERBOSE | re.DOTALL,
 )
 _CLAUSES = {"WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "UNION", "INTERSECT", "EXCEPT", "WINDOW", "SELECT"}

@@ -97,6 +97,29 @@ def test_the_budget_holds_for_the_whole_document_and_cuts_distractors_only(token
     assert {3, 8} <= kept
 
 
+def test_a_distractor_that_does_not_fit_makes_room_for_later_ones(tokenizer: Tokenizer) -> None:
+    huge = Piece(id="huge", title="huge", text="word " * 2000, kind="distractor")
+    trajectory = replace(TRAJECTORY, distractors=(huge, *pieces("distractor", 2)))
+    triple = compile_trajectory(trajectory, CompileSettings(budget_tokens=1_000, shuffle=False), tokenizer)
+    assert names(triple)[3:] == ["distractor0", "distractor1"]
+
+
+class Optimist(Tokenizer):
+    """Believes that every piece is free."""
+
+    def count(self, text: str) -> int:
+        return 0
+
+
+def test_the_budget_holds_also_where_parts_were_estimated_too_short(tokenizer: Tokenizer) -> None:
+    optimist = Optimist(**{name: getattr(tokenizer, name) for name in Tokenizer.__dataclass_fields__})
+    for number in range(20):  # evidence comes last in some orders
+        trajectory = replace(TRAJECTORY, id=str(number))
+        triple = compile_trajectory(trajectory, CompileSettings(budget_tokens=500), optimist)
+        assert triple.settings["tokens"] <= 500
+        assert {piece.id for piece in TRAJECTORY.evidence} < set(names(triple))
+
+
 def test_evidence_that_does_not_fit_drops_the_row_with_the_numbers(tokenizer: Tokenizer) -> None:
     bare = compile_trajectory(TRAJECTORY, CompileSettings(distractors=False), tokenizer)
     budget = bare.settings["tokens"] - 1

@@ -88,7 +88,10 @@ def test_a_killed_conversion_goes_on_to_the_same_bytes(
         workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it was to be killed while it ran"
-        assert wait_for(lambda workers=workers: not any(map(is_running, workers)), 10), "workers outlive a killed run"  # type: ignore[misc]
+        ended = wait_for(lambda workers=workers: not any(map(is_running, workers)), 10)  # type: ignore[misc]
+        for worker in filter(is_running, workers):
+            os.kill(int(worker), signal.SIGKILL)
+        assert ended, "workers outlive a killed run"
         assert not broken.exists(), "nothing is published before the end"
         done = len(finished_shards(broken.parent))
         assert 0 < done < 24, f"kill {kill} was to fall among the shards"
@@ -117,7 +120,7 @@ def test_out_is_never_half_written(
 ) -> None:
     source = write_rows(tmp_path / "triples.jsonl", triple_rows[:12])
     calls, cut_at = 0, 1 << 30
-    real_replace = Path.replace
+    real_replace, renamed = Path.replace, list[Path]()
 
     def count() -> None:
         nonlocal calls
@@ -126,8 +129,15 @@ def test_out_is_never_half_written(
             raise PowerCut
 
     monkeypatch.setattr(os, "fsync", lambda descriptor: count())
-    monkeypatch.setattr(Path, "replace", lambda self, target: (count(), real_replace(self, target))[1])
+
+    def replace(self: Path, target: Path) -> Path:
+        count()
+        renamed.append(target)
+        return real_replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
     convert([source], tmp_path / "whole", ConvertSettings())
+    assert renamed[-1] == tmp_path / "whole", "it appears by a rename, the last one"
     expected, total = hashes(tmp_path / "whole"), calls
     assert total > 20
     out = tmp_path / "out"

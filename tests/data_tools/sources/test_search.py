@@ -19,7 +19,7 @@ HITS = """<tool_response>
 A Google search for 'derby' found 3 results:
 
 ## Web Results
-1. [[PDF] The [best] race](https://x.org/Santa_(horse))
+1. [[PDF] The [best](x) race](https://x.org/Santa_(horse))
 
 Snippet one.
 1. [Not a hit](https://fake.org)
@@ -92,7 +92,7 @@ def test_visited_pages_are_evidence_and_unvisited_hits_distractors() -> None:
 
 def test_titles_with_brackets_and_urls_with_parentheses_stay_whole_and_all_snippets_are_kept() -> None:
     first = read(run(call("search", query=["derby"]), HITS, LAST)).evidence[0]
-    assert first.title == "[PDF] The [best] race"
+    assert first.title == "[PDF] The [best](x) race"
     assert "Snippet one." in first.text and "Another snippet." in first.text
     assert "[Not a hit](https://fake.org)" in first.text  # a numbered link out of order belongs to the snippet
 
