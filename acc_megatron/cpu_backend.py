@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._device import _device_constructors
 
 _CPU = torch.device("cpu")
 _FACTORIES = ("tensor", "zeros", "ones", "empty", "full", "arange")
@@ -96,6 +97,9 @@ def _redirect_factories() -> None:
 
         return call
 
+    # torch caches which functions `with torch.device(...)` steers: fill that cache with the originals, or the context
+    # would pass the wrapped ones by, and a model that transformers builds on the meta device comes out wrong
+    _device_constructors()
     for name in _FACTORIES:
         setattr(torch, name, on_cpu(getattr(torch, name)))
     torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign]

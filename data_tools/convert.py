@@ -138,7 +138,12 @@ def _end_with_parent() -> None:
     """A killed parent must not leave its workers waiting for ever, or writing under the next run."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "only worker processes call this"
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @lru_cache(maxsize=1)

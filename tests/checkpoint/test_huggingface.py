@@ -60,13 +60,16 @@ def test_an_import_exports_every_tensor_bitwise_and_the_export_imports_again(
     tied: bool, make_hf_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = make_hf_folder(tmp_path / "hf", seed=1, tie_word_embeddings=tied)
-    (source / "generation_config.json").write_text('{"temperature": 0.6}')
+    carried = {"generation_config.json": '{"temperature": 0.6}', "tokenizer.json": "{}"}
+    for name, text in carried.items():
+        (source / name).write_text(text)
     good(acc("import", source, "--out", tmp_path / "one", "--precision", "float32", "--json"))
     good(acc("export", tmp_path / "one", "--out", tmp_path / "export", "--json"))
     original, exported = tensors(source), tensors(tmp_path / "export")
     assert set(original) == set(exported)
     assert all(torch.equal(original[name], exported[name]) for name in original)
-    assert json.loads((tmp_path / "export" / "generation_config.json").read_text()) == {"temperature": 0.6}
+    for name, text in carried.items():
+        assert (tmp_path / "export" / name).read_text() == text
     good(acc("import", tmp_path / "export", "--out", tmp_path / "two", "--precision", "float32", "--json"))
     good(acc("export", tmp_path / "two", "--out", tmp_path / "again", "--json"))
     again = tensors(tmp_path / "again")

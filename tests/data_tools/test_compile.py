@@ -181,8 +181,8 @@ def write(path: Path, *lines: object) -> Path:
 
 
 def run(inputs: Path, out: Path, tokenizer: Tokenizer, agent: str = "auto", **options: Any) -> dict[str, Any]:
-    options = {"resources": [], "settings": CompileSettings(), "tokenizer": tokenizer} | options
-    return compile_inputs([inputs], out, agent=agent, **options)
+    defaults: dict[str, Any] = {"resources": [], "settings": CompileSettings(), "tokenizer": tokenizer}
+    return compile_inputs([inputs], out, agent=agent, **(defaults | options))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

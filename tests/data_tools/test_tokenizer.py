@@ -5,6 +5,7 @@ import importlib.util
 import json
 import random
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 import pytest
@@ -112,14 +113,14 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         load_tokenizer(str(tmp_path / "qwen.tiktoken"))
     split = {"pretokenizers": [{"pattern": {"Regex": PATTERN}}]}
     five = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>")
-    good = {
+    good: dict[str, Any] = {
         "model": {"vocab": {"a": 0, "b": 1}},
         "pre_tokenizer": split,
         "added_tokens": [{"content": name, "id": 2 + i} for i, name in enumerate(five)],
     }
-    bad = {
+    bad: dict[str, list[Any]] = {
         "byte-level": [b"{", b"[]", good | {"pre_tokenizer": None}, good | {"model": {"vocab": {"\u2581a": 0}}}],
-        "no control token '</think>'": [good | {"added_tokens": good["added_tokens"][:-1]}],  # type: ignore[index]
+        "no control token '</think>'": [good | {"added_tokens": good["added_tokens"][:-1]}],
         "mixes control ids": [good | {"model": {"vocab": {"a": 0, "b": 2}}}],
     }
     file = tmp_path / "tokenizer.json"

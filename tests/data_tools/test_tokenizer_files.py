@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer as HuggingFaceTokenizer
@@ -43,7 +44,7 @@ def test_its_control_tokens_have_our_ids(tokenizer: Tokenizer, huggingface: Hugg
 def test_transformers_loads_the_folder_with_its_chat_template(tokenizer: Tokenizer, tokenizer_folder: Path) -> None:
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(tokenizer_folder)
+    loaded: Any = AutoTokenizer.from_pretrained(tokenizer_folder)
     messages = [
         {"role": "user", "content": "Naïve 世界?"},
         {"role": "assistant", "content": "<think>\nr\n</think>\n\nA."},
