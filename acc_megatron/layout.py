@@ -76,6 +76,16 @@ def check_fit(config: Config, layout: Layout) -> None:
         ("data.seq_length_tokens", rows, "parallel.context x parallel.tensor", layout.context * layout.tensor),
         ("train.global_batch_rows", config.train.global_batch_rows, "data-parallel ranks", layout.data),
     ]
+    positive = [
+        ("data.seq_length_tokens", rows),
+        ("data.document_multiple_tokens", multiple),
+        ("train.global_batch_rows", config.train.global_batch_rows),
+        ("train.epochs", config.train.epochs),
+        ("train.keep_checkpoints", config.train.keep_checkpoints),
+    ]
+    for name, value in positive:
+        if value < 1:
+            raise ConfigError(f"{name} = {value} must be at least 1")
     for name, value, divisor_name, divisor in divisions:
         if value % divisor:
             raise ConfigError(f"{name} = {value} does not divide by {divisor_name} = {divisor}")

@@ -24,6 +24,7 @@ from acc_megatron import __version__
 from acc_megatron.checkpoint import store
 from acc_megatron.config import Config, to_dict
 from acc_megatron.data.loader import Loader, PackedRow
+from acc_megatron.data_tools.atomic import write_json
 from acc_megatron.data_tools.dataset_folder import open_dataset
 from acc_megatron.errors import CheckpointError
 from acc_megatron.layout import Layout, check_fit
@@ -71,6 +72,9 @@ def train(config: Config) -> dict[str, Any]:
         last_step = min(trainer.num_steps, settings.max_steps or trainer.num_steps)
         losses: list[float] = []
         folder = _restore(trainer)
+        if dist.get_rank() == 0:
+            Path(settings.run_dir).mkdir(parents=True, exist_ok=True)
+            write_json(Path(settings.run_dir) / "config.json", to_dict(config))
         with MetricsLog(Path(settings.run_dir), active=dist.get_rank() == 0) as log:
             while trainer.step < last_step:
                 values = train_step(trainer)

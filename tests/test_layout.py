@@ -23,7 +23,7 @@ def test_a_product_that_does_not_divide_the_world_is_refused_with_the_sum() -> N
         build_layout(ParallelConfig(tensor=2, context=4, pipeline=3), 64)
     with pytest.raises(ConfigError, match="etp 1 x ep 4 x pp 1 = 4 does not divide 2 ranks"):
         build_layout(ParallelConfig(expert=4), 2)
-    with pytest.raises(ConfigError, match="parallel.tensor must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match=r"parallel\.tensor must be at least 1, got 0"):
         build_layout(ParallelConfig(tensor=0), 2)
 
 

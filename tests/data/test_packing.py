@@ -24,7 +24,7 @@ def test_rows_are_at_most_one_percent_over_the_lower_bound_on_the_acc_mix() -> N
 
 
 def test_a_document_longer_than_a_row_is_refused_with_both_numbers() -> None:
-    with pytest.raises(DataError, match="document 1 needs 101 tokens .* a row holds 100"):
+    with pytest.raises(DataError, match=r"document 1 needs 101 tokens .* a row holds 100"):
         pack([5, 101], 100)
 
 

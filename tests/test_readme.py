@@ -1,0 +1,106 @@
+"""Every command in the README is run, in its order, on the quickstart's own trajectories; every file is in its tree."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY_MODEL, acc, run_command
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+    if line and not line.startswith("#")
+]
+pytestmark = [pytest.mark.slow, pytest.mark.distributed]
+
+
+@pytest.fixture(scope="module")
+def tour(tmp_path_factory: pytest.TempPathFactory, make_hf_folder: Callable[..., Path]) -> Iterator[Path]:
+    """A folder in which a user stands: the quickstart's run and trajectories, a model, the published files' like."""
+    here = tmp_path_factory.mktemp("tour")
+    done = acc("quickstart", "--out", here / "runs" / "quickstart", timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (here / "quickstart.txt").write_text(done.stdout)
+    shutil.copytree(here / "runs" / "quickstart" / "trajectories", here / "my_trajectories")
+    make_hf_folder(here / "Qwen3-30B-A3B-Thinking-2507", max_position_embeddings=16_384)
+    for agent in ("search", "swe", "sql"):
+        row = {
+            "dialogs": [
+                {"role": "user", "content": f"Please reason based on the following documents. {'page ' * 50}"},
+                {"role": "assistant", "content": "<think>\nIt is on the page.\n</think>\n\nYes."},
+            ],
+            "ground_truth_answer": "Yes.",
+            "context_length": "100k",
+        }
+        (here / f"{agent}_agent_data.jsonl").write_text(json.dumps(row) + "\n")
+    recipe = (ROOT / "examples" / "tiny_cpu.toml").read_text()
+    for key, value in (TINY_MODEL | {"max_position_embeddings": 16_384}).items():
+        recipe = re.sub(rf"^{key} = .*$", f"{key} = {value}", recipe, flags=re.M)
+    recipe = recipe.replace("runs/quickstart/run", "runs/qwen3_30b_a3b_128k").replace(
+        "[train]", "[train]\ninit_from = 'checkpoints/qwen3_30b_a3b'\nprecision = 'bfloat16'"
+    )
+    (here / "examples").mkdir()
+    (here / "examples" / "qwen3_30b_a3b_128k_h100.toml").write_text(recipe)
+    yield here
+    shutil.rmtree(here)
+
+
+def test_make_runs_the_quickstart_that_the_tour_runs() -> None:
+    dry = run_command(["make", "-n", "quickstart"]).stdout
+    assert "acc-megatron quickstart --out runs/quickstart" in dry
+    assert "-m pytest" in run_command(["make", "-n", "test"]).stdout
+
+
+def test_the_quickstart_shows_a_falling_loss_and_writes_what_it_promises(tour: Path) -> None:
+    out = tour / "runs" / "quickstart"
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["loss_last"] < 0.8 * summary["loss_first"]
+    assert summary["world_size"] == 2 and "CP2" in summary["layout"] and "EP2" in summary["layout"]
+    assert summary["documents"] > 30 and 0 < summary["supervised_tokens"] < summary["tokens"]
+    assert (Path(summary["export_dir"]) / "model.safetensors").is_file()
+    assert set(summary["eval"]) == {"graphwalks", "mrcr"}
+    steps = [json.loads(line) for line in (out / "run" / "steps.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == list(range(1, summary["steps"] + 1)), "the resume did no step twice"
+    assert "resumed from" in (out / "quickstart.log").read_text()
+    assert "<svg" in (out / "report.html").read_text()
+    table = (tour / "quickstart.txt").read_text()
+    assert "loss" in table and "train (resumed)" in table
+
+
+def test_every_command_of_the_readme_runs(tour: Path) -> None:
+    # two processes on this machine stand for 8 nodes of 8; the recipe beside them has a tiny model in it
+    smaller = {"--nnodes 8 --nproc-per-node 8": "--nnodes 1 --nproc-per-node 2", "$HEAD:29500": "127.0.0.1:0"}
+    launchers = {
+        "acc-megatron": [sys.executable, "-m", "acc_megatron"],
+        "torchrun": [sys.executable, "-m", "torch.distributed.run"],
+    }
+    ran = 0
+    for command in COMMANDS:
+        if command in ("make quickstart", "make test"):
+            continue  # the first is run by the fixture, the second runs this
+        for long, short in smaller.items():
+            command = command.replace(long, short)
+        name, *arguments = shlex.split(command)
+        if name == "torchrun":
+            arguments.append("train.max_steps=1")
+        done = subprocess.run([*launchers[name], *arguments], cwd=tour, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        ran += 1
+    assert ran >= 12
+
+
+def test_every_source_file_stands_in_the_readme_tree() -> None:
+    tree = README[README.index("## Files") :]
+    for folder in ("acc_megatron", "data_tools", "kernels", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert path.name == "__init__.py" or re.search(rf"^ +{re.escape(path.name)} ", tree, re.M), path
+    for name in set(re.findall(r"^ +(\w+\.py) ", tree, re.M)):
+        assert list(ROOT.rglob(name)), f"{name} is in the tree and not in the repository"
