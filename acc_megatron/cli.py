@@ -131,12 +131,12 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train on a dataset folder, alone or under torchrun; resumes its run folder by itself."""
+    from acc_megatron.compatibility import check_job
     from acc_megatron.config import difference, load_config
-    from acc_megatron.layout import build_layout, check_fit
     from acc_megatron.ranks import is_rank_zero, world_size
 
     resolved = load_config(config, overrides or [])
-    check_fit(resolved, build_layout(resolved.parallel, world_size()))
+    check_job(resolved, world_size())
     if is_rank_zero():
         for line in difference(resolved, load_config(config)):
             print(f"override: {line}", file=sys.stderr)

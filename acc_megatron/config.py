@@ -52,10 +52,35 @@ class ParallelConfig:
 
     tensor: int = 1  # sequence parallelism comes with it
     context: int = 1
+    context_communication: Literal["p2p", "all_gather", "a2a", "a2a+p2p"] = "p2p"  # on GPU; the CPU path all-gathers
+    hierarchical_context: list[int] = field(default_factory=list)  # for a2a+p2p: inner and outer sizes
     pipeline: int = 1
+    virtual_pipeline: int = 1  # model chunks a stage holds
     expert: int = 1
     expert_tensor: int = 1
     distributed_optimizer: bool = False
+    overlap_grad_reduce: bool = False
+    overlap_param_gather: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoEConfig:
+    """Routing and dispatch; coefficients mean what they say whatever the share of supervised tokens."""
+
+    load_balancing: Literal["none", "aux_loss", "global_aux_loss"] = "none"
+    load_balancing_coefficient: float = 1e-3
+    z_loss_coefficient: float = 0.0
+    dispatcher: Literal["alltoall", "allgather", "deepep", "hybridep"] = "alltoall"
+    grouped_gemm: bool = True  # on GPU; the CPU path runs experts one by one
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryConfig:
+    """What is computed again or parked in host memory instead of kept."""
+
+    recompute: Literal["none", "full", "selective"] = "none"
+    recompute_modules: list[str] = field(default_factory=lambda: ["core_attn"])  # for selective
+    offload_layers: int = 0  # on GPU: layers whose activations wait in host memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +109,6 @@ class TrainConfig:
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     init_from: str | None = None  # a checkpoint whose weights the run starts from
-    recompute: Literal["none", "full", "core_attention"] = "none"
     save_every_steps: int | None = None  # besides the checkpoint at the end
     keep_checkpoints: int = 2
     process_timeout_seconds: int = 600
@@ -98,6 +122,8 @@ class Config:
     model: ModelConfig
     data: DataConfig
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    moe: MoEConfig = field(default_factory=MoEConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     optimizer: OptimizerConfig
     train: TrainConfig
 
@@ -181,6 +207,10 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     if origin is Literal:
         if value not in options:
             raise ConfigError(f"{where}: {key} must be one of {', '.join(map(repr, options))}, got {value!r}")
+        return value
+    if origin is list:
+        if not isinstance(value, list) or any(type(item) is not options[0] for item in value):
+            raise ConfigError(f"{where}: {key} must be a list of {options[0].__name__}, got {value!r}")
         return value
     allowed = options if origin in (typing.Union, types.UnionType) else (hint,)
     if float in allowed and type(value) is int:

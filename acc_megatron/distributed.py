@@ -42,6 +42,8 @@ def process_groups(parallel: ParallelConfig, *, seed: int = 0, timeout_seconds: 
             context_parallel_size=layout.context,
             expert_model_parallel_size=layout.expert,
             expert_tensor_parallel_size=layout.expert_tensor,
+            virtual_pipeline_model_parallel_size=parallel.virtual_pipeline if parallel.virtual_pipeline > 1 else None,
+            hierarchical_context_parallel_sizes=parallel.hierarchical_context or None,
             create_gloo_process_groups=False,
         )
         model_parallel_cuda_manual_seed(seed + 1)

@@ -64,13 +64,14 @@ def build_layout(parallel: ParallelConfig, world: int) -> Layout:
 def check_fit(config: Config, layout: Layout) -> None:
     """Raise ConfigError when model, rows or batch do not divide over the layout; says the division."""
     model, rows, multiple = config.model, config.data.seq_length_tokens, config.data.document_multiple_tokens
+    stages = layout.pipeline * config.parallel.virtual_pipeline
     divisions = [
         ("model.num_attention_heads", model.num_attention_heads, "parallel.tensor", layout.tensor),
         ("model.num_key_value_heads", model.num_key_value_heads, "parallel.tensor", layout.tensor),
         ("model.vocab_size", model.vocab_size, "parallel.tensor", layout.tensor),
         ("model.num_experts", model.num_experts, "parallel.expert", layout.expert),
         ("model.moe_intermediate_size", model.moe_intermediate_size, "parallel.expert_tensor", layout.expert_tensor),
-        ("model.num_hidden_layers", model.num_hidden_layers, "parallel.pipeline", layout.pipeline),
+        ("model.num_hidden_layers", model.num_hidden_layers, "parallel.pipeline x virtual_pipeline", stages),
         ("data.document_multiple_tokens", multiple, "2 x parallel.context", layout.num_chunks),
         ("data.seq_length_tokens", rows, "data.document_multiple_tokens", multiple),
         ("data.seq_length_tokens", rows, "parallel.context x parallel.tensor", layout.context * layout.tensor),

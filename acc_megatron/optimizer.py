@@ -8,7 +8,7 @@ from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from torch.optim._functional import adamw
 
 from acc_megatron.config import Config
-from acc_megatron.model.qwen3_moe import DTYPES
+from acc_megatron.model.transformer_config import DTYPES
 
 
 def build_optimizer(config: Config, chunks: list[torch.nn.Module]) -> MegatronOptimizer:

@@ -27,9 +27,10 @@ from acc_megatron.data.loader import Loader, PackedRow
 from acc_megatron.data_tools.atomic import write_json
 from acc_megatron.data_tools.dataset_folder import open_dataset
 from acc_megatron.errors import CheckpointError
-from acc_megatron.layout import Layout, check_fit
+from acc_megatron.layout import Layout
 from acc_megatron.loss import masked_head, reduce_loss
-from acc_megatron.model.qwen3_moe import build_model, full_config
+from acc_megatron.model.qwen3_moe import build_chunks
+from acc_megatron.model.transformer_config import training_config
 from acc_megatron.observe.metrics import MetricsLog
 from acc_megatron.optimizer import build_optimizer, set_learning_rate
 from acc_megatron.schedule import learning_rate
@@ -67,11 +68,10 @@ def train(config: Config) -> dict[str, Any]:
     """
     parallel, settings = config.parallel, config.train
     with process_groups(parallel, seed=settings.seed, timeout_seconds=settings.process_timeout_seconds) as layout:
-        check_fit(config, layout)
         trainer = build_trainer(config, layout)
         last_step = min(trainer.num_steps, settings.max_steps or trainer.num_steps)
         losses: list[float] = []
-        folder = _restore(trainer)
+        folder = restore(trainer)
         if dist.get_rank() == 0:
             Path(settings.run_dir).mkdir(parents=True, exist_ok=True)
             write_json(Path(settings.run_dir) / "config.json", to_dict(config))
@@ -96,22 +96,13 @@ def train(config: Config) -> dict[str, Any]:
 def build_trainer(config: Config, layout: Layout) -> Trainer:
     """Dataset, model, optimizer; collective over the world."""
     loader = Loader(open_dataset(Path(config.data.path)), config.data, layout, config.train.seed)
-    transformer = full_config(config, layout)
-    model: torch.nn.Module = build_model(
-        config.model,
-        transformer,
-        first_stage=parallel_state.is_pipeline_first_stage(),
-        last_stage=parallel_state.is_pipeline_last_stage(),
-    )
-    model.to(torch.cuda.current_device())
+    transformer = training_config(config, layout)
+    models: list[torch.nn.Module] = [
+        model.to(torch.cuda.current_device()) for model in build_chunks(config.model, transformer)
+    ]
     if config.train.precision != "float32":
-        model = Float16Module(transformer, model)
-    ddp = DistributedDataParallelConfig(
-        use_distributed_optimizer=config.parallel.distributed_optimizer,
-        grad_reduce_in_fp32=True,
-        average_in_collective=False,
-    )
-    chunks: list[torch.nn.Module] = [DistributedDataParallel(transformer, ddp, model)]
+        models = [Float16Module(transformer, model) for model in models]
+    chunks = _wrap(config, transformer, models)
     optimizer = build_optimizer(config, chunks)
     transformer.finalize_model_grads_func = finalize_model_grads
     transformer.grad_scale_func = optimizer.scale_loss
@@ -119,7 +110,27 @@ def build_trainer(config: Config, layout: Layout) -> Trainer:
     return Trainer(config, layout, loader, transformer, chunks, optimizer, num_steps)
 
 
-def _restore(trainer: Trainer) -> Path | None:
+def _wrap(config: Config, transformer: TransformerConfig, models: list[torch.nn.Module]) -> list[torch.nn.Module]:
+    """Wrap model chunks for data parallelism, with the overlaps that the config asks for."""
+    parallel = config.parallel
+    ddp = DistributedDataParallelConfig(
+        use_distributed_optimizer=parallel.distributed_optimizer,
+        overlap_grad_reduce=parallel.overlap_grad_reduce,
+        overlap_param_gather=parallel.overlap_param_gather,
+        grad_reduce_in_fp32=True,
+        average_in_collective=False,
+    )
+    # only the first chunk of a virtual pipeline overlaps by buckets: the others' backward comes late
+    chunks = [
+        DistributedDataParallel(transformer, ddp, model, disable_bucketing=i > 0) for i, model in enumerate(models)
+    ]
+    if parallel.overlap_grad_reduce:
+        no_sync = [chunk.no_sync for chunk in chunks]
+        transformer.no_sync_func = no_sync if len(chunks) > 1 else no_sync[0]
+    return list(chunks)
+
+
+def restore(trainer: Trainer) -> Path | None:
     """Resume from this run's latest checkpoint, else take the initial weights that the config names."""
     settings = trainer.config.train
     folder = store.latest(trainer.checkpoints)
@@ -167,6 +178,9 @@ def _identity(trainer: Trainer) -> dict[str, Any]:
 
 def _save(trainer: Trainer) -> Path:
     folder = trainer.checkpoints / f"step_{trainer.step:08d}"
+    gathers_late = trainer.config.parallel.overlap_param_gather
+    for chunk in trainer.chunks if gathers_late else ():
+        chunk.disable_forward_pre_hook(param_sync=True)  # type: ignore[operator]
     state = _identity(trainer) | {
         "step": trainer.step,
         "num_steps": trainer.num_steps,
@@ -177,6 +191,8 @@ def _save(trainer: Trainer) -> Path:
     source = trainer.config.train.init_from
     carried = store.find(Path(source)) / store.CARRIED_FOLDER if source else None
     store.save(folder, trainer.models, trainer.optimizer, state, carried)
+    for chunk in trainer.chunks if gathers_late else ():
+        chunk.enable_forward_pre_hook()  # type: ignore[operator]
     if dist.get_rank() == 0:
         store.prune(trainer.checkpoints, trainer.config.train.keep_checkpoints)
     _say(f"saved {folder}")
@@ -196,6 +212,7 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
     rows = trainer.loader.rank_rows(
         batch, parallel_state.get_data_parallel_rank(), parallel_state.get_context_parallel_rank()
     )
+    _scale_balancing_loss(trainer, trainer.loader.num_supervised_tokens(batch))
     sums = forward_backward(trainer, rows)
     updated, grad_norm, _ = trainer.optimizer.step()
     trainer.step += 1
@@ -215,11 +232,26 @@ def train_step(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+def _scale_balancing_loss(trainer: Trainer, num_supervised_tokens: int) -> None:
+    """Let the router's coefficients mean what they say.
+
+    Megatron multiplies balancing and z-loss by the tokens a router sees, and the final division is by supervised
+    tokens: without this the coefficient would grow by all tokens / supervised tokens, 25 times on ACC.
+    """
+    all_tokens = trainer.config.train.global_batch_rows * trainer.config.data.seq_length_tokens
+    share = num_supervised_tokens / all_tokens
+    optimizer = trainer.optimizer
+    trainer.transformer.moe_grad_scale_func = lambda: optimizer.scale_loss(
+        torch.tensor(share, device=torch.cuda.current_device())
+    )
+
+
 def forward_backward(trainer: Trainer, rows: list[PackedRow]) -> torch.Tensor:
     """Gradients of the global batch into the buffers; returns `[2]`: loss sum and supervised tokens of all ranks."""
+    iterators = [iter(rows) for _ in trainer.chunks]
     parts = get_forward_backward_func()(
         forward_step_func=_forward_step,
-        data_iterator=iter(rows),
+        data_iterator=iterators if len(iterators) > 1 else iterators[0],
         model=trainer.chunks,
         num_microbatches=len(rows),
         seq_length=trainer.config.data.seq_length_tokens,

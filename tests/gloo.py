@@ -1,13 +1,13 @@
 """Run one function on several gloo processes, with a time limit, in a few seconds."""
 
 import datetime
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from commands import free_port
 
 
 def _entry(rank: int, function: Callable[..., None], world: int, port: int, arguments: tuple[Any, ...]) -> None:
@@ -22,12 +22,8 @@ def _entry(rank: int, function: Callable[..., None], world: int, port: int, argu
 
 def run_on_ranks(function: Callable[..., None], world: int, *arguments: Any) -> None:
     """Call `function(rank, *arguments)` on `world` processes; an assertion in any of them fails the caller."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = mp.start_processes(
-        _entry, (function, world, port, arguments), nprocs=world, join=False, start_method="spawn"
-    )
+    entry = (function, world, free_port(), arguments)
+    context = mp.start_processes(_entry, entry, nprocs=world, join=False, start_method="spawn")
     assert context is not None
     try:
         while not context.join(timeout=120):

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import acc, good, write_triples
+from commands import acc, good
+from make_inputs import write_triples
 
 from acc_megatron.data_tools.convert import ConvertSettings, convert
 

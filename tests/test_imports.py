@@ -22,6 +22,7 @@ ALLOWED = {
     "config": {"errors"},
     "layout": {"config", "errors"},
     "schedule": {"config"},
+    "compatibility": {"config", "errors", "layout"},
     "data": {"config", "data_tools", "errors", "layout"},
     "model": {"config", "data", "layout", "errors"},
     "loss": {"kernels"},
@@ -36,7 +37,8 @@ ALLOWED = {
     },
     "quickstart": {"config", "data_tools", "errors", "observe"},
     "cli": {
-        "checkpoint", "config", "data_tools", "errors", "evaluate", "layout", "observe", "quickstart", "ranks", "train",
+        "checkpoint", "compatibility", "config", "data_tools", "errors", "evaluate", "observe", "quickstart", "ranks",
+        "train",
     },
     "__main__": {"cli"},
 }  # fmt: skip

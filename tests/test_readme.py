@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY_MODEL, acc, run_command
+from commands import ROOT, acc, run_command
+from make_inputs import TINY_MODEL
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [

@@ -16,7 +16,8 @@ from acc_megatron.config import ModelConfig, ParallelConfig, model_config_from_d
 from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.data_tools.tokenizer_files import write_tokenizer_files
 from acc_megatron.layout import Layout
-from acc_megatron.model.qwen3_moe import DTYPES, build_model, transformer_config
+from acc_megatron.model.qwen3_moe import build_model
+from acc_megatron.model.transformer_config import DTYPES, transformer_config
 
 
 def import_folder(hf_dir: Path, out: Path, precision: str) -> dict[str, Any]:

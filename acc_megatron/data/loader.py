@@ -57,6 +57,8 @@ class Loader:
         self.seed = seed
         self.pad_id = int(dataset.manifest["tokenizer"]["pad_id"])
         self.multiple_tokens = data.document_multiple_tokens
+        # the first token of a document is control text, never a target, so the shift loses none
+        self._supervised = dataset.samples["supervised_tokens"].to_numpy()
         padded = [round_up(int(length), self.multiple_tokens) for length in dataset.lengths]
         self.rows = pack(padded, self.seq_length_tokens)
 
@@ -74,6 +76,11 @@ class Loader:
         epoch, within = divmod(place, len(self.rows))
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.rows))
         return int(order[within])
+
+    def num_supervised_tokens(self, batch: list[int]) -> int:
+        """Supervised tokens of a global batch over all ranks, known without reading a token."""
+        documents = [document for number in batch if number != EMPTY_ROW for document in self.rows[number]]
+        return int(self._supervised[np.asarray(documents, np.int64)].sum())
 
     def row(self, number: int) -> PackedRow:
         """Row `number` as tensors; EMPTY_ROW is padding alone."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY_MODEL, acc, good
+from commands import acc, good
+from make_inputs import TINY_MODEL
 from safetensors.torch import load_file, save_file
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -32,7 +33,8 @@ def test_logits_of_an_imported_model_equal_those_of_transformers(
 
     from acc_megatron.checkpoint.huggingface import HuggingFaceFolder, load_weights
     from acc_megatron.config import ParallelConfig
-    from acc_megatron.model.qwen3_moe import build_model, transformer_config
+    from acc_megatron.model.qwen3_moe import build_model
+    from acc_megatron.model.transformer_config import transformer_config
 
     path = make_hf_folder(tmp_path / "hf", seed=3, vocab_size=512, **VARIANTS[variant])
     lengths = [5, 13, 30]
