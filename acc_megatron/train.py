@@ -95,7 +95,7 @@ def train(config: Config) -> dict[str, Any]:
 
 def build_trainer(config: Config, layout: Layout) -> Trainer:
     """Dataset, model, optimizer; collective over the world."""
-    loader = Loader(open_dataset(Path(config.data.path)), config.data, layout, config.train.seed)
+    loader = Loader(open_dataset(Path(config.data.path)), config.data, config.model, layout, config.train.seed)
     transformer = training_config(config, layout)
     models: list[torch.nn.Module] = [
         model.to(torch.cuda.current_device()) for model in build_chunks(config.model, transformer)

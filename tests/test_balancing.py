@@ -44,7 +44,7 @@ def router_gradients(recipe: Path, case: Case, _: Result | None) -> Result:
     with process_groups(config.parallel, timeout_seconds=60) as layout:
         trainer = build_trainer(config, layout)
         restore(trainer)
-        trainer.loader = MaskedLoader(trainer.loader.dataset, config.data, layout, seed=0)
+        trainer.loader = MaskedLoader(trainer.loader.dataset, config.data, config.model, layout, seed=0)
         train_step(trainer)
         routers = [p for name, p in trainer.models[0].named_parameters() if name.endswith("mlp.router.weight")]
         return Result(gradients={"routers": torch.stack([router.main_grad.clone() for router in routers])})

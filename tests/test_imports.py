@@ -23,6 +23,7 @@ ALLOWED = {
     "layout": {"config", "errors"},
     "schedule": {"config"},
     "compatibility": {"config", "errors", "layout"},
+    "bench_step": {"config", "data"},
     "data": {"config", "data_tools", "errors", "layout"},
     "model": {"config", "data", "layout", "errors"},
     "loss": {"kernels"},

@@ -32,7 +32,8 @@ def test_the_batches_have_unequal_masks_and_one_rank_without_a_supervised_token(
 
     config = load_config(recipe)
     loaders = {
-        context: Loader(open_dataset(dataset), config.data, Layout(2, 1, context, 1, 1, 1), 0) for context in (1, 2)
+        context: Loader(open_dataset(dataset), config.data, config.model, Layout(2, 1, context, 1, 1, 1), 0)
+        for context in (1, 2)
     }
     batches = [loaders[1].batch(step, 2, 3) for step in range(NUM_STEPS)]
     assert any(EMPTY_ROW in batch for batch in batches), "under DP2 one rank then has no supervised token"
@@ -79,7 +80,7 @@ def test_the_first_loss_is_that_of_transformers_over_the_supervised_tokens(
 
     config = load_config(recipe)
     data = open_dataset(dataset)
-    loader = Loader(data, config.data, Layout(1, 1, 1, 1, 1, 1), config.train.seed)
+    loader = Loader(data, config.data, config.model, Layout(1, 1, 1, 1, 1, 1), config.train.seed)
     model = Qwen3MoeForCausalLM.from_pretrained(imported.parent / "hf")
     loss_sum, count = 0.0, 0
     for number in loader.batch(0, config.train.global_batch_rows, config.train.epochs):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from acc_megatron.config import DataConfig
+from acc_megatron.config import DataConfig, ModelConfig
+from acc_megatron.data.balance import like_with_like, row_cost_flops
 from acc_megatron.data.context_shard import shard
 from acc_megatron.data.packing import pack, round_up
 from acc_megatron.data_tools.dataset_folder import DatasetFolder
@@ -50,7 +51,7 @@ class Loader:
     does not fit a row.
     """
 
-    def __init__(self, dataset: DatasetFolder, data: DataConfig, layout: Layout, seed: int) -> None:
+    def __init__(self, dataset: DatasetFolder, data: DataConfig, model: ModelConfig, layout: Layout, seed: int) -> None:
         self.dataset = dataset
         self.seq_length_tokens = data.seq_length_tokens
         self.layout = layout
@@ -61,16 +62,18 @@ class Loader:
         self._supervised = dataset.samples["supervised_tokens"].to_numpy()
         padded = [round_up(int(length), self.multiple_tokens) for length in dataset.lengths]
         self.rows = pack(padded, self.seq_length_tokens)
+        self._costs = [row_cost_flops([padded[document] for document in row], model) for row in self.rows]
 
     def num_steps(self, epochs: int, global_batch_rows: int) -> int:
         """Steps of a run; a last batch that is not full is filled with empty rows, never dropped."""
         return -(-epochs * len(self.rows) // global_batch_rows)
 
     def batch(self, step: int, global_batch_rows: int, epochs: int) -> list[int]:
-        """Row numbers of global batch `step` (from 0); EMPTY_ROW fills up behind the last epoch."""
+        """Row numbers of global batch `step` (from 0), costliest first; EMPTY_ROW fills up behind the last epoch."""
         first = step * global_batch_rows
         places = range(first, first + global_batch_rows)
-        return [self._row_at(place) if place < epochs * len(self.rows) else EMPTY_ROW for place in places]
+        rows = [self._row_at(place) if place < epochs * len(self.rows) else EMPTY_ROW for place in places]
+        return like_with_like(rows, [0.0 if row == EMPTY_ROW else self._costs[row] for row in rows])
 
     def _row_at(self, place: int) -> int:
         epoch, within = divmod(place, len(self.rows))

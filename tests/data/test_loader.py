@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from make_inputs import TINY_MODEL
 
-from acc_megatron.config import DataConfig
+from acc_megatron.config import DataConfig, ModelConfig
 from acc_megatron.data.loader import EMPTY_ROW, Loader
 from acc_megatron.data_tools.dataset_folder import open_dataset
 from acc_megatron.errors import DataError
@@ -15,7 +16,8 @@ from acc_megatron.layout import Layout
 
 def loader(dataset: Path, *, context: int = 1, data: int = 1, seq_length_tokens: int = 512) -> Loader:
     layout = Layout(context * data, 1, context, 1, 1, 1)
-    return Loader(open_dataset(dataset), DataConfig(path="", seq_length_tokens=seq_length_tokens), layout, seed=0)
+    data = DataConfig(path="", seq_length_tokens=seq_length_tokens)
+    return Loader(open_dataset(dataset), data, ModelConfig(**TINY_MODEL), layout, seed=0)
 
 
 def test_supervised_tokens_are_conserved_from_dataset_to_rows(dataset: Path) -> None:

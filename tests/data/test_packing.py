@@ -34,3 +34,23 @@ def test_equal_lengths_pack_in_the_order_of_their_numbers() -> None:
 
 def test_round_up_is_the_next_multiple() -> None:
     assert [round_up(value, 4) for value in (1, 4, 5)] == [4, 4, 8]
+
+
+def plain_best_fit(lengths: list[int], capacity: int) -> int:
+    """The number of rows of best-fit decreasing, one document after the other."""
+    rooms: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [room for room in rooms if room >= length]
+        if fitting:
+            rooms.remove(min(fitting))
+            rooms.append(min(fitting) - length)
+        else:
+            rooms.append(capacity - length)
+    return len(rooms)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_placing_equal_lengths_together_needs_the_rows_of_plain_best_fit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lengths = (rng.integers(1, 40, 300) * rng.choice([1, 3, 16])).tolist()
+    assert len(pack(lengths, 640)) == plain_best_fit(lengths, 640)

@@ -1,0 +1,69 @@
+"""What cannot work together is refused by one line that names the keys and does the sum."""
+
+from pathlib import Path
+
+import pytest
+
+from acc_megatron.compatibility import check_compatible, check_job
+from acc_megatron.config import load_config
+from acc_megatron.errors import ConfigError
+from acc_megatron.layout import build_layout
+
+TINY = Path(__file__).parent.parent / "examples" / "tiny_cpu.toml"
+FULL = Path(__file__).parent.parent / "examples" / "qwen3_30b_a3b_128k_h100.toml"
+BASE = ["parallel.context=1", "parallel.expert=1", "train.global_batch_rows=4"]
+
+REFUSED = [
+    (["parallel.virtual_pipeline=2"], 1, "parallel.virtual_pipeline = 2 needs parallel.pipeline > 1"),
+    (
+        ["parallel.virtual_pipeline=2", "parallel.pipeline=2", "train.global_batch_rows=3"],
+        2,
+        "over 1 data-parallel ranks gives 3 microbatches, which parallel.pipeline = 2 does not divide",
+    ),
+    (["parallel.overlap_param_gather=true"], 1, "parallel.overlap_param_gather needs parallel.distributed_optimizer"),
+    (["parallel.distributed_optimizer=true", "optimizer.kind=sgd"], 1, "works with optimizer.kind = 'adamw'"),
+    (["parallel.context_communication=a2a+p2p"], 1, "and parallel.hierarchical_context go together"),
+    (
+        ["parallel.context=4", "parallel.context_communication=a2a+p2p", "parallel.hierarchical_context=[2, 4]"],
+        4,
+        "parallel.hierarchical_context 2 x 4 = 8 is not parallel.context = 4",
+    ),
+    (
+        ["parallel.context=4", "parallel.context_communication=a2a"],
+        4,
+        "num_key_value_heads 2 / tp 1 = 2 does not divide by cp 4",
+    ),
+    (
+        ["memory.recompute_modules=['attention']"],
+        1,
+        "memory.recompute_modules: 'attention' is unknown; known: core_attn",
+    ),
+    (
+        ["memory.offload_layers=1", "memory.recompute=full"],
+        1,
+        "memory.offload_layers does not work with memory.recompute = 'full'",
+    ),
+    (
+        ["memory.offload_layers=1", "parallel.pipeline=2"],
+        2,
+        "memory.offload_layers does not work with parallel.pipeline = 2",
+    ),
+    (["memory.offload_layers=2"], 1, "memory.offload_layers = 2 must be below num_hidden_layers = 2"),
+    (["memory.offload_layers=1"], 1, "memory.offload_layers needs a GPU"),
+    (["moe.dispatcher=deepep"], 1, "moe.dispatcher = 'deepep' needs a GPU"),
+    (["memory.recompute=selective", "memory.recompute_modules=['moe_act']"], 1, "'moe_act' needs grouped GEMM"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "world", "message"), REFUSED, ids=[case[2][:40] for case in REFUSED])
+def test_a_combination_that_cannot_work_is_refused_by_its_keys(overrides: list[str], world: int, message: str) -> None:
+    config = load_config(TINY, [*BASE, *overrides])
+    with pytest.raises(ConfigError) as caught:
+        check_compatible(config, build_layout(config.parallel, world), has_gpu=False)
+    assert message in str(caught.value)
+
+
+def test_the_recipes_pass() -> None:
+    assert str(check_job(load_config(TINY), 2)) == "TP1 CP2 PP1 EP2 DP1"
+    config = load_config(FULL)
+    check_compatible(config, build_layout(config.parallel, 64), has_gpu=True)
