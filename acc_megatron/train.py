@@ -82,7 +82,7 @@ def train(config: Config) -> dict[str, Any]:
                 log.step(trainer.step, **values)
                 _print_step(trainer, values, last_step)
                 if trainer.step == last_step or _is_time_to_save(trainer):
-                    folder = _save(trainer)
+                    folder = save(trainer)
     return {
         "steps": trainer.step,
         "loss_first": losses[0] if losses else None,
@@ -176,7 +176,8 @@ def _identity(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _save(trainer: Trainer) -> Path:
+def save(trainer: Trainer) -> Path:
+    """Save a checkpoint of the step the trainer is at, and forget those too old to keep; collective."""
     folder = trainer.checkpoints / f"step_{trainer.step:08d}"
     gathers_late = trainer.config.parallel.overlap_param_gather
     for chunk in trainer.chunks if gathers_late else ():
