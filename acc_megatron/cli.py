@@ -18,7 +18,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 verify found damage, 2 a mistake you can mend, 3 too many unreadable rows.",
 )
 
-Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Files or folders.")]
+Inputs = Annotated[
+    list[Path], typer.Argument(metavar="INPUT...", help="Files, globs, folders, or - for standard input.")
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 TokenizerName = Annotated[str, typer.Option("--tokenizer", help="qwen3, or a folder with tokenizer.json.")]
@@ -39,12 +41,13 @@ def compile(
     out: Out,
     agent: Annotated[str, typer.Option(help="auto, search, swe or sql.")] = "auto",
     resources: Annotated[
-        list[Path] | None, typer.Option(help="Instance rows, whole files or databases; repeatable.")
+        list[Path] | None, typer.Option(help="Instance rows, whole files, git repositories or databases; repeatable.")
     ] = None,
     budget_tokens: Annotated[int, typer.Option(help="Longest document; evidence is never cut.")] = 131_072,
     no_distractors: Annotated[bool, typer.Option("--no-distractors", help="Leave distractors out.")] = False,
     no_shuffle: Annotated[bool, typer.Option("--no-shuffle", help="Keep pieces in the order met.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the permutation.")] = 0,
+    table_format: Annotated[str, typer.Option(help="Tables as markdown or csv.")] = "markdown",
     tokenizer: TokenizerName = "qwen3",
     as_json: Json = False,
 ) -> None:
@@ -53,7 +56,11 @@ def compile(
     from acc_megatron.data_tools.tokenizer import load_tokenizer
 
     settings = CompileSettings(
-        budget_tokens=budget_tokens, distractors=not no_distractors, shuffle=not no_shuffle, seed=seed
+        budget_tokens=budget_tokens,
+        distractors=not no_distractors,
+        shuffle=not no_shuffle,
+        seed=seed,
+        table_format=table_format,  # type: ignore[arg-type]
     )
     manifest = compile_inputs(
         inputs, out, agent=agent, resources=resources or [], settings=settings, tokenizer=load_tokenizer(tokenizer)

@@ -24,12 +24,14 @@ from acc_megatron.data_tools.compile_output import (
     described,
     need_free_or_own,
 )
-from acc_megatron.data_tools.discover import Inputs, discover, rows_of
+from acc_megatron.data_tools.discover import Inputs, discover
 from acc_megatron.data_tools.jsonl import BadRow, Row
 from acc_megatron.data_tools.render import Rendered, render, render_turns, user_content
 from acc_megatron.data_tools.resources import Resources, is_resource
+from acc_megatron.data_tools.row_files import rows_of
 from acc_megatron.data_tools.schema import Dropped, Piece, Trajectory, Triple
 from acc_megatron.data_tools.sources import search, sql, swe
+from acc_megatron.data_tools.table_text import TABLE_FORMATS, TableFormat
 from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.errors import DataError, TooManyBadRows
 
@@ -46,6 +48,7 @@ class CompileSettings:
     distractors: bool = True
     shuffle: bool = True
     seed: int = 0
+    table_format: TableFormat = "markdown"
 
 
 def compile_inputs(
@@ -66,8 +69,10 @@ def compile_inputs(
     """
     if agent not in AGENTS:
         raise DataError(f"unknown agent {agent!r}; known: {', '.join(AGENTS)}")
+    if settings.table_format not in TABLE_FORMATS:
+        raise DataError(f"unknown table format {settings.table_format!r}; known: {', '.join(TABLE_FORMATS)}")
     need_free_or_own(out)
-    found = discover(inputs, resources, exclude=out)
+    found = discover(inputs, resources, exclude=out, table_format=settings.table_format)
     with atomic_folder(out) as folder:
         with CompileWriter(folder) as writer:
             for bad in found.resources.bad_rows:

@@ -11,6 +11,7 @@ from typing import Any
 from acc_megatron.data_tools.atomic import sha256_file
 from acc_megatron.data_tools.jsonl import BadRow, Row
 from acc_megatron.data_tools.schema import Dropped, Triple
+from acc_megatron.data_tools.streams import located
 from acc_megatron.errors import DataError
 
 FORMAT = "acc-megatron triples"
@@ -113,7 +114,7 @@ def need_free_or_own(out: Path) -> None:
 
 def described(path: Path) -> dict[str, Any]:
     """A file's label, size and SHA-256 for a manifest."""
-    return {"file": str(path), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    return {"file": str(path), "bytes": located(path).stat().st_size, "sha256": sha256_file(located(path))}
 
 
 def _refusal(row: Row | BadRow, stage: str, reason: str, detail: str) -> dict[str, Any]:

@@ -1,13 +1,18 @@
-"""Which files a compile reads: inputs and resources given as files or folders, in one stated order."""
+"""Which files a compile reads: inputs and resources given as files, globs, folders or `-`, in one stated order."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from acc_megatron.data_tools.jsonl import BadRow, Row, read_json, read_jsonl
-from acc_megatron.data_tools.resources import DATABASE_SUFFIXES, DOCUMENT_SUFFIXES, LINE_SUFFIXES, Resources
+from acc_megatron.data_tools.git_files import GitRepository, git_folder
+from acc_megatron.data_tools.resources import Resources
+from acc_megatron.data_tools.row_files import KNOWN_NAMES, is_run_file, row_file_kind
 from acc_megatron.data_tools.sqlite_readonly import is_database
+from acc_megatron.data_tools.streams import STANDARD_INPUT
+from acc_megatron.data_tools.table_text import TableFormat
 from acc_megatron.errors import DataError
+
+DATABASE_SUFFIXES = {".sqlite", ".sqlite3", ".db"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,20 +25,35 @@ class Inputs:
     ignored: tuple[Path, ...]
 
 
-def discover(inputs: Iterable[Path], resources: Iterable[Path] = (), *, exclude: Path | None = None) -> Inputs:
+def discover(
+    inputs: Iterable[Path],
+    resources: Iterable[Path] = (),
+    *,
+    exclude: Path | None = None,
+    table_format: TableFormat = "markdown",
+) -> Inputs:
     """Walk inputs and resources; instances, whole-file stores and databases among the inputs are resources too.
 
-    Hidden names and everything under `exclude` are passed over; a folder's files of other kinds are listed as
-    ignored. Raises DataError for a path that is absent, a file given by name of an unknown kind, or no input at all.
+    A git repository among the resources gives files at base commits and is not walked for rows. Hidden names and
+    everything under `exclude` are passed over; a folder's files of other kinds, and its links that lead outside, are
+    listed as ignored. Raises DataError for a path that is absent, a file given by name of an unknown kind, or no input.
     """
-    found, files, ignored = Resources(), [], []
-    resource_files = list(_walk(resources, exclude))
-    for path in (input_files := list(_walk(inputs, exclude))):
+    found = Resources(table_format=table_format)
+    files: list[Path] = []
+    ignored: list[Path] = []
+    resource_roots: list[Path] = []
+    for root in expanded(resources):
+        if (folder := git_folder(root)) is not None:
+            found.add_repository(GitRepository(root, folder))
+        else:
+            resource_roots.append(root)
+    resource_files = list(_walk(resource_roots, exclude, ignored))
+    for path in (input_files := list(_walk(expanded(inputs), exclude, ignored))):
         if path.suffix in DATABASE_SUFFIXES and is_database(path):
             found.add_database(path)
-        elif path.suffix in LINE_SUFFIXES | DOCUMENT_SUFFIXES:
+        elif row_file_kind(path):
             files.append(path)
-            if path.suffix != ".traj":  # always a run
+            if not is_run_file(path):
                 found.add_rows(path, keep_bad_rows=False)
         else:
             ignored.append(path)
@@ -41,29 +61,46 @@ def discover(inputs: Iterable[Path], resources: Iterable[Path] = (), *, exclude:
     for path in (path for path in resource_files if path.resolve() not in known):
         if path.suffix in DATABASE_SUFFIXES and is_database(path):
             found.add_database(path)
-        elif path.suffix in LINE_SUFFIXES | {".json"}:
+        elif row_file_kind(path) and not is_run_file(path):
             found.add_rows(path, keep_bad_rows=True)
     if not files:
-        raise DataError("no .jsonl, .ndjson, .json or .traj file among the inputs")
+        raise DataError(f"no {KNOWN_NAMES} file among the inputs")
     return Inputs(files=tuple(files), resources=found, resource_files=tuple(resource_files), ignored=tuple(ignored))
 
 
-def rows_of(path: Path) -> Iterator[Row | BadRow]:
-    """The rows of one input file: lines of JSON lines, or the one document of `.json` and `.traj`."""
-    yield from read_jsonl(path) if path.suffix in LINE_SUFFIXES else read_json(path)
+def expanded(paths: Iterable[Path]) -> Iterator[Path]:
+    """Paths with every pattern (`runs/*.jsonl`, `**`) replaced by what it matches, by name.
+
+    A path that exists is no pattern, whatever characters it holds. Raises DataError for what matches nothing.
+    """
+    for path in paths:
+        if path == STANDARD_INPUT or path.exists():
+            yield path
+            continue
+        anchor = Path(path.anchor)
+        found = sorted(anchor.glob(str(path.relative_to(anchor)))) if any(mark in str(path) for mark in "*?[") else []
+        if not found:
+            raise DataError(f"no input at {path}")
+        yield from found
 
 
-def _walk(paths: Iterable[Path], exclude: Path | None) -> Iterator[Path]:
+def _walk(paths: Iterable[Path], exclude: Path | None, ignored: list[Path]) -> Iterator[Path]:
     """Files by given order, inside a folder by name; one file once, however often it is given."""
     seen = set()
     for root in paths:
-        if not root.exists():
-            raise DataError(f"no input at {root}")
-        if root.is_file() and root.suffix not in LINE_SUFFIXES | DOCUMENT_SUFFIXES | DATABASE_SUFFIXES:
-            raise DataError(f"{root} is not .jsonl, .ndjson, .json, .traj or a SQLite file")
+        if root == STANDARD_INPUT:
+            yield root
+            continue
+        if root.is_file() and not row_file_kind(root) and root.suffix not in DATABASE_SUFFIXES:
+            raise DataError(f"{root} is not {KNOWN_NAMES}, nor a SQLite file")
+        inside = root.resolve()
         for path in [root] if root.is_file() else sorted(root.rglob("*")):
             hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
             excluded = exclude is not None and path.absolute().is_relative_to(exclude.absolute())
-            if path.is_file() and not hidden and not excluded and path.resolve() not in seen:
-                seen.add(path.resolve())
+            if not path.is_file() or hidden or excluded or (target := path.resolve()) in seen:
+                continue
+            seen.add(target)
+            if target.is_relative_to(inside):
                 yield path
+            else:
+                ignored.append(path)

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from acc_megatron.data_tools.discover import expanded
 from acc_megatron.data_tools.jsonl import BadRow, Row, read_jsonl, read_lines
+from acc_megatron.data_tools.parquet_rows import open_parquet, read_parquet
 from acc_megatron.data_tools.render import user_content
+from acc_megatron.data_tools.row_files import row_file_kind
 from acc_megatron.data_tools.schema import Triple
+from acc_megatron.data_tools.streams import located
 from acc_megatron.errors import DataError
 
 # the published configs' schemas differ; these are the names their rows and re-packs are known to use
 MESSAGE_KEYS = ("dialogs", "input_messages", "prompt", "messages")
 ID_KEYS = ("id", "instance_id")
-SUFFIXES = (".jsonl", ".parquet")
+KNOWN_NAMES = ".jsonl (also with .gz or .zst) or .parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,29 +47,34 @@ class RowRange:
 
 
 def input_files(inputs: list[Path]) -> list[Path]:
-    """The data files among files and folders, in a stable order; a compile folder gives its triples.jsonl."""
+    """The data files among files, globs, folders and `-`, in a stable order; a compile folder gives its triples."""
     files: list[Path] = []
-    for path in inputs:
+    for path in map(located, expanded(inputs)):
         if (path / "triples.jsonl").is_file():
             files.append(path / "triples.jsonl")
         elif path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+            found = sorted(file for file in path.rglob("*") if file.is_file() and _holds_examples(file))
             if not found:
-                raise DataError(f"{path} holds no {' or '.join(SUFFIXES)} file")
+                raise DataError(f"{path} holds no {KNOWN_NAMES} file")
             files += found
-        elif path.is_file() and path.suffix in SUFFIXES:
+        elif path.is_file() and _holds_examples(path):
             files.append(path)
         else:
-            raise DataError(
-                f"no input at {path}: give a {' or '.join(SUFFIXES)} file, a folder of them, or a compile folder"
-            )
+            raise DataError(f"no input at {path}: give a {KNOWN_NAMES} file, a folder of them, or a compile folder")
     return files
 
 
+def _holds_examples(path: Path) -> bool:
+    return row_file_kind(path) in ("lines", "parquet")
+
+
 def row_ranges(path: Path, rows_per_range: int) -> Iterator[RowRange]:
-    """Cut a file into ranges of at most `rows_per_range` rows, reading it once in constant memory."""
-    if path.suffix == ".parquet":
-        num_rows = _parquet(path).metadata.num_rows
+    """Cut a file into ranges of at most `rows_per_range` rows, reading it once in constant memory.
+
+    A range of a compressed file costs reading it up to there.
+    """
+    if row_file_kind(path) == "parquet":
+        num_rows = open_parquet(path).metadata.num_rows
         for first in range(0, num_rows, rows_per_range):
             yield RowRange(path=path, first_row=first, num_rows=min(rows_per_range, num_rows - first))
         return
@@ -84,31 +90,12 @@ def row_ranges(path: Path, rows_per_range: int) -> Iterator[RowRange]:
 
 def read_rows(rows: RowRange) -> Iterator[Row | BadRow]:
     """The rows of one range, good and bad."""
-    if rows.path.suffix != ".parquet":
+    if row_file_kind(rows.path) != "parquet":
         yield from read_jsonl(
             rows.path, byte_offset=rows.byte_offset, first_line=rows.first_line, num_rows=rows.num_rows
         )
         return
-    position, end = 0, rows.first_row + rows.num_rows
-    file = _parquet(rows.path)
-    for group in range(file.num_row_groups):
-        size = file.metadata.row_group(group).num_rows
-        first, last = max(rows.first_row, position), min(end, position + size)
-        if first < last:
-            try:
-                table = file.read_row_group(group).slice(first - position, last - first)
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{rows.path} is damaged in row group {group}: {error}") from None
-            for line, value in enumerate(table.to_pylist(), start=first + 1):
-                yield Row(value=value, file=str(rows.path), line=line, byte_offset=0, sha256="")
-        position += size
-
-
-def _parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from None
+    yield from read_parquet(rows.path, first_row=rows.first_row, num_rows=rows.num_rows)
 
 
 def read_example(row: Row) -> Example:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from acc_megatron.errors import DataError
+from acc_megatron.data_tools.streams import BadStream, open_stream
 
 MAX_ROW_BYTES = 64 << 20
-MAX_DEPTH = 256
+MAX_DEPTH = 64
 _SKIP_BYTES = 1 << 20
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -46,12 +46,16 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One line as bytes with its newline, where it starts (`number` from 1), and its size; no data when too long."""
+    """One line as bytes with its newline, where it starts (`number` from 1), and its size.
+
+    A line that could not be read has no data, and (reason, detail) under `problem`.
+    """
 
     number: int
     byte_offset: int
     num_bytes: int
     data: bytes | None
+    problem: tuple[str, str] = ("", "")
 
 
 class BadJson(Exception):
@@ -76,28 +80,45 @@ def read_jsonl(
 
 def _rows(path: Path, byte_offset: int, first_line: int) -> Iterator[Row | BadRow]:
     for line in read_lines(path, byte_offset=byte_offset, first_line=first_line):
-        if line.data is None:
-            detail = f"the line has {line.num_bytes} bytes; the limit is {MAX_ROW_BYTES}"
-            yield BadRow(
-                file=str(path), line=line.number, byte_offset=line.byte_offset, reason="line_too_long", detail=detail
-            )
-        elif line.data.strip():
-            yield _row(line.data.rstrip(b"\r\n"), path, line.number, line.byte_offset)
+        yield from parsed_line(line, path)
+
+
+def parsed_line(line: Line, path: Path) -> Iterator[Row | BadRow]:
+    """The row of a line of `path`; none for a blank one."""
+    if line.data is None:
+        reason, detail = line.problem
+        yield BadRow(file=str(path), line=line.number, byte_offset=line.byte_offset, reason=reason, detail=detail)
+    elif line.data.strip():
+        yield _row(line.data.rstrip(b"\r\n"), path, line.number, line.byte_offset)
 
 
 def read_lines(path: Path, *, byte_offset: int = 0, first_line: int = 1) -> Iterator[Line]:
-    """The lines of a file as bytes, in bounded memory; a line over MAX_ROW_BYTES has no `data`."""
-    with _open(path) as file:
-        file.seek(byte_offset)
-        for number in itertools.count(first_line):
-            start = file.tell()
-            data = file.readline(MAX_ROW_BYTES + 1)
-            if not data:
-                return
-            if len(data) > MAX_ROW_BYTES and not data.endswith(b"\n"):
-                yield Line(number=number, byte_offset=start, num_bytes=_skip_line(file) - start, data=None)
-            else:
-                yield Line(number=number, byte_offset=start, num_bytes=len(data), data=data)
+    """The lines of a file as bytes, in bounded memory; a line over MAX_ROW_BYTES has no `data`.
+
+    Where a compressed file is damaged or beyond its limits a last line says so. Offsets count uncompressed bytes.
+    """
+    with open_stream(path) as file:
+        number, start = first_line, byte_offset
+        try:
+            file.seek(byte_offset)
+            while line := _next_line(file, number, start):
+                yield line
+                number, start = number + 1, start + line.num_bytes
+        except BadStream as bad:
+            yield Line(number=number, byte_offset=start, num_bytes=0, data=None, problem=(bad.reason, bad.detail))
+
+
+def _next_line(file: IO[bytes], number: int, start: int) -> Line | None:
+    data = file.readline(MAX_ROW_BYTES + 1)
+    if len(data) <= MAX_ROW_BYTES or data.endswith(b"\n"):
+        return Line(number=number, byte_offset=start, num_bytes=len(data), data=data) if data else None
+    num_bytes = len(data)
+    del data  # before more is read
+    while (block := file.readline(_SKIP_BYTES)) and not block.endswith(b"\n"):
+        num_bytes += len(block)
+    num_bytes += len(block)
+    problem = ("line_too_long", f"the line has {num_bytes} bytes; the limit is {MAX_ROW_BYTES}")
+    return Line(number=number, byte_offset=start, num_bytes=num_bytes, data=None, problem=problem)
 
 
 def read_json(path: Path) -> list[Row | BadRow]:
@@ -106,8 +127,11 @@ def read_json(path: Path) -> list[Row | BadRow]:
     An item's `line` is its position in the list, from 1, and its SHA-256 is that of the item written as JSON again.
     Raises DataError when the file cannot be opened.
     """
-    with _open(path) as file:
-        data = file.read(MAX_ROW_BYTES + 1)
+    try:
+        with open_stream(path) as file:
+            data = file.read(MAX_ROW_BYTES + 1)
+    except BadStream as bad:
+        return [BadRow(file=str(path), line=1, byte_offset=0, reason=bad.reason, detail=bad.detail)]
     if len(data) > MAX_ROW_BYTES:
         detail = f"more than {MAX_ROW_BYTES} bytes in one document; write it as JSON lines"
         return [BadRow(file=str(path), line=1, byte_offset=0, reason="file_too_large", detail=detail)]
@@ -116,8 +140,8 @@ def read_json(path: Path) -> list[Row | BadRow]:
     except BadJson as bad:
         return [BadRow(file=str(path), line=1, byte_offset=0, reason=bad.reason, detail=bad.detail)]
     if not isinstance(value, list):
-        return [_place(value, path, 1, 0, hashlib.sha256(data).hexdigest())]
-    return [_place(item, path, line, 0, _digest(item)) for line, item in enumerate(value, start=1)]
+        return [as_row(value, path, 1, 0, hashlib.sha256(data).hexdigest())]
+    return [as_row(item, path, line, 0, digest(item)) for line, item in enumerate(value, start=1)]
 
 
 def parse_json(data: bytes) -> Any:
@@ -142,25 +166,11 @@ def parse_json(data: bytes) -> Any:
         raise BadJson("too_deep", f"nested deeper than {MAX_DEPTH}") from None
     except ValueError as error:  # an integer of more digits than Python converts
         raise BadJson("number_too_long", str(error)) from None
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and depth_of(value) > MAX_DEPTH:
         raise BadJson("too_deep", f"nested deeper than {MAX_DEPTH}")
     if _SURROGATE_ESCAPE.search(data):
         _refuse_lone_surrogate(value)
     return value
-
-
-def _open(path: Path) -> IO[bytes]:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-
-
-def _skip_line(file: IO[bytes]) -> int:
-    """Read on to the end of the line in blocks; returns the offset behind it."""
-    while (block := file.readline(_SKIP_BYTES)) and not block.endswith(b"\n"):
-        pass
-    return file.tell()
 
 
 def _row(data: bytes, path: Path, line: int, byte_offset: int) -> Row | BadRow:
@@ -168,17 +178,19 @@ def _row(data: bytes, path: Path, line: int, byte_offset: int) -> Row | BadRow:
         value = parse_json(data)
     except BadJson as bad:
         return BadRow(file=str(path), line=line, byte_offset=byte_offset, reason=bad.reason, detail=bad.detail)
-    return _place(value, path, line, byte_offset, hashlib.sha256(data).hexdigest())
+    return as_row(value, path, line, byte_offset, hashlib.sha256(data).hexdigest())
 
 
-def _place(value: Any, path: Path, line: int, byte_offset: int, sha256: str) -> Row | BadRow:
+def as_row(value: Any, path: Path, line: int, byte_offset: int, sha256: str) -> Row | BadRow:
+    """A value with its place, if it is an object."""
     if isinstance(value, dict):
         return Row(value=value, file=str(path), line=line, byte_offset=byte_offset, sha256=sha256)
     detail = f"expected an object, got {type(value).__name__}"
     return BadRow(file=str(path), line=line, byte_offset=byte_offset, reason="not_an_object", detail=detail)
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """The SHA-256 of a value written as JSON."""
     return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -202,7 +214,8 @@ def _finite(text: str) -> float:
     return number
 
 
-def _depth(value: Any) -> int:
+def depth_of(value: Any) -> int:
+    """How deep lists and objects are nested in a value; 0 for a scalar."""
     depth, level = 0, [value]
     while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1

@@ -1,21 +1,26 @@
 """What trajectories need beside themselves: task instances, whole files at the base commit, and databases.
 
 Only where things lie is kept in memory; a row is read again when it is used. Names in the data (an instance
-id, a database) are looked up here and are never opened as paths.
+id, a database, a file of a repository) are looked up here and are never opened as paths.
+
+A repository serves an instance when it holds the instance's base commit; tried first are those whose remote is
+the instance's `repo`, then those whose folder is named after it (`owner__name`, `owner/name`, `name`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from acc_megatron.data_tools.atomic import sha256_file
-from acc_megatron.data_tools.jsonl import BadRow, Row, read_json, read_jsonl, read_lines
+from acc_megatron.data_tools.git_files import GitRepository
+from acc_megatron.data_tools.jsonl import BadRow, Row, parsed_line, read_lines
+from acc_megatron.data_tools.row_files import row_at, row_file_kind, rows_of
+from acc_megatron.data_tools.table_text import TableFormat
 from acc_megatron.errors import DataError
 
-LINE_SUFFIXES = {".jsonl", ".ndjson"}
-DOCUMENT_SUFFIXES = {".json", ".traj"}
-DATABASE_SUFFIXES = {".sqlite", ".sqlite3", ".db"}
+MAX_PATH_CHARACTERS = 255
+_MAX_COMMITS = 4  # whose listings stay in memory
 _RUN_KEYS = ("trajectory", "history", "messages", "turn_history")
 
 
@@ -38,9 +43,12 @@ class Resources:
     instances: dict[str, InstanceEntry] = field(default_factory=dict)
     stores: dict[str, InstanceEntry] = field(default_factory=dict)
     databases: dict[str, Path] = field(default_factory=dict)
+    repositories: list[GitRepository] = field(default_factory=list)
+    table_format: TableFormat = "markdown"
     num_rows: int = 0
     bad_rows: list[BadRow] = field(default_factory=list)
     _items: tuple[Path, list[Row | BadRow]] | None = None
+    _commit_files: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
 
     def database(self, name: str) -> Path | None:
         """The SQLite file whose name without suffix is `name`, in any case."""
@@ -50,11 +58,37 @@ class Resources:
         """The row of a known instance."""
         return self._read(self.instances[instance_id])
 
-    def files(self, instance_id: str) -> dict[str, str]:
-        """Repository-relative path -> whole text at the base commit; empty when no store has this instance."""
-        entry = self.stores.get(instance_id)
-        found = self._read(entry)["files_at_base_commit"] if entry else {}
-        return {path: text for path, text in found.items() if isinstance(text, str)}
+    def files(self, instance_id: str, instance: dict[str, Any] | None = None) -> Mapping[str, str]:
+        """Repository-relative path -> whole text at the base commit; empty when neither store nor repository has it.
+
+        `instance` is the row of an instance that is not known here. Files of unsafe names are left out.
+        """
+        if instance_id in self.stores:
+            found = self._read(self.stores[instance_id])["files_at_base_commit"]
+            return {path: text for path, text in found.items() if isinstance(text, str) and is_safe_path(path)}
+        if instance is None:
+            instance = self.instance(instance_id) if instance_id in self.instances else {}
+        repo, commit = str(instance.get("repo", "")).lower(), str(instance.get("base_commit", ""))
+        if (repo, commit) not in self._commit_files:
+            if len(self._commit_files) >= _MAX_COMMITS:
+                self._commit_files.pop(next(iter(self._commit_files)))
+            self._commit_files[repo, commit] = self._files_of_commit(repo, commit)
+        return self._commit_files[repo, commit]
+
+    def _files_of_commit(self, repo: str, commit: str) -> Mapping[str, str]:
+        names = (repo, repo.partition("/")[2])
+        fitting = [
+            (found.names.index(name), i)
+            for name in names
+            for i, found in enumerate(self.repositories)
+            if name in found.names
+        ]
+        tried = dict.fromkeys(i for _, i in sorted(fitting))
+        return next((files for i in tried if (files := self.repositories[i].files(commit))), {})
+
+    def add_repository(self, repository: GitRepository) -> None:
+        """Know a git repository on this machine."""
+        self.repositories.append(repository)
 
     def add_database(self, path: Path) -> None:
         """Know a SQLite file by its name; the same name twice is fine only for the same bytes."""
@@ -92,16 +126,23 @@ class Resources:
                     )
 
     def _read(self, entry: InstanceEntry) -> dict[str, Any]:
-        if entry.file.suffix in LINE_SUFFIXES:
-            rows = list(read_jsonl(entry.file, byte_offset=entry.byte_offset, first_line=entry.line, num_rows=1))
-            row = rows[0] if rows else None
-        else:
+        row: Row | BadRow | None
+        if row_file_kind(entry.file) == "document":
             if self._items is None or self._items[0] != entry.file:  # the last document stays parsed
-                self._items = (entry.file, read_json(entry.file))
+                self._items = (entry.file, list(rows_of(entry.file)))
             row = next((item for item in self._items[1] if item.line == entry.line), None)
+        else:
+            row = row_at(entry.file, entry.line, entry.byte_offset)
         if not isinstance(row, Row) or row.value.get("instance_id") != entry.id:
             raise DataError(f"{entry.file}:{entry.line} changed while it was in use; instance {entry.id!r} is gone")
         return row.value
+
+
+def is_safe_path(path: str) -> bool:
+    """Whether a name in the data is a plain repository-relative path: a label, for nothing here opens it."""
+    parts = PurePosixPath(path).parts
+    is_plain = bool(parts) and len(path) <= MAX_PATH_CHARACTERS and path.isprintable() and "\\" not in path
+    return is_plain and not path.startswith("/") and ".." not in parts
 
 
 def is_resource(value: dict[str, Any]) -> bool:
@@ -123,11 +164,10 @@ def _is_named(value: dict[str, Any]) -> bool:
 
 def _candidates(path: Path, keep_bad_rows: bool) -> Iterator[Row | BadRow]:
     """Rows that may be resources; lines are parsed only if they hold the keys' bytes, so a first pass is cheap."""
-    if path.suffix in LINE_SUFFIXES and not keep_bad_rows:
+    if row_file_kind(path) == "lines" and not keep_bad_rows:
         for line in read_lines(path):
             data = line.data or b""
             if b'"instance_id"' in data and (b'"patch"' in data or b'"files_at_base_commit"' in data):
-                yield from read_jsonl(path, byte_offset=line.byte_offset, first_line=line.number, num_rows=1)
+                yield from (row for row in parsed_line(line, path) if isinstance(row, Row))
         return
-    rows = read_jsonl(path) if path.suffix in LINE_SUFFIXES else read_json(path)
-    yield from (row for row in rows if keep_bad_rows or isinstance(row, Row))
+    yield from (row for row in rows_of(path) if keep_bad_rows or isinstance(row, Row))

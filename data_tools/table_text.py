@@ -1,22 +1,36 @@
-"""Tables and query results as text, in one stated form used for evidence, answers and comparison alike."""
+"""Tables as Markdown or CSV text, and query results in the one stated form of answers."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from acc_megatron.data_tools.sqlite_readonly import Table, Value
 
+TableFormat = Literal["markdown", "csv"]
+TABLE_FORMATS: tuple[TableFormat, ...] = ("markdown", "csv")
 # the sentence that tells the reader of a question which form an answer takes
 ANSWER_FORM = "Give the result rows, one per line, values separated by ' | ', NULL for a missing value."
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "|": "\\|"})
 
 
-def table_text(table: Table) -> str:
-    """A complete table: the line of column names, then one line a row, cells joined by ' | '."""
-    return "\n".join(_line(cells) for cells in (table.columns, *table.rows))
+def table_text(table: Table, table_format: TableFormat = "markdown") -> str:
+    """A complete table with its column names: GitHub's Markdown, or CSV (RFC 4180, lines end with \\n)."""
+    if table_format == "csv":
+        return "\n".join(",".join(map(_csv_cell, cells)) for cells in (table.columns, *table.rows))
+    delimiter = ("---",) * len(table.columns)
+    return "\n".join(f"| {_line(cells)} |" for cells in (table.columns, delimiter, *table.rows))
 
 
 def rows_text(rows: Sequence[Sequence[Value]]) -> str:
     """Rows without a heading, one line each; '(no rows)' when there is none."""
     return "\n".join(_line(row) for row in rows) if rows else "(no rows)"
+
+
+def _csv_cell(value: Value) -> str:
+    """A string that could be taken for more than itself is quoted, also NULL and the empty one."""
+    if not isinstance(value, str):
+        return cell_text(value)
+    is_plain = value not in ("", "NULL") and not any(character in value for character in ',"\r\n')
+    return value if is_plain else '"' + value.replace('"', '""') + '"'
 
 
 def cell_text(value: Value) -> str:

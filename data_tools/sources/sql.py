@@ -14,7 +14,7 @@ from acc_megatron.data_tools.schema import Dropped, Piece, Provenance, Trajector
 from acc_megatron.data_tools.sources.fields import list_of, object_of, text_of, texts_of
 from acc_megatron.data_tools.sources.table_names import has_order_by, is_select, table_names
 from acc_megatron.data_tools.sqlite_readonly import QueryError, ReadOnlyDatabase, open_readonly
-from acc_megatron.data_tools.table_text import ANSWER_FORM, rows_text, table_text
+from acc_megatron.data_tools.table_text import ANSWER_FORM, TableFormat, rows_text, table_text
 
 _EXECUTE = re.compile(r"\s*execute\[(.*)\]\s*", re.DOTALL)
 _ERROR = "Error executing query"
@@ -37,7 +37,7 @@ def read(row: Row, resources: Resources) -> Trajectory:
     try:
         with open_readonly(path) as database:
             gold = _gold_result(value, database)
-            evidence, missing = _tables(queries, name, database)
+            evidence, missing = _tables(queries, name, database, resources.table_format)
     except QueryError as error:
         raise Dropped(f"database_{error.reason}", error.detail) from None
     thoughts = "\n\n".join(thought.strip() for thought in _thoughts(history) if thought.strip())
@@ -100,7 +100,9 @@ def _gold_result(value: dict[str, Any], database: ReadOnlyDatabase) -> list[list
     return recorded
 
 
-def _tables(queries: list[str], name: str, database: ReadOnlyDatabase) -> tuple[tuple[Piece, ...], list[str]]:
+def _tables(
+    queries: list[str], name: str, database: ReadOnlyDatabase, table_format: TableFormat
+) -> tuple[tuple[Piece, ...], list[str]]:
     """The complete tables that queries named, in the order met, and the names this database does not have."""
     declared = database.table_names()
     named = list(dict.fromkeys(table for query in queries for table in table_names(query)))
@@ -109,7 +111,7 @@ def _tables(queries: list[str], name: str, database: ReadOnlyDatabase) -> tuple[
         Piece(
             id=f"{name}.{declared[table]}",
             title=f"Table {declared[table]}",
-            text=table_text(database.table(declared[table])),
+            text=table_text(database.table(declared[table]), table_format),
             kind="evidence",
         )
         for table in named

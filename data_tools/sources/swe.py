@@ -5,7 +5,7 @@ with its edits. The answer is the gold patch.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from acc_megatron.data_tools.jsonl import Row
@@ -112,7 +112,7 @@ def _need_resolved(value: dict[str, Any], instance: dict[str, Any]) -> None:
         raise Dropped("unresolved", f"the run ended with {status!r}, without a submission")
 
 
-def _evidence(paths: list[str], files: dict[str, str], instance_id: str) -> tuple[Piece, ...]:
+def _evidence(paths: list[str], files: Mapping[str, str], instance_id: str) -> tuple[Piece, ...]:
     missing = [path for path in paths if path not in files]
     if missing:
         raise Dropped("gold_file_missing", f"{instance_id}: not among its {len(files)} files: {missing}")
@@ -121,7 +121,7 @@ def _evidence(paths: list[str], files: dict[str, str], instance_id: str) -> tupl
     return tuple(_piece(path, files, "evidence") for path in paths)
 
 
-def _piece(path: str, files: dict[str, str], kind: Kind) -> Piece:
+def _piece(path: str, files: Mapping[str, str], kind: Kind) -> Piece:
     return Piece(id=path, title=path, text=files[path], kind=kind)
 
 

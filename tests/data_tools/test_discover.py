@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from acc_megatron.data_tools.discover import discover, rows_of
+from acc_megatron.data_tools.discover import discover
+from acc_megatron.data_tools.row_files import rows_of
 from acc_megatron.errors import DataError
 
 INSTANCE = {"instance_id": "own__tool-1", "patch": "p", "problem_statement": "Title\nmore"}

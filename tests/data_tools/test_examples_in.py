@@ -113,7 +113,7 @@ def test_input_files_come_in_a_stable_order_and_a_compile_folder_gives_its_tripl
             (folder / name).touch()
     assert input_files([compiled, loose]) == [compiled / "triples.jsonl", loose / "a.parquet", loose / "b.jsonl"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty holds no \.jsonl or \.parquet file"):
+    with pytest.raises(DataError, match=r"empty holds no \.jsonl .* or \.parquet file"):
         input_files([tmp_path / "empty"])
     with pytest.raises(DataError, match=r"no input at .*absent"):
         input_files([tmp_path / "absent"])

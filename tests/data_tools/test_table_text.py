@@ -1,12 +1,26 @@
 """A table has one text, and its cells can be told apart in it."""
 
+import csv
+import io
+
 from acc_megatron.data_tools.sqlite_readonly import Table
 from acc_megatron.data_tools.table_text import rows_text, table_text
 
+TABLE = Table(columns=("name", "n"), rows=(("tea", 2.5), (None, 3), ("", b"\x0f"), ("a,b\n|", "NULL")))
 
-def test_a_table_is_its_columns_and_a_line_a_row() -> None:
-    table = Table(columns=("name", "n"), rows=(("tea", 2.5), (None, 3), ("", b"\x0f")))
-    assert table_text(table) == "name | n\ntea | 2.5\nNULL | 3\n | X'0f'"
+
+def test_a_table_is_markdown_with_a_line_a_row() -> None:
+    assert table_text(TABLE) == (
+        "| name | n |\n| --- | --- |\n| tea | 2.5 |\n| NULL | 3 |\n|  | X'0f' |\n| a,b\\n\\| | NULL |"
+    )
+
+
+def test_a_table_as_csv_reads_back_and_tells_null_from_text() -> None:
+    text = table_text(TABLE, "csv")
+    assert text.splitlines()[:4] == ["name,n", "tea,2.5", "NULL,3", "\"\",X'0f'"]
+    rows = list(csv.reader(io.StringIO(text)))
+    assert rows[1:] == [["tea", "2.5"], ["NULL", "3"], ["", "X'0f'"], ["a,b\n|", "NULL"]]
+    assert text.endswith('"NULL"')
 
 
 def test_separators_inside_a_cell_are_escaped() -> None:

@@ -63,7 +63,9 @@ def test_evidence_is_every_complete_table_that_successful_queries_named(resource
     ]
     trajectory = read(run(steps), resources)
     assert [piece.id for piece in trajectory.evidence] == ["shop.Goods", "shop.Staff"]
-    assert trajectory.evidence[0].text == "name | price\ntea | 2.0\nsalt | 1.0\noil | 9.0"
+    assert (
+        trajectory.evidence[0].text == "| name | price |\n| --- | --- |\n| tea | 2.0 |\n| salt | 1.0 |\n| oil | 9.0 |"
+    )
     assert trajectory.distractors == () and trajectory.notes["missing_tables"] == []
 
 

@@ -1,0 +1,78 @@
+"""Rows of Parquet files, a few at a time, under the limits that JSON rows have.
+
+A field that is null counts as absent, for Parquet writes every field that any row has. A group is refused before it is
+read when its stated size is beyond RATIO times the file's; a row is refused when its JSON would be too long or deep.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from acc_megatron.data_tools.jsonl import MAX_DEPTH, MAX_ROW_BYTES, BadRow, Row, as_row, depth_of
+from acc_megatron.data_tools.streams import RATIO, SLACK_BYTES, located
+from acc_megatron.errors import DataError
+
+_ROWS_PER_BATCH = 16
+
+
+def read_parquet(path: Path, *, first_row: int = 0, num_rows: int | None = None) -> Iterator[Row | BadRow]:
+    """Rows from number `first_row` (from 0) on, at most `num_rows`; `line` counts from 1, `byte_offset` is 0.
+
+    Raises DataError for a file that is damaged or no Parquet.
+    """
+    file = open_parquet(path)
+    limit = SLACK_BYTES + RATIO * located(path).stat().st_size
+    end = file.metadata.num_rows if num_rows is None else first_row + num_rows
+    position = 0
+    for group in range(file.num_row_groups):
+        metadata = file.metadata.row_group(group)
+        if first_row < position + metadata.num_rows and position < end:
+            if metadata.total_byte_size > limit:
+                raise DataError(f"{path}: row group {group} states {metadata.total_byte_size} bytes, over {RATIO} : 1")
+            for number, value in enumerate(_values(file, path, group), start=position):
+                if first_row <= number < end:
+                    yield _checked(value, path, number + 1)
+        position += metadata.num_rows
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """A Parquet file with its pages' checksums verified. Raises DataError."""
+    try:
+        return pq.ParquetFile(located(path), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file: {error}") from None
+
+
+def _values(file: pq.ParquetFile, path: Path, group: int) -> Iterator[dict[str, Any]]:
+    try:
+        for batch in file.iter_batches(_ROWS_PER_BATCH, row_groups=[group], use_threads=False):
+            for i in range(batch.num_rows):  # one at a time: Python's objects are larger than Arrow's
+                yield from batch.slice(i, 1).to_pylist(maps_as_pydicts="strict")
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is damaged in row group {group}: {error}") from None
+
+
+def _checked(value: dict[str, Any], path: Path, line: int) -> Row | BadRow:
+    value = _without_nulls(value)
+    try:
+        data = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:  # bytes, dates, NaN, lone surrogates
+        return BadRow(file=str(path), line=line, byte_offset=0, reason="not_json", detail=str(error)[:200])
+    if len(data) > MAX_ROW_BYTES:
+        detail = f"the row has {len(data)} bytes as JSON; the limit is {MAX_ROW_BYTES}"
+        return BadRow(file=str(path), line=line, byte_offset=0, reason="line_too_long", detail=detail)
+    if depth_of(value) > MAX_DEPTH:
+        detail = f"nested deeper than {MAX_DEPTH}"
+        return BadRow(file=str(path), line=line, byte_offset=0, reason="too_deep", detail=detail)
+    return as_row(value, path, line, 0, hashlib.sha256(data).hexdigest())
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value

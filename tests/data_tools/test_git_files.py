@@ -1,0 +1,130 @@
+"""Files at a commit come from a repository's objects alone: nothing of it runs, and nothing outside it is read."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from acc_megatron.data_tools import git_files
+from acc_megatron.data_tools.discover import discover
+from acc_megatron.data_tools.git_files import GitRepository, git_folder
+from acc_megatron.data_tools.resources import Resources
+from acc_megatron.errors import EnvironmentProblem
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = {f"GIT_{who}_{what}": "x@y.z" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    environment = os.environ | identity | {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    done = subprocess.run(["git", "-C", str(folder), *arguments], env=environment, capture_output=True, check=True)
+    return done.stdout.decode().strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    folder = tmp_path / "work" / "tool"
+    (folder / "lib").mkdir(parents=True)
+    git(folder, "init", "-q")
+    (folder / "lib" / "a.py").write_text("old é\n")
+    (folder / "binary").write_bytes(b"\0\1")
+    (folder / "latin").write_bytes(b"\xe9")
+    (folder / "link").symlink_to("/etc/passwd")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "one")
+    return folder
+
+
+def repository(path: Path) -> GitRepository:
+    folder = git_folder(path)
+    assert folder is not None
+    return GitRepository(path, folder)
+
+
+def test_texts_are_those_of_the_commit_and_not_of_the_work_tree(checkout: Path) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    (checkout / "lib" / "a.py").write_text("new\n")
+    git(checkout, "commit", "-qam", "two")
+    files = repository(checkout).files(commit)
+    assert files is not None and files["lib/a.py"] == "old é\n"
+    assert {path for path in files if path in files} == {"lib/a.py"}, "binary files and links are absent"
+    with pytest.raises(KeyError):
+        files["../a.py"]
+
+
+@pytest.mark.parametrize("commit", ["0" * 40, "HEAD", "", "--help", "deadbeef"])
+def test_only_a_full_hash_that_is_there_names_a_commit(checkout: Path, commit: str) -> None:
+    assert repository(checkout).files(commit) is None
+
+
+def test_a_bare_clone_a_git_folder_and_a_linked_work_tree_serve_too(checkout: Path, tmp_path: Path) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    git(tmp_path, "clone", "-q", "--bare", str(checkout), str(tmp_path / "bare.git"))
+    git(checkout, "worktree", "add", "-q", str(tmp_path / "linked"))
+    for path in (tmp_path / "bare.git", tmp_path / "linked", checkout / ".git"):
+        files = repository(path).files(commit)
+        assert files is not None and files["lib/a.py"] == "old é\n"
+    assert git_folder(tmp_path) is None
+
+
+def test_nothing_of_the_repository_runs_and_its_configuration_is_not_in_force(checkout: Path, tmp_path: Path) -> None:
+    commit, trace = git(checkout, "rev-parse", "HEAD"), tmp_path / "ran"
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\ntouch {trace}\n")
+    script.chmod(0o755)
+    missing = git(checkout, "hash-object", "-w", "binary")
+    for key in ("core.fsmonitor", "core.pager", "diff.external", "core.sshCommand", "remote.origin.uploadpack"):
+        git(checkout, "config", key, str(script))
+    git(checkout, "config", "remote.origin.url", f"ext::{script}")
+    git(checkout, "config", "remote.origin.promisor", "true")
+    git(checkout, "config", "extensions.partialClone", "origin")
+    git(checkout, "config", "core.repositoryformatversion", "1")
+    git(checkout, "config", "filter.x.smudge", str(script))
+    (checkout / ".git" / "info" / "attributes").write_text("* filter=x diff=x\n")
+    for hook in ("post-checkout", "reference-transaction", "pre-commit"):
+        (checkout / ".git" / "hooks" / hook).symlink_to(script)
+    (checkout / ".git" / "objects" / missing[:2] / missing[2:]).unlink()  # a lazy fetch would run the remote's command
+    found = repository(checkout)
+    files = found.files(commit)
+    assert files is not None and files["lib/a.py"] == "old é\n" and "binary" not in files and found.names
+    assert not trace.exists()
+
+
+def test_too_much_or_too_slow_is_refused(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    monkeypatch.setattr(git_files, "MAX_FILE_BYTES", 3)
+    files = repository(checkout).files(commit)
+    assert files is not None and "lib/a.py" not in files
+    monkeypatch.setattr(git_files, "MAX_LISTING_BYTES", 10)
+    assert repository(checkout).files(commit) is None
+
+
+def test_a_git_that_hangs_is_ended(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "git").write_text("#!/bin/sh\nexec /bin/sleep 600\n")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(git_files, "SECONDS", 0.2)
+    assert repository(checkout).files("0" * 40) is None
+    (tmp_path / "git").unlink()
+    with pytest.raises(EnvironmentProblem, match="install it"):
+        repository(checkout).files("0" * 40)
+
+
+@pytest.mark.parametrize(
+    ("repo", "url"),
+    [
+        ("own/tool", ""),  # by the folder's name
+        ("work/tool", ""),  # by parent and folder
+        ("Real/Name", "git@github.com:real/name.git"),
+        ("real/name", "https://github.com/Real/Name/"),
+    ],
+)
+def test_a_repository_serves_the_instances_named_by_its_remote_or_folder(checkout: Path, repo: str, url: str) -> None:
+    if url:
+        git(checkout, "config", "remote.up.url", url)
+    (checkout.parent / "runs.jsonl").write_text("{}\n")
+    resources = discover([checkout.parent / "runs.jsonl"], [checkout]).resources
+    instance = {"instance_id": "x", "repo": repo, "base_commit": git(checkout, "rev-parse", "HEAD")}
+    assert resources.files("x", instance)["lib/a.py"] == "old é\n"
+    assert not resources.files("x", instance | {"repo": "other/thing"})
+    assert not resources.files("x", instance | {"base_commit": "1" * 40})
+    assert not Resources().files("x", instance)
