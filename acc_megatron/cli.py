@@ -44,16 +44,28 @@ def compile(
     budget_tokens: Annotated[int, typer.Option(help="Longest document; evidence is never cut.")] = 131_072,
     no_distractors: Annotated[bool, typer.Option("--no-distractors", help="Leave distractors out.")] = False,
     no_shuffle: Annotated[bool, typer.Option("--no-shuffle", help="Keep pieces in the order met.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the permutation.")] = 0,
+    arm: Annotated[str, typer.Option(help="acc, or agent-sft: each turn of the run, observations unlearned.")] = "acc",
+    mask_observations: Annotated[float, typer.Option(help="Share of the evidence whose text is withheld.")] = 0.0,
+    fill_tokens: Annotated[
+        list[str] | None, typer.Option(help="Aim, as search=100000 or search=60000..100000; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     tokenizer: TokenizerName = "qwen3",
     as_json: Json = False,
 ) -> None:
     """Trajectories of search, SWE and SQL agents to triples: question, shuffled evidence, reasoning, answer."""
     from acc_megatron.data_tools.compile import CompileSettings, compile_inputs
+    from acc_megatron.data_tools.fill import parse_targets
     from acc_megatron.data_tools.tokenizer import load_tokenizer
 
     settings = CompileSettings(
-        budget_tokens=budget_tokens, distractors=not no_distractors, shuffle=not no_shuffle, seed=seed
+        budget_tokens=budget_tokens,
+        distractors=not no_distractors,
+        shuffle=not no_shuffle,
+        seed=seed,
+        arm=arm,
+        mask_observations=mask_observations,
+        fill_tokens=parse_targets(fill_tokens or []),
     )
     manifest = compile_inputs(
         inputs, out, agent=agent, resources=resources or [], settings=settings, tokenizer=load_tokenizer(tokenizer)

@@ -14,8 +14,14 @@ from acc_megatron.data_tools.schema import Dropped, Triple
 from acc_megatron.errors import DataError
 
 FORMAT = "acc-megatron triples"
+BIN_TOKENS = 2_000  # of the length histogram, as in the paper's figure 3
 TRIPLES, REFUSED, MANIFEST = "triples.jsonl", "quarantine.jsonl", "manifest.json"
 _SEEN = "seen.sqlite"
+_SUMMED = (
+    "tokens", "supervised_tokens", "evidence_tokens", "distractor_tokens", "filled_tokens", "masked_pieces",
+    "distractors_left_out",
+)  # fmt: skip
+_FAILED = ("wrong_answer", "unresolved")  # the run's own answer was checked and is not the truth
 
 
 @dataclass(slots=True)
@@ -27,15 +33,25 @@ class Counts:
     dropped: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
     supervised_tokens: int = 0
+    evidence_tokens: int = 0
+    distractor_tokens: int = 0
+    filled_tokens: int = 0
+    masked_pieces: int = 0
     distractors_left_out: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)  # first token count of a bin -> documents
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON object; reasons in alphabetical order."""
+        """A JSON object; reasons in alphabetical order, bins by length; no pass rate where none was judged."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return values | {"dropped": dict(sorted(self.dropped.items()))}
+        num_judged = self.documents_out + sum(self.dropped[reason] for reason in _FAILED)
+        return values | {
+            "dropped": dict(sorted(self.dropped.items())),
+            "lengths": {str(start): number for start, number in sorted(self.lengths.items())},
+            "pass_rate": self.documents_out / num_judged if num_judged else None,
+        }
 
 
 class CompileWriter:
@@ -66,8 +82,9 @@ class CompileWriter:
         counts = self._counts(triple.agent)
         counts.documents_in += 1
         counts.documents_out += 1
-        for name in ("tokens", "supervised_tokens", "distractors_left_out"):
-            setattr(counts, name, getattr(counts, name) + triple.settings[name])
+        counts.lengths[triple.settings["tokens"] // BIN_TOKENS * BIN_TOKENS] += 1
+        for name in _SUMMED:
+            setattr(counts, name, getattr(counts, name) + triple.settings.get(name, 0))
 
     def drop(self, row: Row, agent: str, stage: str, dropped: Dropped) -> None:
         """Record a row left out on purpose, at the stage `evidence` or `compile`."""
