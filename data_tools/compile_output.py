@@ -21,7 +21,8 @@ _SUMMED = (
     "tokens", "supervised_tokens", "evidence_tokens", "distractor_tokens", "filled_tokens", "masked_pieces",
     "distractors_left_out",
 )  # fmt: skip
-_FAILED = ("wrong_answer", "unresolved")  # the run's own answer was checked and is not the truth
+# the answer of run or teacher was checked and does not reach the truth
+_FAILED = ("wrong_answer", "unresolved", "patch_", "tests_")
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class Counts:
     def as_dict(self) -> dict[str, Any]:
         """A JSON object; reasons in alphabetical order, bins by length; no pass rate where none was judged."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        num_judged = self.documents_out + sum(self.dropped[reason] for reason in _FAILED)
+        num_judged = self.documents_out + sum(number for reason, number in self.dropped.items() if reason.startswith(_FAILED))
         return values | {
             "dropped": dict(sorted(self.dropped.items())),
             "lengths": {str(start): number for start, number in sorted(self.lengths.items())},
@@ -116,16 +117,16 @@ class CompileWriter:
         return total.as_dict() | {"by_agent": by_agent}
 
 
-def need_free_or_own(out: Path) -> None:
-    """DataError unless `out` is absent, empty, or the output of an earlier compile."""
+def need_free_or_own(out: Path, own_format: str = FORMAT, verb: str = "compile") -> None:
+    """DataError unless `out` is absent, empty, or the output of an earlier run of the same verb."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
-        is_own = json.loads((out / MANIFEST).read_bytes()).get("format") == FORMAT
+        is_own = json.loads((out / MANIFEST).read_bytes()).get("format") == own_format
     except (OSError, ValueError, AttributeError):
         is_own = False
     if not is_own:
-        raise DataError(f"{out} exists and is not the output of a compile; give another --out")
+        raise DataError(f"{out} exists and is not the output of a {verb}; give another --out")
 
 
 def described(path: Path) -> dict[str, Any]:
