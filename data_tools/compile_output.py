@@ -47,7 +47,9 @@ class Counts:
     def as_dict(self) -> dict[str, Any]:
         """A JSON object; reasons in alphabetical order, bins by length; no pass rate where none was judged."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        num_judged = self.documents_out + sum(number for reason, number in self.dropped.items() if reason.startswith(_FAILED))
+        num_judged = self.documents_out + sum(
+            number for reason, number in self.dropped.items() if reason.startswith(_FAILED)
+        )
         return values | {
             "dropped": dict(sorted(self.dropped.items())),
             "lengths": {str(start): number for start, number in sorted(self.lengths.items())},

@@ -48,6 +48,15 @@ def discover(inputs: Iterable[Path], resources: Iterable[Path] = (), *, exclude:
     return Inputs(files=tuple(files), resources=found, resource_files=tuple(resource_files), ignored=tuple(ignored))
 
 
+def find_resources(paths: Iterable[Path]) -> Resources:
+    """The databases among files and folders, for a step that reads no trajectories."""
+    found = Resources()
+    for path in _walk(paths, None):
+        if path.suffix in DATABASE_SUFFIXES and is_database(path):
+            found.add_database(path)
+    return found
+
+
 def rows_of(path: Path) -> Iterator[Row | BadRow]:
     """The rows of one input file: lines of JSON lines, or the one document of `.json` and `.traj`."""
     yield from read_jsonl(path) if path.suffix in LINE_SUFFIXES else read_json(path)

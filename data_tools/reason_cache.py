@@ -64,7 +64,9 @@ class ReasonCache:
         """Note a request before it is sent; returns its number. Dropped('budget_exhausted') when it is too much."""
         spent, limit = self.spent(), self._budget
         if limit.max_requests is not None and spent["requests"] >= limit.max_requests:
-            raise Dropped("budget_exhausted", f"{spent['requests']} requests were sent, the cap is {limit.max_requests}")
+            raise Dropped(
+                "budget_exhausted", f"{spent['requests']} requests were sent, the cap is {limit.max_requests}"
+            )
         if limit.max_tokens is not None and spent["tokens"] + reserved_tokens > limit.max_tokens:
             detail = f"{spent['tokens']} tokens are spent, up to {reserved_tokens} more pass the cap {limit.max_tokens}"
             raise Dropped("budget_exhausted", detail)
@@ -74,9 +76,7 @@ class ReasonCache:
 
     def fail(self, number: int, *, tokens: int | None) -> None:
         """A request ended without an answer; `tokens` is what it cost, None where that is unknown."""
-        self._database.execute(
-            "UPDATE sent SET ended = 1, tokens = coalesce(?, tokens) WHERE id = ?", (tokens, number)
-        )
+        self._database.execute("UPDATE sent SET ended = 1, tokens = coalesce(?, tokens) WHERE id = ?", (tokens, number))
 
     def finish(self, number: int, key: str, outcome: dict[str, Any], tokens: int) -> None:
         """A request was answered: durable when this returns."""

@@ -199,7 +199,7 @@ class Client:
 def _first_choice(value: Any) -> tuple[dict[str, Any], object]:
     """Message and finish reason of the first choice; BadJson for another shape."""
     choices = value.get("choices") if isinstance(value, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
+    choice = choices[0] if isinstance(choices, list) and choices else {}
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict) or not isinstance(message.get("content"), str):
         raise BadJson("shape", "no choices[0].message.content")

@@ -7,6 +7,7 @@
 """
 
 import re
+import shlex
 import shutil
 import subprocess
 import uuid
@@ -20,7 +21,7 @@ from acc_megatron.data_tools.sources.table_names import has_order_by
 from acc_megatron.data_tools.sqlite_readonly import QueryError, Value, open_readonly
 from acc_megatron.data_tools.table_text import rows_text
 from acc_megatron.data_tools.unified_diff import PatchError, apply_patch
-from acc_megatron.errors import EnvironmentProblem
+from acc_megatron.errors import ConfigError, EnvironmentProblem
 
 _FENCED = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _DIFF = re.compile(r"^(diff --git |--- \S)", re.MULTILINE)
@@ -87,6 +88,15 @@ class Verifier:
             raise Dropped("patch_changes_nothing", f"{len(changed)} files stay as they are")
         if self.swe_test:
             run_swe_test(self.swe_test, str(triple.settings.get("notes", {}).get("instance_id")), patch)
+
+
+def swe_test(image: str | None, command: str | None) -> SweTest | None:
+    """The test that two options ask for, the command split as a shell would; None without either."""
+    if image is None and command is None:
+        return None
+    if not image or not command:
+        raise ConfigError("give --swe-container and --swe-test-command together")
+    return SweTest(image=image, command=tuple(shlex.split(command)))
 
 
 def run_swe_test(test: SweTest, instance_id: str, patch: str) -> None:
