@@ -27,6 +27,7 @@ from acc_megatron.data_tools.compile_output import (
     described,
     need_free_or_own,
 )
+from acc_megatron.data_tools.conversation import Conversation, render_conversation
 from acc_megatron.data_tools.discover import Inputs, discover, rows_of
 from acc_megatron.data_tools.fill import Filler, Stock, Targets, piece_cost, stock_tables, stock_trajectory
 from acc_megatron.data_tools.jsonl import BadRow, Row
@@ -35,6 +36,7 @@ from acc_megatron.data_tools.resources import Resources, is_resource
 from acc_megatron.data_tools.schema import Dropped, Piece, Trajectory, Triple
 from acc_megatron.data_tools.sources import search, sql, swe
 from acc_megatron.data_tools.tokenizer import Tokenizer
+from acc_megatron.data_tools.turns import turns_of
 from acc_megatron.errors import ConfigError, DataError, TooManyBadRows
 
 _KINDS = ("evidence", "distractor")
@@ -238,9 +240,29 @@ def _compile_row(row: Row | BadRow, run: _Run, writer: CompileWriter) -> None:
         stage = "evidence"
         trajectory = _SOURCES[name].read(row, run.resources)
         stage = "compile"
-        writer.write(compile_trajectory(trajectory, run.settings, run.tokenizer, run.filler))
+        triple = compile_trajectory(trajectory, run.settings, run.tokenizer, run.filler)
+        is_acc = run.settings.arm == "acc"
+        writer.write(triple if is_acc else _conversation(row, trajectory, triple, run))
     except Dropped as dropped:
         writer.drop(row, name, stage, dropped)
+
+
+def _conversation(row: Row, trajectory: Trajectory, triple: Triple, run: _Run) -> Conversation:
+    """The baseline's form of a run whose triple was made: this arm has no document that the method's has not."""
+    turns = turns_of(row.value, trajectory)
+    rendered = render_conversation(turns, run.tokenizer)
+    if len(rendered.ids) > run.settings.budget_tokens:
+        raise Dropped("over_budget", f"{len(rendered.ids)} tokens of turns, the budget is {run.settings.budget_tokens}")
+    lengths = {"tokens": len(rendered.ids), "supervised_tokens": int(rendered.mask.sum())}
+    settings = asdict(run.settings) | lengths | {"notes": trajectory.notes}
+    return Conversation(
+        id=triple.id,
+        agent=triple.agent,
+        turns=turns,
+        ground_truth=triple.ground_truth,
+        provenance=triple.provenance,
+        settings=settings,
+    )
 
 
 def _agent_of(row: Row) -> str | None:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from acc_megatron.data_tools.atomic import sha256_file
+from acc_megatron.data_tools.conversation import Conversation
 from acc_megatron.data_tools.jsonl import BadRow, Row
 from acc_megatron.data_tools.schema import Dropped, Triple
 from acc_megatron.errors import DataError
@@ -77,8 +78,8 @@ class CompileWriter:
             file.close()
         (self._folder / _SEEN).unlink()
 
-    def write(self, triple: Triple) -> None:
-        """Write one triple. Raises Dropped('duplicate_id') for an id met before: the same row given twice."""
+    def write(self, triple: Triple | Conversation) -> None:
+        """Write one document. Raises Dropped('duplicate_id') for an id met before: the same row given twice."""
         if not self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (triple.id,)).rowcount:
             raise Dropped("duplicate_id", f"{triple.id!r} was compiled from an earlier row with the same bytes")
         _write_line(self._triples, triple.to_dict())

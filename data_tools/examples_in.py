@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from acc_megatron.data_tools.conversation import Conversation, Turn
 from acc_megatron.data_tools.jsonl import BadRow, Row, read_jsonl, read_lines
 from acc_megatron.data_tools.render import user_content
 from acc_megatron.data_tools.schema import Triple
@@ -32,6 +33,7 @@ class Example:
     num_evidence: int
     num_distractors: int
     extra: dict[str, Any]
+    turns: tuple[Turn, ...] = ()  # of a conversation, whose user, reasoning and answer are empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,8 @@ def _parquet(path: Path) -> pq.ParquetFile:
 def read_example(row: Row) -> Example:
     """A triple or a published dialog as an Example; DataError names the row and the keys of any other shape."""
     where = f"{Path(row.file).name}:{row.line}"
+    if "turns" in row.value:
+        return _from_conversation(Conversation.from_dict(row.value, where))
     if "context" in row.value:
         return _from_triple(Triple.from_dict(row.value, where))
     key = next((key for key in MESSAGE_KEYS if isinstance(row.value.get(key), list)), None)
@@ -140,6 +144,21 @@ def _from_triple(triple: Triple) -> Example:
         num_evidence=num_evidence,
         num_distractors=len(triple.context) - num_evidence,
         extra=triple.extra | kept,
+    )
+
+
+def _from_conversation(conversation: Conversation) -> Example:
+    kept = {name: getattr(conversation, name) for name in ("ground_truth", "provenance", "settings")}
+    return Example(
+        id=conversation.id,
+        agent=conversation.agent,
+        user="",
+        reasoning="",
+        answer="",
+        num_evidence=0,
+        num_distractors=0,
+        extra=kept,
+        turns=conversation.turns,
     )
 
 
