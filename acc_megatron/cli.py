@@ -50,12 +50,18 @@ def compile(
     fill_tokens: Annotated[
         list[str] | None, typer.Option(help="Aim, as search=100000 or search=60000..100000; repeatable.")
     ] = None,
+    dedupe_questions: Annotated[float | None, typer.Option(help="Drop questions so similar, 0 to 1.")] = None,
+    dedupe_contexts: Annotated[float | None, typer.Option(help="Drop runs with evidence so similar.")] = None,
+    decontaminate: Annotated[
+        list[Path] | None, typer.Option(help="Evaluation questions to keep away from; repeatable.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     tokenizer: TokenizerName = "qwen3",
     as_json: Json = False,
 ) -> None:
     """Trajectories of search, SWE and SQL agents to triples: question, shuffled evidence, reasoning, answer."""
     from acc_megatron.data_tools.compile import CompileSettings, compile_inputs
+    from acc_megatron.data_tools.decontaminate import NearSettings
     from acc_megatron.data_tools.fill import parse_targets
     from acc_megatron.data_tools.tokenizer import load_tokenizer
 
@@ -69,7 +75,13 @@ def compile(
         fill_tokens=parse_targets(fill_tokens or []),
     )
     manifest = compile_inputs(
-        inputs, out, agent=agent, resources=resources or [], settings=settings, tokenizer=load_tokenizer(tokenizer)
+        inputs,
+        out,
+        agent=agent,
+        resources=resources or [],
+        settings=settings,
+        tokenizer=load_tokenizer(tokenizer),
+        near=NearSettings(questions=dedupe_questions, contexts=dedupe_contexts, evaluation=tuple(decontaminate or [])),
     )
     _print_counts(manifest, out, as_json)
 

@@ -28,6 +28,7 @@ from acc_megatron.data_tools.compile_output import (
     need_free_or_own,
 )
 from acc_megatron.data_tools.conversation import Conversation, render_conversation
+from acc_megatron.data_tools.decontaminate import NearDuplicates, NearSettings
 from acc_megatron.data_tools.discover import Inputs, discover, rows_of
 from acc_megatron.data_tools.fill import Filler, Stock, Targets, piece_cost, stock_tables, stock_trajectory
 from acc_megatron.data_tools.jsonl import BadRow, Row
@@ -78,6 +79,7 @@ def compile_inputs(
     settings: CompileSettings,
     tokenizer: Tokenizer,
     max_bad: int | None = None,
+    near: NearSettings | None = None,
 ) -> dict[str, Any]:
     """Compile every run among the inputs into the folder `out`, published whole; returns its manifest.
 
@@ -91,7 +93,8 @@ def compile_inputs(
     found = discover(inputs, resources, exclude=out)
     with atomic_folder(out) as folder:
         with CompileWriter(folder) as writer, _filler(found, folder, agent, settings, tokenizer) as filler:
-            run = _Run(agent, found.resources, settings, tokenizer, filler)
+            duplicates = NearDuplicates(near) if near and near.is_on else None
+            run = _Run(agent, found.resources, settings, tokenizer, filler, duplicates)
             for bad in found.resources.bad_rows:
                 writer.note_bad_resource(bad)
             for row in (row for file in found.files for row in rows_of(file)):
@@ -103,6 +106,8 @@ def compile_inputs(
         if not summary["documents_in"]:
             raise DataError(f"no run in {len(found.files)} files, only {found.resources.num_rows} resource rows")
         manifest = _manifest(found, folder, agent, settings, tokenizer) | summary
+        if near and near.is_on:
+            manifest["near_duplicates"] = near.as_dict()
         write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -219,6 +224,7 @@ class _Run:
     settings: CompileSettings
     tokenizer: Tokenizer
     filler: Filler | None
+    duplicates: NearDuplicates | None
 
 
 def _compile_row(row: Row | BadRow, run: _Run, writer: CompileWriter) -> None:
@@ -242,7 +248,10 @@ def _compile_row(row: Row | BadRow, run: _Run, writer: CompileWriter) -> None:
         stage = "compile"
         triple = compile_trajectory(trajectory, run.settings, run.tokenizer, run.filler)
         is_acc = run.settings.arm == "acc"
-        writer.write(triple if is_acc else _conversation(row, trajectory, triple, run))
+        document = triple if is_acc else _conversation(row, trajectory, triple, run)
+        if run.duplicates:
+            run.duplicates.check(trajectory)
+        writer.write(document)
     except Dropped as dropped:
         writer.drop(row, name, stage, dropped)
 
