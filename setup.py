@@ -31,6 +31,7 @@ setup(
         "pyarrow",
         "tokenizers",
         "tiktoken",
+        "httpx2",
         "typer",
         "rich",
         "torch>=2.13,<2.14",
@@ -42,6 +43,6 @@ setup(
         "einops",
         "matplotlib",
     ],
-    extras_require={"dev": ["pytest", "ruff", "mypy", "setuptools", "wheel"]},
+    extras_require={"dedupe": ["datasketch"], "dev": ["pytest", "ruff", "mypy", "setuptools", "wheel", "datasketch"]},
     entry_points={"console_scripts": ["acc-megatron = acc_megatron.cli:main"]},
 )

@@ -1,6 +1,7 @@
 """The command `acc-megatron`: one verb a step of the road; torch is imported only by the verbs that need it."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,13 +47,25 @@ def compile(
     budget_tokens: Annotated[int, typer.Option(help="Longest document; evidence is never cut.")] = 131_072,
     no_distractors: Annotated[bool, typer.Option("--no-distractors", help="Leave distractors out.")] = False,
     no_shuffle: Annotated[bool, typer.Option("--no-shuffle", help="Keep pieces in the order met.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the permutation.")] = 0,
+    arm: Annotated[str, typer.Option(help="acc, or agent-sft: each turn of the run, observations unlearned.")] = "acc",
+    mask_observations: Annotated[float, typer.Option(help="Share of the evidence whose text is withheld.")] = 0.0,
+    fill_tokens: Annotated[
+        list[str] | None, typer.Option(help="Aim, as search=100000 or search=60000..100000; repeatable.")
+    ] = None,
+    dedupe_questions: Annotated[float | None, typer.Option(help="Drop questions so similar, 0 to 1.")] = None,
+    dedupe_contexts: Annotated[float | None, typer.Option(help="Drop runs with evidence so similar.")] = None,
+    decontaminate: Annotated[
+        list[Path] | None, typer.Option(help="Evaluation questions to keep away from; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     table_format: Annotated[str, typer.Option(help="Tables as markdown or csv.")] = "markdown",
     tokenizer: TokenizerName = "qwen3",
     as_json: Json = False,
 ) -> None:
     """Trajectories of search, SWE and SQL agents to triples: question, shuffled evidence, reasoning, answer."""
     from acc_megatron.data_tools.compile import CompileSettings, compile_inputs
+    from acc_megatron.data_tools.decontaminate import NearSettings
+    from acc_megatron.data_tools.fill import parse_targets
     from acc_megatron.data_tools.tokenizer import load_tokenizer
 
     settings = CompileSettings(
@@ -61,9 +74,76 @@ def compile(
         shuffle=not no_shuffle,
         seed=seed,
         table_format=table_format,  # type: ignore[arg-type]
+        arm=arm,
+        mask_observations=mask_observations,
+        fill_tokens=parse_targets(fill_tokens or []),
     )
     manifest = compile_inputs(
-        inputs, out, agent=agent, resources=resources or [], settings=settings, tokenizer=load_tokenizer(tokenizer)
+        inputs,
+        out,
+        agent=agent,
+        resources=resources or [],
+        settings=settings,
+        tokenizer=load_tokenizer(tokenizer),
+        near=NearSettings(questions=dedupe_questions, contexts=dedupe_contexts, evaluation=tuple(decontaminate or [])),
+    )
+    _print_counts(manifest, out, as_json)
+
+
+@app.command()
+def reason(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The output folder of compile.")],
+    endpoint: Annotated[str, typer.Option(help="OpenAI-compatible base URL, as http://host:8000/v1.")],
+    model: Annotated[str, typer.Option(help="The teacher's name at the endpoint.")],
+    out: Out,
+    resources: Annotated[list[Path] | None, typer.Option(help="Databases of the SQL questions; repeatable.")] = None,
+    best_of: Annotated[int, typer.Option(help="Ask until an answer is verified, at most so often.")] = 1,
+    swe_v2: Annotated[bool, typer.Option("--swe-v2", help="SWE: the teacher sees the patch; no filter.")] = False,
+    swe_container: Annotated[str | None, typer.Option(help="Image to test patches in; {instance_id} is known.")] = None,
+    swe_test_command: Annotated[str | None, typer.Option(help="Command there; the patch is on its input.")] = None,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.6,
+    max_output_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 32_768,
+    budget_tokens: Annotated[int, typer.Option(help="Longest document with its reasoning.")] = 131_072,
+    max_requests: Annotated[int | None, typer.Option(help="Cap on requests, over all runs of a cache.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Cap on tokens, over all runs of a cache.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Requests in flight.")] = 8,
+    tries: Annotated[int, typer.Option(help="Sends of one request before it is given up.")] = 5,
+    timeout_seconds: Annotated[float, typer.Option(help="For one whole request.")] = 600.0,
+    cache: Annotated[Path | None, typer.Option(help="File of answers paid for. Default: OUT.cache.sqlite.")] = None,
+    api_key_variable: Annotated[str, typer.Option(help="Environment variable with the key.")] = "ACC_API_KEY",
+    tokenizer: TokenizerName = "qwen3",
+    as_json: Json = False,
+) -> None:
+    """Reasoning from a teacher behind an endpoint; keeps what reaches the ground truth, pays for nothing twice."""
+    from acc_megatron.data_tools.discover import find_resources
+    from acc_megatron.data_tools.reason import ReasonSettings, reason_folder
+    from acc_megatron.data_tools.reason_cache import Budget
+    from acc_megatron.data_tools.reason_client import ClientSettings
+    from acc_megatron.data_tools.tokenizer import load_tokenizer
+    from acc_megatron.data_tools.verify_answer import Verifier, swe_test
+
+    manifest = reason_folder(
+        folder,
+        out,
+        ReasonSettings(
+            best_of=best_of,
+            temperature=temperature,
+            max_output_tokens=max_output_tokens,
+            swe_v2=swe_v2,
+            budget_tokens=budget_tokens,
+        ),
+        ClientSettings(
+            endpoint=endpoint,
+            model=model,
+            api_key=os.environ.get(api_key_variable, ""),
+            concurrency=concurrency,
+            tries=tries,
+            timeout_seconds=timeout_seconds,
+        ),
+        budget=Budget(max_requests=max_requests, max_tokens=max_tokens),
+        cache_path=cache or out.with_name(f"{out.name}.cache.sqlite"),
+        verifier=Verifier(find_resources(resources or []), swe_test(swe_container, swe_test_command)),
+        tokenizer=load_tokenizer(tokenizer),
     )
     _print_counts(manifest, out, as_json)
 

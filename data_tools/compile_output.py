@@ -9,14 +9,22 @@ from types import TracebackType
 from typing import Any
 
 from acc_megatron.data_tools.atomic import sha256_file
+from acc_megatron.data_tools.conversation import Conversation
 from acc_megatron.data_tools.jsonl import BadRow, Row
 from acc_megatron.data_tools.schema import Dropped, Triple
 from acc_megatron.data_tools.streams import located
 from acc_megatron.errors import DataError
 
 FORMAT = "acc-megatron triples"
+BIN_TOKENS = 2_000  # of the length histogram, as in the paper's figure 3
 TRIPLES, REFUSED, MANIFEST = "triples.jsonl", "quarantine.jsonl", "manifest.json"
 _SEEN = "seen.sqlite"
+_SUMMED = (
+    "tokens", "supervised_tokens", "evidence_tokens", "distractor_tokens", "filled_tokens", "masked_pieces",
+    "distractors_left_out",
+)  # fmt: skip
+# the answer of run or teacher was checked and does not reach the truth
+_FAILED = ("wrong_answer", "unresolved", "patch_", "tests_")
 
 
 @dataclass(slots=True)
@@ -28,15 +36,27 @@ class Counts:
     dropped: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
     supervised_tokens: int = 0
+    evidence_tokens: int = 0
+    distractor_tokens: int = 0
+    filled_tokens: int = 0
+    masked_pieces: int = 0
     distractors_left_out: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)  # first token count of a bin -> documents
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
     def as_dict(self) -> dict[str, Any]:
-        """A JSON object; reasons in alphabetical order."""
+        """A JSON object; reasons in alphabetical order, bins by length; no pass rate where none was judged."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return values | {"dropped": dict(sorted(self.dropped.items()))}
+        num_judged = self.documents_out + sum(
+            number for reason, number in self.dropped.items() if reason.startswith(_FAILED)
+        )
+        return values | {
+            "dropped": dict(sorted(self.dropped.items())),
+            "lengths": {str(start): number for start, number in sorted(self.lengths.items())},
+            "pass_rate": self.documents_out / num_judged if num_judged else None,
+        }
 
 
 class CompileWriter:
@@ -59,16 +79,17 @@ class CompileWriter:
             file.close()
         (self._folder / _SEEN).unlink()
 
-    def write(self, triple: Triple) -> None:
-        """Write one triple. Raises Dropped('duplicate_id') for an id met before: the same row given twice."""
+    def write(self, triple: Triple | Conversation) -> None:
+        """Write one document. Raises Dropped('duplicate_id') for an id met before: the same row given twice."""
         if not self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (triple.id,)).rowcount:
             raise Dropped("duplicate_id", f"{triple.id!r} was compiled from an earlier row with the same bytes")
         _write_line(self._triples, triple.to_dict())
         counts = self._counts(triple.agent)
         counts.documents_in += 1
         counts.documents_out += 1
-        for name in ("tokens", "supervised_tokens", "distractors_left_out"):
-            setattr(counts, name, getattr(counts, name) + triple.settings[name])
+        counts.lengths[triple.settings["tokens"] // BIN_TOKENS * BIN_TOKENS] += 1
+        for name in _SUMMED:
+            setattr(counts, name, getattr(counts, name) + triple.settings.get(name, 0))
 
     def drop(self, row: Row, agent: str, stage: str, dropped: Dropped) -> None:
         """Record a row left out on purpose, at the stage `evidence` or `compile`."""
@@ -100,16 +121,16 @@ class CompileWriter:
         return total.as_dict() | {"by_agent": by_agent}
 
 
-def need_free_or_own(out: Path) -> None:
-    """DataError unless `out` is absent, empty, or the output of an earlier compile."""
+def need_free_or_own(out: Path, own_format: str = FORMAT, verb: str = "compile") -> None:
+    """DataError unless `out` is absent, empty, or the output of an earlier run of the same verb."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
-        is_own = json.loads((out / MANIFEST).read_bytes()).get("format") == FORMAT
+        is_own = json.loads((out / MANIFEST).read_bytes()).get("format") == own_format
     except (OSError, ValueError, AttributeError):
         is_own = False
     if not is_own:
-        raise DataError(f"{out} exists and is not the output of a compile; give another --out")
+        raise DataError(f"{out} exists and is not the output of a {verb}; give another --out")
 
 
 def described(path: Path) -> dict[str, Any]:

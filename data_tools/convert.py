@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from acc_megatron import __version__
 from acc_megatron.data_tools.atomic import atomic_folder, publish_folder, sha256_file, write_json
+from acc_megatron.data_tools.conversation import render_conversation
 from acc_megatron.data_tools.dataset_folder import (
     FORMAT_VERSION,
     MANIFEST,
@@ -209,7 +210,10 @@ def _documents(task: ShardTask, samples: list[dict[str, Any]], refused: list[dic
 
 
 def _render(example: Example, tokenizer: Tokenizer, settings: ConvertSettings) -> Rendered:
-    rendered = render_turns(example.user, example.reasoning, example.answer, tokenizer, settings.template)
+    if example.turns:
+        rendered = render_conversation(example.turns, tokenizer, settings.template)
+    else:
+        rendered = render_turns(example.user, example.reasoning, example.answer, tokenizer, settings.template)
     if len(rendered.ids) > settings.max_tokens:
         raise Dropped("over_max_tokens", f"{len(rendered.ids)} tokens, the limit is {settings.max_tokens}")
     return rendered

@@ -84,6 +84,15 @@ def expanded(paths: Iterable[Path]) -> Iterator[Path]:
         yield from found
 
 
+def find_resources(paths: Iterable[Path]) -> Resources:
+    """The databases among files and folders, for a step that reads no trajectories."""
+    found = Resources()
+    for path in _walk(paths, None, []):
+        if path.suffix in DATABASE_SUFFIXES and is_database(path):
+            found.add_database(path)
+    return found
+
+
 def _walk(paths: Iterable[Path], exclude: Path | None, ignored: list[Path]) -> Iterator[Path]:
     """Files by given order, inside a folder by name; one file once, however often it is given."""
     seen = set()

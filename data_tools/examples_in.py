@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acc_megatron.data_tools.conversation import Conversation, Turn
 from acc_megatron.data_tools.discover import expanded
 from acc_megatron.data_tools.jsonl import BadRow, Row, read_jsonl, read_lines
 from acc_megatron.data_tools.parquet_rows import open_parquet, read_parquet
@@ -33,6 +34,7 @@ class Example:
     num_evidence: int
     num_distractors: int
     extra: dict[str, Any]
+    turns: tuple[Turn, ...] = ()  # of a conversation, whose user, reasoning and answer are empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,8 @@ def read_rows(rows: RowRange) -> Iterator[Row | BadRow]:
 def read_example(row: Row) -> Example:
     """A triple or a published dialog as an Example; DataError names the row and the keys of any other shape."""
     where = f"{Path(row.file).name}:{row.line}"
+    if "turns" in row.value:
+        return _from_conversation(Conversation.from_dict(row.value, where))
     if "context" in row.value:
         return _from_triple(Triple.from_dict(row.value, where))
     key = next((key for key in MESSAGE_KEYS if isinstance(row.value.get(key), list)), None)
@@ -127,6 +131,21 @@ def _from_triple(triple: Triple) -> Example:
         num_evidence=num_evidence,
         num_distractors=len(triple.context) - num_evidence,
         extra=triple.extra | kept,
+    )
+
+
+def _from_conversation(conversation: Conversation) -> Example:
+    kept = {name: getattr(conversation, name) for name in ("ground_truth", "provenance", "settings")}
+    return Example(
+        id=conversation.id,
+        agent=conversation.agent,
+        user="",
+        reasoning="",
+        answer="",
+        num_evidence=0,
+        num_distractors=0,
+        extra=kept,
+        turns=conversation.turns,
     )
 
 

@@ -11,12 +11,13 @@ Kind = Literal["evidence", "distractor"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One document of the context: a page, a file or a table, whole."""
+    """One document of the context: a page, a file or a table, whole; `filled` if another run or store lent it."""
 
     id: str
     title: str
     text: str
     kind: Kind
+    filled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,4 +111,4 @@ def _piece(row: object, where: str) -> Piece:
     kind = row.get("kind", "evidence")
     if kind not in ("evidence", "distractor"):
         raise DataError(f"{where}: kind must be 'evidence' or 'distractor', got {kind!r}")
-    return Piece(id=row["id"], title=row["title"], text=row["text"], kind=kind)
+    return Piece(id=row["id"], title=row["title"], text=row["text"], kind=kind, filled=row.get("filled") is True)

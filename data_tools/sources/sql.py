@@ -53,7 +53,13 @@ def read(row: Row, resources: Resources) -> Trajectory:
         answer=answer,
         ground_truth=answer,
         provenance=Provenance(file=row.file, line=row.line, sha256=row.sha256),
-        notes={"evidence_rule": "queried_tables", "missing_tables": missing, "num_queries": len(queries)},
+        notes={
+            "evidence_rule": "queried_tables",
+            "missing_tables": missing,
+            "num_queries": len(queries),
+            "database": name,
+            "gold_sql": text_of(value, "gold_sql"),
+        },
     )
 
 

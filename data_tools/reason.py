@@ -1,0 +1,231 @@
+"""Reasoning for compiled questions from a teacher model: ask, verify, keep what reaches the ground truth.
+
+A question is asked up to `best_of` times, each with a seed of its own, until the verifier of its agent accepts the
+answer. The answer that is learned stays the ground truth; the teacher's own is kept in `settings`. In the v2 variant
+(the paper's appendix F) the teacher of a SWE question sees the verified patch, at temperature 0, and its final
+response is the reasoning, accepted without a filter. Rows come out in the order they came in.
+"""
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from acc_megatron import __version__
+from acc_megatron.data_tools.atomic import atomic_folder, write_json
+from acc_megatron.data_tools.compile import fit
+from acc_megatron.data_tools.compile_output import (
+    MANIFEST,
+    REFUSED,
+    TRIPLES,
+    CompileWriter,
+    described,
+    need_free_or_own,
+)
+from acc_megatron.data_tools.jsonl import BadRow, Row, read_jsonl
+from acc_megatron.data_tools.reason_cache import Budget, ReasonCache
+from acc_megatron.data_tools.reason_client import Client, ClientSettings
+from acc_megatron.data_tools.render import user_content
+from acc_megatron.data_tools.schema import Dropped, Triple
+from acc_megatron.data_tools.tokenizer import Tokenizer
+from acc_megatron.data_tools.verify_answer import Verifier
+from acc_megatron.errors import ConfigError, DataError
+
+FORMAT = "acc-megatron reasoned triples"
+SWE_V2_REQUEST = (
+    "The verified patch that resolves this issue is:\n\n{patch}\n\nReason step by step, from the documents alone, to "
+    "this patch: find the cause, decide on the change, and say why it is right. Write as if the patch were not known."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasonSettings:
+    """How a question is asked; `budget_tokens` bounds the document with its new reasoning."""
+
+    best_of: int = 1
+    temperature: float = 0.6
+    max_output_tokens: int = 32_768
+    swe_v2: bool = False
+    budget_tokens: int = 131_072
+
+    def __post_init__(self) -> None:
+        if self.best_of < 1 or self.max_output_tokens < 1:
+            raise ConfigError("--best-of and --max-output-tokens must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class _Teacher:
+    """Everything one question needs."""
+
+    client: Client
+    model: str
+    settings: ReasonSettings
+    verifier: Verifier
+    tokenizer: Tokenizer
+
+
+def reason_folder(
+    folder: Path,
+    out: Path,
+    settings: ReasonSettings,
+    client: ClientSettings,
+    *,
+    budget: Budget,
+    cache_path: Path,
+    verifier: Verifier,
+    tokenizer: Tokenizer,
+) -> dict[str, Any]:
+    """Fill the reasoning of every triple of a compile folder into the folder `out`; returns its manifest.
+
+    Triples whose answer is rejected stand in quarantine.jsonl with the reason. Raises DataError for an input that is
+    no compile folder of ACC triples, or an endpoint that cannot be used; the cache keeps what was answered until then.
+    """
+    source = folder / TRIPLES
+    if not source.is_file():
+        raise DataError(f"no {source}: give the output folder of compile")
+    if out.resolve() == folder.resolve():
+        raise DataError(f"--out {out} is the input: give another folder")
+    need_free_or_own(out, FORMAT, "reason")
+    cache_path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(out) as made, ReasonCache(cache_path, budget) as cache:
+        if cache.num_interrupted:
+            print(f"reason: {cache.num_interrupted} requests were in flight when the last run ended", file=sys.stderr)
+        with CompileWriter(made) as writer:
+            asyncio.run(_reason_rows(read_jsonl(source), client, cache, settings, verifier, tokenizer, writer))
+        summary = writer.summary()
+        manifest = {
+            "format": FORMAT,
+            "format_version": 1,
+            "code_version": __version__,
+            "settings": asdict(settings) | {"model": client.model, "endpoint": _without_query(client.url)},
+            "tokenizer": {"name": tokenizer.name, "sha256": tokenizer.sha256},
+            "inputs": [described(source)],
+            "requests": cache.spent() | {"from_cache": cache.num_hits, "interrupted": cache.num_interrupted},
+            "files": {name: described(made / name) | {"file": name} for name in (TRIPLES, REFUSED)},
+        } | summary
+        write_json(made / MANIFEST, manifest)
+    return manifest
+
+
+async def _reason_rows(
+    rows: Iterator[Row | BadRow],
+    client_settings: ClientSettings,
+    cache: ReasonCache,
+    settings: ReasonSettings,
+    verifier: Verifier,
+    tokenizer: Tokenizer,
+    writer: CompileWriter,
+) -> None:
+    """Work on a bounded window of rows; results are written in the order of the rows."""
+    window: deque[tuple[Row | BadRow, asyncio.Task[Triple]]] = deque()
+    started, done = time.monotonic(), 0
+    async with Client(client_settings, cache) as client:
+        teacher = _Teacher(client, client_settings.model, settings, verifier, tokenizer)
+        try:
+            for row in rows:
+                window.append((row, asyncio.create_task(_reason_row(row, teacher))))
+                if len(window) >= 4 * client_settings.concurrency:
+                    await _write(*window.popleft(), writer)
+                    done += 1
+                    if done % 50 == 0:
+                        elapsed = time.monotonic() - started
+                        print(f"reason: {done} documents, {done / elapsed:.1f} a second", file=sys.stderr)
+            while window:
+                await _write(*window.popleft(), writer)
+        finally:
+            tasks = [task for _, task in window]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _write(row: Row | BadRow, task: asyncio.Task[Triple], writer: CompileWriter) -> None:
+    if isinstance(row, BadRow):
+        writer.quarantine(row, "read", row.reason, row.detail)
+        task.cancel()
+        return
+    agent = str(row.value.get("agent", "unknown"))
+    try:
+        writer.write(await task)
+    except Dropped as dropped:
+        writer.drop(row, agent, "reason", dropped)
+
+
+async def _reason_row(row: Row | BadRow, teacher: _Teacher) -> Triple:
+    if isinstance(row, BadRow):
+        raise Dropped(row.reason, row.detail)
+    where = f"{Path(row.file).name}:{row.line}"
+    if "turns" in row.value:
+        raise DataError(f"{where} is a conversation of the arm agent-sft: it has its own turns and needs no reasoning")
+    triple = Triple.from_dict(row.value, where)
+    if teacher.settings.swe_v2 and triple.agent == "swe":
+        return await _explain_patch(triple, teacher)
+    rejected = Dropped("not_asked", "best_of is below 1")
+    for attempt in range(teacher.settings.best_of):
+        body = _body(user_content(triple.question, triple.context), teacher.settings.temperature, attempt, teacher)
+        try:
+            reply = await teacher.client.ask(body, _reserved(triple, teacher))
+            if not reply.reasoning.strip():
+                raise Dropped("no_reasoning", "the reply has an answer without reasoning")
+            _need_plain(reply.answer, teacher.tokenizer)
+            await asyncio.to_thread(teacher.verifier.check, triple, reply.answer)
+            return await asyncio.to_thread(_reasoned, triple, reply.reasoning, attempt, reply.answer, teacher)
+        except Dropped as dropped:
+            rejected = dropped
+            if dropped.reason == "budget_exhausted":
+                break
+    raise rejected
+
+
+async def _explain_patch(triple: Triple, teacher: _Teacher) -> Triple:
+    """v2: the final response to the question with its patch, not filtered by correctness."""
+    request = SWE_V2_REQUEST.format(patch=triple.answer)
+    content = f"{user_content(triple.question, triple.context)}\n\n{request}"
+    reply = await teacher.client.ask(_body(content, 0.0, 0, teacher), _reserved(triple, teacher))
+    if not reply.answer:
+        raise Dropped("no_reasoning", "the final response is empty")
+    return await asyncio.to_thread(_reasoned, triple, reply.answer, 0, "", teacher)
+
+
+def _body(content: str, temperature: float, attempt: int, teacher: _Teacher) -> dict[str, Any]:
+    return {
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": teacher.settings.max_output_tokens,
+        "temperature": temperature,
+        "seed": attempt,
+        "stream": False,
+    }
+
+
+def _reserved(triple: Triple, teacher: _Teacher) -> int:
+    """The most that a request can cost: the document's tokens and the longest reply."""
+    tokens = triple.settings.get("tokens")
+    return (tokens if isinstance(tokens, int) else teacher.settings.budget_tokens) + teacher.settings.max_output_tokens
+
+
+def _need_plain(answer: str, tokenizer: Tokenizer) -> None:
+    found = tokenizer.control_strings.search(answer)
+    if found:
+        raise Dropped("control_string_in_answer", f"the teacher's answer holds {found[0]!r}")
+
+
+def _reasoned(triple: Triple, reasoning: str, attempt: int, answer: str, teacher: _Teacher) -> Triple:
+    """The triple with its new reasoning, within the budget; distractors make room for it, evidence does not."""
+    source = f"teacher:{teacher.model}"
+    triple, rendered = fit(
+        replace(triple, reasoning=reasoning, reasoning_source=source), teacher.settings.budget_tokens, teacher.tokenizer
+    )
+    settings = triple.settings | {
+        "tokens": len(rendered.ids),
+        "supervised_tokens": int(rendered.mask.sum()),
+        "teacher": {"model": teacher.model, "attempt": attempt, "answer": answer},
+    }
+    return replace(triple, settings=settings)
+
+
+def _without_query(url: str) -> str:
+    return url.partition("?")[0]
