@@ -11,7 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "acc_megatron" / "__init__.
 FOLDERS = {"acc_megatron": "acc_megatron", "acc_megatron.kernels": "kernels", "acc_megatron.data_tools": "data_tools"}
 SUBPACKAGES = {
     "acc_megatron": ["data", "model", "checkpoint", "observe", "evaluate"],
-    "acc_megatron.kernels": ["masked_linear_cross_entropy"],
+    "acc_megatron.kernels": ["masked_linear_cross_entropy", "vocab_parallel_cross_entropy"],
     "acc_megatron.data_tools": ["sources"],
 }
 

@@ -27,3 +27,7 @@ class CheckpointError(AccError):
 
 class EnvironmentProblem(AccError):
     """Something this machine lacks: a package, a file, a device."""
+
+
+class ArgumentError(AccError):
+    """An argument of a public function has the wrong shape, dtype, device or value."""

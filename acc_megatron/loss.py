@@ -4,13 +4,16 @@ L = -sum log P over supervised tokens; Megatron divides gradients by their globa
 (`calculate_per_token_loss`), so the result is that of one process for every layout.
 """
 
+import functools
+import sys
 from typing import Any
 
 import torch
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel import ColumnParallelLinear
 
-from acc_megatron.kernels.masked_linear_cross_entropy.reference import masked_linear_cross_entropy
+from acc_megatron.kernels.masked_linear_cross_entropy.op import choose, masked_linear_cross_entropy
+from acc_megatron.ranks import is_rank_zero
 
 
 def masked_head(
@@ -25,7 +28,8 @@ def masked_head(
     """GPTModel's `output_processor`: `[2]` float32 (loss sum, supervised tokens) of this rank's slice of a row.
 
     hidden_states `[tokens / tp, 1, hidden]` under sequence parallelism, labels and loss_mask `[1, tokens]`.
-    Full logits never exist: only supervised rows reach the vocabulary.
+    Full logits never exist: only supervised rows reach the vocabulary. The weight's gradient goes straight into DDP's
+    float32 `main_grad` where that exists; DDP then finds no `grad`, which it refuses under `overlap_grad_reduce`.
     """
     group = parallel_state.get_tensor_model_parallel_group()
     tensor, rank = group.size(), group.rank()
@@ -33,10 +37,24 @@ def masked_head(
     if tensor > 1:
         targets, weights = targets.chunk(tensor)[rank], weights.chunk(tensor)[rank]
     weight = output_layer.weight if output_weight is None else output_weight
+    hidden = hidden_states.squeeze(1)
+    _say_once(f"masked head: {choose(hidden).reason}")
     sums = masked_linear_cross_entropy(
-        hidden_states.squeeze(1), weight, targets, weights, group=group, sequence_parallel=tensor > 1
+        hidden,
+        weight,
+        targets,
+        weights,
+        group=group,
+        sequence_parallel=tensor > 1,
+        main_grad=getattr(weight, "main_grad", None),
     )
     return torch.stack(sums)
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    if is_rank_zero():
+        print(line, file=sys.stderr, flush=True)
 
 
 def reduce_loss(sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

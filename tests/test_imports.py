@@ -26,7 +26,7 @@ ALLOWED = {
     "bench_step": {"config", "data"},
     "data": {"config", "data_tools", "errors", "layout"},
     "model": {"config", "data", "layout", "errors"},
-    "loss": {"kernels"},
+    "loss": {"kernels", "ranks"},
     "optimizer": {"config", "model"},
     "checkpoint": {"config", "data_tools", "distributed", "errors", "layout", "model"},
     "distributed": {"checkpoint", "config", "cpu_backend", "layout", "ranks"},

@@ -1,19 +1,21 @@
 """Cross entropy of a linear head over supervised rows only, in plain torch: the definition, and the CPU path.
 
-Rows without weight leave before anything is multiplied, so time and memory follow the supervised share.
-With a vocabulary sharded over a process group each rank multiplies its shard, and maximum, sum of exponentials
-and target logit are all-reduced (the vocabulary-parallel cross entropy of Megatron-LM, arXiv 1909.08053, sec. 3).
+The stages below are what the kernels are held to; `head.py` runs either. Rows without weight leave before anything
+is multiplied, so time and memory follow the supervised share.
 
-Shape suffixes: T tokens of this rank, N supervised rows (of all ranks, under sequence parallelism), V vocabulary
-shard, H hidden.
+Shape suffixes: N supervised rows, V vocabulary shard, C a window of its columns, H hidden.
 """
 
-from typing import Any
+import sys
+from typing import cast
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
+
+from acc_megatron.kernels.masked_linear_cross_entropy.head import HeadSettings, Stages, masked_head
+from acc_megatron.kernels.statistics import Statistics
+from acc_megatron.kernels.vocab_parallel_cross_entropy.reference import row_gradient_, row_statistics
 
 
 def masked_linear_cross_entropy(
@@ -24,111 +26,64 @@ def masked_linear_cross_entropy(
     *,
     group: dist.ProcessGroup | None = None,
     sequence_parallel: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`(loss_sum, weight_sum)`: float32 scalars, the sum over tokens of weight x -log P(target) and of weight.
-
-    hidden `[tokens, hidden]` and weight `[vocab / shards, hidden]` of one floating dtype, targets `[tokens]`
-    int64 over the whole vocabulary, token_weights `[tokens]` >= 0. `group` holds the vocabulary shards in rank
-    order. With `sequence_parallel` each rank of the group brings different tokens, else all bring the same;
-    both sums are over the tokens of all ranks, equal on each, and gradients are those of that one loss.
-    A rank without supervised rows is a normal case.
-    """
-    loss_sum, weight_sum = _MaskedLinearCrossEntropy.apply(
-        hidden, weight, targets, token_weights, group, sequence_parallel and _size(group) > 1
+) -> tuple[torch.Tensor, ...]:
+    """`(loss_sum, weight_sum)` of the op of this name, unchecked, in plain torch on any device."""
+    settings = HeadSettings(stages=cast(Stages, sys.modules[__name__]))
+    return masked_head(
+        hidden, weight, targets, token_weights, group=group, sequence_parallel=sequence_parallel, settings=settings
     )
-    return loss_sum, weight_sum
 
 
-class _MaskedLinearCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_TH: torch.Tensor,
-        weight_VH: torch.Tensor,
-        targets_T: torch.Tensor,
-        token_weights_T: torch.Tensor,
-        group: dist.ProcessGroup | None,
-        sequence_parallel: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = token_weights_T.nonzero().squeeze(1)
-        own_NH, targets_N, weights_N = hidden_TH[rows], targets_T[rows], token_weights_T[rows].float()
-        counts = None
-        rows_NH = own_NH
-        if sequence_parallel:
-            assert group is not None
-            counts = _counts(len(rows), group, hidden_TH.device)
-            rows_NH, targets_N, weights_N = (_gather(x, counts, group) for x in (own_NH, targets_N, weights_N))
-        logits_NV = F.linear(rows_NH, weight_VH).float()
-        loss_N, dlogits_NV = _cross_entropy(logits_NV, targets_N, group)
-        dlogits_NV *= weights_N[:, None]
-        ctx.save_for_backward(rows, rows_NH, weight_VH, dlogits_NV)
-        ctx.shape, ctx.group, ctx.counts = hidden_TH.shape, group, counts
-        return (loss_N * weights_N).sum(), weights_N.sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_loss: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, rows_NH, weight_VH, dlogits_NV = ctx.saved_tensors
-        dlogits_NV = (dlogits_NV * grad_loss).to(weight_VH.dtype)
-        dweight_VH = dlogits_NV.T @ rows_NH if ctx.needs_input_grad[1] else None
-        dhidden_TH = None
-        if ctx.needs_input_grad[0]:
-            drows_NH = dlogits_NV @ weight_VH
-            if _size(ctx.group) > 1:
-                # each rank holds the part through its vocabulary shard
-                dist.all_reduce(drows_NH, group=ctx.group)
-            if ctx.counts is not None:
-                drows_NH = drows_NH.split(ctx.counts)[dist.get_rank(ctx.group)]
-            dhidden_TH = drows_NH.new_zeros(ctx.shape)
-            dhidden_TH[rows] = drows_NH
-        return dhidden_TH, dweight_VH, None, None, None, None
+def logits(rows_NH: torch.Tensor, weight_VH: torch.Tensor) -> torch.Tensor:
+    """Compact logits `[N, V]` in the dtype of the arguments."""
+    return F.linear(rows_NH, weight_VH)
 
 
-def _cross_entropy(
-    logits_NV: torch.Tensor, targets_N: torch.Tensor, group: dist.ProcessGroup | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss `[N]` and its gradient by the logits `[N, V]`, which overwrites them."""
-    shards = _size(group)
-    first = (dist.get_rank(group) if shards > 1 else 0) * logits_NV.shape[1]
-    is_local_N = (targets_N >= first) & (targets_N < first + logits_NV.shape[1])
-    column_N = torch.where(is_local_N, targets_N - first, 0)
-    max_N = logits_NV.amax(dim=1)
-    if shards > 1:
-        dist.all_reduce(max_N, op=dist.ReduceOp.MAX, group=group)
-    logits_NV -= max_N[:, None]
-    target_logit_N = logits_NV.gather(1, column_N[:, None]).squeeze(1) * is_local_N
-    exp_NV = logits_NV.exp_()
-    sum_exp_N = exp_NV.sum(dim=1)
-    if shards > 1:
-        both = torch.stack([sum_exp_N, target_logit_N])
-        dist.all_reduce(both, group=group)
-        sum_exp_N, target_logit_N = both
-    dlogits_NV = exp_NV.div_(sum_exp_N[:, None])
-    dlogits_NV.scatter_add_(1, column_N[:, None], -is_local_N.to(dlogits_NV.dtype)[:, None])
-    return sum_exp_N.log() - target_logit_N, dlogits_NV
+def head_statistics(
+    rows_NH: torch.Tensor, weight_VH: torch.Tensor, columns_N: torch.Tensor, window: int, with_entropy: bool
+) -> Statistics:
+    """Statistics `[N]` of logits that never exist beyond a window of columns."""
+    every_N = torch.arange(len(rows_NH), device=rows_NH.device)
+    total: Statistics | None = None
+    for first in range(0, len(weight_VH), window):
+        logits_NC = F.linear(rows_NH, weight_VH[first : first + window])
+        here_N = columns_N - first
+        here_N = torch.where((here_N >= 0) & (here_N < logits_NC.shape[1]), here_N, -1)
+        part = row_statistics(logits_NC, every_N, here_N, with_entropy)
+        total = part if total is None else _merge(total, part)
+    assert total is not None
+    return total
 
 
-def _size(group: dist.ProcessGroup | None) -> int:
-    return dist.get_world_size(group) if group is not None else 1
+def window_gradient(
+    rows_NH: torch.Tensor,
+    weight_VH: torch.Tensor,
+    window: slice,
+    columns_N: torch.Tensor,
+    log_sum_exp_N: torch.Tensor,
+    softmax_scale_N: torch.Tensor,
+    target_scale_N: torch.Tensor,
+) -> torch.Tensor:
+    """Gradient by the logits `[N, C]` of one window, recomputed, in the dtype of the arguments."""
+    logits_NC = F.linear(rows_NH, weight_VH[window])
+    here_N = columns_N - window.start
+    here_N = torch.where((here_N >= 0) & (here_N < logits_NC.shape[1]), here_N, -1)
+    every_N = torch.arange(len(rows_NH), device=rows_NH.device)
+    row_gradient_(logits_NC, every_N, here_N, log_sum_exp_N, softmax_scale_N, target_scale_N)
+    return logits_NC
 
 
-def _counts(num_rows: int, group: dist.ProcessGroup, device: torch.device) -> list[int]:
-    """Supervised rows of every rank of the group."""
-    counts = torch.zeros(_size(group), dtype=torch.int64, device=device)
-    counts[dist.get_rank(group)] = num_rows
-    dist.all_reduce(counts, group=group)
-    return counts.tolist()
+def add_product_(out: torch.Tensor, left: torch.Tensor, right: torch.Tensor, *, transpose: bool) -> None:
+    """out `[M, H]` += left `[M, K]` (or left `[K, M]` transposed) @ right `[K, H]`, summed in the dtype of `out`."""
+    out.addmm_((left.T if transpose else left).to(out.dtype), right.to(out.dtype))
 
 
-def _gather(rows: torch.Tensor, counts: list[int], group: dist.ProcessGroup) -> torch.Tensor:
-    """Concatenate different numbers of rows of all ranks, in rank order, through a padded all-gather."""
-    largest = max(counts)
-    padded = rows.new_zeros((largest, *rows.shape[1:]))
-    padded[: len(rows)] = rows
-    gathered = rows.new_empty((len(counts) * largest, *rows.shape[1:]))
-    dist.all_gather_into_tensor(gathered, padded, group=group)
-    return (
-        torch.cat([part[:count] for part, count in zip(gathered.split(largest), counts, strict=True)])
-        if largest
-        else rows
-    )
+def _merge(one: Statistics, other: Statistics) -> Statistics:
+    maximum = torch.maximum(one.maximum, other.maximum)
+    scales = [(part.maximum - maximum).exp() for part in (one, other)]
+    moment = None
+    if one.moment is not None and other.moment is not None:
+        moment = (one.moment + (one.maximum - maximum) * one.sum_exp) * scales[0]
+        moment += (other.moment + (other.maximum - maximum) * other.sum_exp) * scales[1]
+    sum_exp = one.sum_exp * scales[0] + other.sum_exp * scales[1]
+    return Statistics(maximum, sum_exp, one.target_logit + other.target_logit, moment)

@@ -1,0 +1,166 @@
+"""Triton kernels of the masked head on compact rows. No atomics: each output has one writer, so the bits repeat.
+
+Names: N supervised rows, V vocabulary shard, C columns of a window, H hidden; BM x BN x BK tiles of them. Matrices
+come through tensor descriptors, TMA on Hopper and Blackwell; they fill with zeros and drop stores beyond the edge.
+"""
+
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def _grouped_tile(num_rows, num_columns, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr):
+    """Walk GROUP row tiles a column tile, so that a tile of the weight stays in L2."""
+    program = tl.program_id(0)
+    tiles_m = tl.cdiv(num_rows, BM)
+    tiles_n = tl.cdiv(num_columns, BN)
+    first = (program // (GROUP * tiles_n)) * GROUP
+    size = min(tiles_m - first, GROUP)
+    inside = program % (GROUP * tiles_n)
+    return first + inside % size, inside // size
+
+
+@triton.jit
+def _halves(tile, BM: tl.constexpr, BN: tl.constexpr):
+    """Left and right half of a `[BM, BN]` tile: an epilogue in halves needs half the registers, and does not spill."""
+    return tl.split(tl.permute(tl.reshape(tile, (BM, 2, BN // 2)), (0, 2, 1)))
+
+
+@triton.jit
+def tile_statistics(
+    X, W, MAXIMUM, SUM_EXP, MOMENT, N, V,
+    H: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, ENTROPY: tl.constexpr,
+):  # fmt: skip
+    """One tile of X W^T reduced to base-2 partials `[tiles_n, N]`: max u, sum of e = 2^(u - max), sum (u - max) e."""
+    pm, pn = _grouped_tile(N, V, BM, BN, GROUP)
+    x = tl.make_tensor_descriptor(X, shape=[N, H], strides=[H, 1], block_shape=[BM, BK])
+    w = tl.make_tensor_descriptor(W, shape=[V, H], strides=[H, 1], block_shape=[BN, BK])
+    logits = tl.zeros((BM, BN), tl.float32)
+    for k in range(0, H, BK):
+        logits = tl.dot(x.load([pm * BM, k]), w.load([pn * BN, k]).T, logits, input_precision="ieee")
+    left, right = _halves(logits, BM, BN)
+    column = tl.arange(0, BN // 2)
+    valid = V - pn * BN
+    left = tl.where((column < valid)[None, :], left, float("-inf"))
+    right = tl.where((column + BN // 2 < valid)[None, :], right, float("-inf"))
+    maximum = tl.maximum(tl.max(left, 1), tl.max(right, 1)) * LOG2_E
+    u = left * LOG2_E - maximum[:, None]
+    e = tl.exp2(u)
+    total = tl.sum(e, 1)
+    if ENTROPY:
+        moment = tl.sum(tl.where(e > 0, u * e, 0.0), 1)
+    u = right * LOG2_E - maximum[:, None]
+    e = tl.exp2(u)
+    total += tl.sum(e, 1)
+    rows = pm * BM + tl.arange(0, BM)
+    at = pn.to(tl.int64) * N + rows
+    tl.store(MAXIMUM + at, maximum, mask=rows < N)
+    tl.store(SUM_EXP + at, total, mask=rows < N)
+    if ENTROPY:
+        moment += tl.sum(tl.where(e > 0, u * e, 0.0), 1)
+        tl.store(MOMENT + at, moment, mask=rows < N)
+
+
+@triton.jit
+def merge_statistics(
+    MAXIMUM_IN, SUM_EXP_IN, MOMENT_IN, MAXIMUM, SUM_EXP, MOMENT, N, PARTS, B: tl.constexpr, ENTROPY: tl.constexpr
+):
+    """Base-2 partials `[PARTS, N]` -> natural statistics `[N]`, always in the same order."""
+    rows = tl.program_id(0) * B + tl.arange(0, B)
+    keep = rows < N
+    at = rows.to(tl.int64)
+    maximum = tl.load(MAXIMUM_IN + at, mask=keep, other=0.0)
+    total = tl.load(SUM_EXP_IN + at, mask=keep, other=1.0)
+    moment = tl.zeros((B,), tl.float32)
+    if ENTROPY:
+        moment = tl.load(MOMENT_IN + at, mask=keep, other=0.0)
+    for _ in range(1, PARTS):
+        at += N
+        part_maximum = tl.load(MAXIMUM_IN + at, mask=keep, other=0.0)
+        part_total = tl.load(SUM_EXP_IN + at, mask=keep, other=1.0)
+        larger = tl.maximum(maximum, part_maximum)
+        scale = tl.exp2(maximum - larger)
+        part_scale = tl.exp2(part_maximum - larger)
+        if ENTROPY:
+            part_moment = tl.load(MOMENT_IN + at, mask=keep, other=0.0)
+            moment = (moment + (maximum - larger) * total) * scale
+            moment += (part_moment + (part_maximum - larger) * part_total) * part_scale
+        total = total * scale + part_total * part_scale
+        maximum = larger
+    tl.store(MAXIMUM + rows, maximum * LN_2, mask=keep)
+    tl.store(SUM_EXP + rows, total, mask=keep)
+    if ENTROPY:
+        tl.store(MOMENT + rows, moment * LN_2, mask=keep)
+
+
+@triton.jit
+def target_logit(X, W, COLUMN, OUT, H: tl.constexpr, B: tl.constexpr):
+    """The target's logit, 0 where the column is -1. Apart from the tiles: a select in their epilogue spills."""
+    n = tl.program_id(0).to(tl.int64)
+    column = tl.load(COLUMN + n).to(tl.int64)
+    total = tl.zeros((B,), tl.float32)
+    for start in range(0, H, B):
+        h = start + tl.arange(0, B)
+        inside = h < H
+        # a vector: the interpreter of Triton 3.9 takes no scalar comparison as a mask
+        owned = inside & (tl.zeros((B,), tl.int64) + column >= 0)
+        x = tl.load(X + n * H + h, mask=inside, other=0.0).to(tl.float32)
+        w = tl.load(W + column * H + h, mask=owned, other=0.0).to(tl.float32)
+        total += x * w
+    tl.store(OUT + n, tl.sum(total, 0))
+
+
+@triton.jit
+def tile_gradient(
+    X, W, COLUMN, LOG_SUM_EXP, SOFTMAX_SCALE, TARGET_SCALE, OUT, N, V, first, C, stride,
+    H: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """OUT `[N, C]` = softmax_scale x softmax - target_scale x onehot, for shard columns first .. first + C."""
+    pm, pn = _grouped_tile(N, C, BM, BN, GROUP)
+    x = tl.make_tensor_descriptor(X, shape=[N, H], strides=[H, 1], block_shape=[BM, BK])
+    w = tl.make_tensor_descriptor(W, shape=[V, H], strides=[H, 1], block_shape=[BN, BK])
+    out = tl.make_tensor_descriptor(OUT, shape=[N, C], strides=[stride, 1], block_shape=[BM, BN])
+    logits = tl.zeros((BM, BN), tl.float32)
+    for k in range(0, H, BK):
+        logits = tl.dot(x.load([pm * BM, k]), w.load([first + pn * BN, k]).T, logits, input_precision="ieee")
+    rows = pm * BM + tl.arange(0, BM)
+    keep = rows < N
+    shard_column = first + pn * BN + tl.arange(0, BN)
+    column = tl.load(COLUMN + rows, mask=keep, other=-1).to(tl.int32)
+    log_sum_exp = tl.load(LOG_SUM_EXP + rows, mask=keep, other=float("inf"))
+    softmax_scale = tl.load(SOFTMAX_SCALE + rows, mask=keep, other=0.0)
+    target_scale = tl.load(TARGET_SCALE + rows, mask=keep, other=0.0)
+    gradient = tl.exp(logits - log_sum_exp[:, None]) * softmax_scale[:, None]
+    gradient -= tl.where(shard_column[None, :] == column[:, None], target_scale[:, None], 0.0)
+    out.store([pm * BM, pn * BN], gradient.to(OUT.dtype.element_ty))
+
+
+@triton.jit
+def add_product(
+    A, B, OUT, M, K, stride,
+    H: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
+    TRANSPOSE: tl.constexpr,
+):  # fmt: skip
+    """OUT `[M, H]` float32 += A `[M, K]` B `[K, H]`, or A^T B with A `[K, M]`; A has row stride `stride`.
+
+    The tile is summed first and added once: small products do not drown one by one in a large buffer.
+    """
+    pm, pn = _grouped_tile(M, H, BM, BN, GROUP)
+    b = tl.make_tensor_descriptor(B, shape=[K, H], strides=[H, 1], block_shape=[BK, BN])
+    total = tl.zeros((BM, BN), tl.float32)
+    if TRANSPOSE:
+        a = tl.make_tensor_descriptor(A, shape=[K, M], strides=[stride, 1], block_shape=[BK, BM])
+        for k in range(0, K, BK):
+            total = tl.dot(a.load([k, pm * BM]).T, b.load([k, pn * BN]), total, input_precision="ieee")
+    else:
+        a = tl.make_tensor_descriptor(A, shape=[M, K], strides=[stride, 1], block_shape=[BM, BK])
+        for k in range(0, K, BK):
+            total = tl.dot(a.load([pm * BM, k]), b.load([k, pn * BN]), total, input_precision="ieee")
+    out = tl.make_tensor_descriptor(OUT, shape=[M, H], strides=[H, 1], block_shape=[BM, BN // 2])
+    left, right = _halves(total, BM, BN)
+    out.store([pm * BM, pn * BN], out.load([pm * BM, pn * BN]) + left)
+    out.store([pm * BM, pn * BN + BN // 2], out.load([pm * BM, pn * BN + BN // 2]) + right)
