@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from acc_megatron import __version__
@@ -30,14 +29,14 @@ from acc_megatron.data_tools.render import Rendered, render, render_turns, user_
 from acc_megatron.data_tools.resources import Resources, is_resource
 from acc_megatron.data_tools.row_files import rows_of
 from acc_megatron.data_tools.schema import Dropped, Piece, Trajectory, Triple
-from acc_megatron.data_tools.sources import search, sql, swe
+from acc_megatron.data_tools.sources.recognise import SOURCES, agent_of
+from acc_megatron.data_tools.sources.recognise import described as seen_in
 from acc_megatron.data_tools.table_text import TABLE_FORMATS, TableFormat
 from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.errors import DataError, TooManyBadRows
 
 _KINDS = ("evidence", "distractor")
-_SOURCES: dict[str, ModuleType] = {"sql": sql, "search": search, "swe": swe}
-AGENTS = ("auto", *_SOURCES)
+AGENTS = ("auto", *SOURCES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,17 +181,16 @@ def _compile_row(
         return
     if is_resource(row.value):
         return
-    name = next((name for name, source in _SOURCES.items() if source.recognises(row.value)), None)
+    name = agent_of(row.value)
     if name is None:
-        keys = ", ".join(repr(key)[:40] for key in list(row.value)[:20])
-        writer.quarantine(row, "recognise", "unrecognised", f"keys seen: {keys or 'none'}")
+        writer.quarantine(row, "recognise", "unrecognised", seen_in(row.value))
         return
     if agent not in ("auto", name):
         writer.quarantine(row, "recognise", "other_agent", f"this is a {name} run, asked for were {agent} runs")
         return
     stage = "evidence"
     try:
-        trajectory = _SOURCES[name].read(row, resources)
+        trajectory = SOURCES[name].read(row, resources)
         stage = "compile"
         writer.write(compile_trajectory(trajectory, settings, tokenizer))
     except Dropped as dropped:
