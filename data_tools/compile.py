@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from acc_megatron import __version__
@@ -36,15 +35,15 @@ from acc_megatron.data_tools.render import Rendered, render, render_turns, user_
 from acc_megatron.data_tools.resources import Resources, is_resource
 from acc_megatron.data_tools.row_files import rows_of
 from acc_megatron.data_tools.schema import Dropped, Piece, Trajectory, Triple
-from acc_megatron.data_tools.sources import search, sql, swe
+from acc_megatron.data_tools.sources.recognise import SOURCES, agent_of
+from acc_megatron.data_tools.sources.recognise import described as seen_in
 from acc_megatron.data_tools.table_text import TABLE_FORMATS, TableFormat
 from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.data_tools.turns import turns_of
 from acc_megatron.errors import ConfigError, DataError, TooManyBadRows
 
 _KINDS = ("evidence", "distractor")
-_SOURCES: dict[str, ModuleType] = {"sql": sql, "search": search, "swe": swe}
-AGENTS = ("auto", *_SOURCES)
+AGENTS = ("auto", *SOURCES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,17 +238,16 @@ def _compile_row(row: Row | BadRow, run: _Run, writer: CompileWriter) -> None:
         return
     if is_resource(row.value):
         return
-    name = _agent_of(row)
+    name = agent_of(row.value)
     if name is None:
-        keys = ", ".join(repr(key)[:40] for key in list(row.value)[:20])
-        writer.quarantine(row, "recognise", "unrecognised", f"keys seen: {keys or 'none'}")
+        writer.quarantine(row, "recognise", "unrecognised", seen_in(row.value))
         return
     stage = "recognise"
     try:
         if run.agent not in ("auto", name):
             raise Dropped("other_agent", f"this is a {name} run, asked for were {run.agent} runs")
         stage = "evidence"
-        trajectory = _SOURCES[name].read(row, run.resources)
+        trajectory = SOURCES[name].read(row, run.resources)
         stage = "compile"
         triple = compile_trajectory(trajectory, run.settings, run.tokenizer, run.filler)
         is_acc = run.settings.arm == "acc"
@@ -279,10 +277,6 @@ def _conversation(row: Row, trajectory: Trajectory, triple: Triple, run: _Run) -
     )
 
 
-def _agent_of(row: Row) -> str | None:
-    return next((name for name, source in _SOURCES.items() if source.recognises(row.value)), None)
-
-
 @contextmanager
 def _filler(
     found: Inputs, folder: Path, agent: str, settings: CompileSettings, tokenizer: Tokenizer
@@ -295,11 +289,11 @@ def _filler(
     stock = Stock(path, settings.seed)
     try:
         for row in (row for file in found.files for row in rows_of(file)):
-            if isinstance(row, BadRow) or is_resource(row.value) or (name := _agent_of(row)) is None:
+            if isinstance(row, BadRow) or is_resource(row.value) or (name := agent_of(row.value)) is None:
                 continue
             if name in settings.fill_tokens and agent in ("auto", name):
                 with suppress(Dropped):  # the second pass records it
-                    stock_trajectory(stock, _SOURCES[name].read(row, found.resources), tokenizer)
+                    stock_trajectory(stock, SOURCES[name].read(row, found.resources), tokenizer)
         if "sql" in settings.fill_tokens:
             stock_tables(stock, found.resources, tokenizer)
         stock.seal()

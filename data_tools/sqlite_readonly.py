@@ -14,11 +14,13 @@ from pathlib import Path
 Value = None | int | float | str | bytes
 
 MAGIC = b"SQLite format 3\0"
-_MAX_VALUE_BYTES = 16 << 20
+_MAX_VALUE_BYTES = 16 << 20  # of a cell, when a table is read whole
+_MAX_QUERY_VALUE_BYTES = 128 << 10  # of any value in a query: functions such as instr and trim take its square
 _MAX_SQL_BYTES = 1 << 20
 _HEAP_BYTES = 256 << 20
 _INSTRUCTIONS_PER_CHECK = 10_000
 _NAMES = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+_VIEWS = "SELECT name FROM sqlite_master WHERE type = 'view'"
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 _REFUSED_FUNCTIONS = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "sqlite_compileoption_get"}
 
@@ -64,10 +66,18 @@ class ReadOnlyDatabase:
     def table(self, name: str) -> Table:
         """The complete contents of one table, in the order SQLite stores it."""
         quoted = name.replace('"', '""')
-        return self.query(f'SELECT * FROM "{quoted}"')
+        is_view = any(declared == name for (declared,) in self.query(_VIEWS).rows)
+        return self._run(f'SELECT * FROM "{quoted}"', _MAX_QUERY_VALUE_BYTES if is_view else _MAX_VALUE_BYTES)
 
     def query(self, sql: str) -> Table:
-        """Run one SELECT. Raises QueryError with reason not_allowed, time_limit, row_limit, byte_limit or sql_error."""
+        """Run one SELECT.
+
+        Raises QueryError with reason not_allowed, time_limit, row_limit, byte_limit, memory_limit or sql_error.
+        """
+        return self._run(sql, _MAX_QUERY_VALUE_BYTES)
+
+    def _run(self, sql: str, max_value_bytes: int) -> Table:
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_value_bytes)
         deadline = time.monotonic() + self._limits.seconds
         self._connection.set_progress_handler(lambda: time.monotonic() > deadline, _INSTRUCTIONS_PER_CHECK)
         try:
@@ -104,7 +114,6 @@ def open_readonly(path: Path, limits: Limits | None = None) -> Iterator[ReadOnly
     _need_whole(path)
     uri = path.absolute().as_uri() + "?mode=ro&immutable=1"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=0)) as connection:
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
         connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, _MAX_SQL_BYTES)
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000)

@@ -95,7 +95,9 @@ def open_stream(path: Path) -> IO[bytes]:
     """The bytes of a file uncompressed, by its suffix; reads raise BadStream. DataError when it cannot be opened."""
     path = located(path)
     try:
-        return io.BufferedReader(_Bounded(path), _BLOCK_BYTES) if path.suffix in COMPRESSIONS else path.open("rb")
+        if path.suffix in COMPRESSIONS:
+            return io.BufferedReader(_Bounded(path), _BLOCK_BYTES)
+        return path.open("rb", buffering=_BLOCK_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
 

@@ -1,7 +1,9 @@
-"""Search runs of the WebDancer shape: pages visited are evidence, hits never visited are distractors.
+"""Search runs: pages visited are evidence, hits never visited are distractors.
 
 A run that visited nothing read its hits, so there the hits are the evidence; `evidence_rule` in the notes says
-which rule was used. Parsing starts at the third message: the second carries the tags as instructions.
+which rule was used. Layouts: WebDancer and other chats with calls in the text, OpenAI tool calls, and generic
+{question, steps, answer}. The truth is the row's `ground_truth`, `gold_answer`, `gold` or `label`, else its `answer`.
+The agent's own answer is its closing text; where the row keeps none, it counts as verified by whoever wrote the row.
 """
 
 from typing import Any
@@ -10,40 +12,42 @@ from acc_megatron.data_tools.jsonl import Row
 from acc_megatron.data_tools.resources import Resources
 from acc_megatron.data_tools.schema import Dropped, Kind, Piece, Provenance, Trajectory
 from acc_megatron.data_tools.sources.answer_match import matches
-from acc_megatron.data_tools.sources.fields import embedded_object, objects_of, optional_object, tagged, text_of
-from acc_megatron.data_tools.sources.search_pages import Page, add_response
+from acc_megatron.data_tools.sources.fields import tagged
+from acc_megatron.data_tools.sources.search_pages import Page, add_output, tool_kind, visited_urls
+from acc_megatron.data_tools.sources.swe_steps import is_swe_run
+from acc_megatron.data_tools.sources.transcript import Transcript, has_transcript, tool_names, transcript_of
+from acc_megatron.data_tools.sources.verdict import says_failed
 
 _QUESTION_MARK = "\nUser:"
 _FIRST_TURN = 2
+_TRUTH_KEYS = ("ground_truth", "gold_answer", "gold", "label")
+_OWN_ANSWER_KEYS = ("prediction", "final_answer", "predicted_answer", "model_answer")
+_FINISH_TOOLS = {"finish", "final_answer", "answer", "submit"}
 
 
 def recognises(value: dict[str, Any]) -> bool:
-    """Whether a row has WebDancer's shape: messages of a multi-turn search, or turns with tool responses."""
-    messages = value.get("messages")
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+    """Whether a row is a search run: by its task, its tagged tool responses, or the names of its tools."""
+    if not has_transcript(value):
         return False
-    turns = (message.get("content") for message in messages[_FIRST_TURN:])
-    is_search = "search" in str(value.get("task", ""))
-    return is_search or any(isinstance(turn, str) and "<tool_response>" in turn for turn in turns)
+    if "search" in str(value.get("task", ""))[:200] and "messages" in value:
+        return True
+    return not is_swe_run(value) and (_is_tagged(value) or any(tool_kind(name) for name in tool_names(value)))
 
 
 def read(row: Row, resources: Resources) -> Trajectory:
     """The run of a row whose final answer says the ground truth. Raises Dropped for any other."""
     del resources  # everything stands in the row
-    messages = objects_of(row.value, "messages")
-    texts = [text_of(message, "content") for message in messages]
-    roles = [text_of(message, "role") for message in messages]
-    if len(messages) <= _FIRST_TURN or roles[-1] != "assistant":
-        raise Dropped("no_answer", f"{len(messages)} messages, the last one is not the assistant's answer")
-    truth, question, final = _ground_truth(row.value), _question(texts[1]), texts[-1]
-    thoughts, answer = tagged(final, "think"), "\n".join(tagged(final, "answer")).strip()
-    if not answer:
-        raise Dropped("no_answer", "the last message has no <answer>")
-    if not matches(answer, truth):
+    transcript = transcript_of(row.value)
+    truth_key = next((key for key in _TRUTH_KEYS if row.value.get(key) is not None), "answer")
+    truth, question = _truth(row.value, truth_key), _question(row.value, transcript)
+    answer, reasoning = _answer(row.value, transcript, truth_key)
+    if says_failed(row.value):
+        raise Dropped("wrong_answer", "the row says that the run failed")
+    if answer is not None and not matches(answer, truth):
         raise Dropped("wrong_answer", f"expected {truth!r:.200}, the run ends in {answer!r:.200}")
-    pages, num_unread = _pages(roles, texts)
-    evidence, distractors, notes = _split(pages, _visited(roles, texts))
-    reasoning = "\n\n".join(thought.strip() for thought in thoughts if thought.strip())
+    pages: dict[str, Page] = {}
+    known = [add_output(pages, step) for step in transcript.steps if step.output.strip()]
+    evidence, distractors, notes = _split(pages, {url for step in transcript.steps for url in visited_urls(step)})
     return Trajectory(
         id=f"search-{row.sha256[:16]}",
         agent="search",
@@ -55,49 +59,59 @@ def read(row: Row, resources: Resources) -> Trajectory:
         answer=truth,
         ground_truth=truth,
         provenance=Provenance(file=row.file, line=row.line, sha256=row.sha256),
-        notes=notes | {"unread_responses": num_unread, "agent_answer": answer},
+        notes=notes | {"unread_responses": known.count(False), "agent_answer": answer},
     )
 
 
-def _ground_truth(value: dict[str, Any]) -> str:
-    """The one string under `answer`, however deep it is nested in lists."""
-    truth = value.get("answer")
+def _is_tagged(value: dict[str, Any]) -> bool:
+    """Whether tool responses stand in tags; such a run's prompt carries the tags as instructions."""
+    messages = value.get("messages")
+    turns = [item.get("content") for item in messages[_FIRST_TURN:]] if isinstance(messages, list) else []
+    return any(isinstance(turn, str) and "<tool_response>" in turn for turn in turns)
+
+
+def _truth(value: dict[str, Any], key: str) -> str:
+    """The one string under a key, however deep it is nested in lists."""
+    truth = value.get(key)
     while isinstance(truth, list) and len(truth) == 1:
         truth = truth[0]
     if isinstance(truth, str) and truth.strip():
         return truth.strip()
-    raise Dropped("no_ground_truth", f"'answer' must hold one string, got {truth!r:.200}")
+    raise Dropped("no_ground_truth", f"{key!r} must hold one string, got {truth!r:.200}")
 
 
-def _question(prompt: str) -> str:
-    _, mark, question = prompt.partition(_QUESTION_MARK)
+def _question(value: dict[str, Any], transcript: Transcript) -> str:
+    """The row's own `question`, else what follows 'User:' in the prompt, else the prompt if it is no manual."""
+    own = value.get("question")
+    if isinstance(own, str) and own.strip():
+        return own.strip()
+    _, mark, question = transcript.prompt.partition(_QUESTION_MARK)
+    if not mark and not _is_tagged(value):
+        question = transcript.prompt
     if not question.strip():
         raise Dropped(
-            "no_question", f"the second message has no {_QUESTION_MARK.strip()!r}" if not mark else "it is empty"
+            "no_question", "it is empty" if mark else f"no 'question', and no {_QUESTION_MARK.strip()!r} in the prompt"
         )
     return question.strip()
 
 
-def _pages(roles: list[str], texts: list[str]) -> tuple[dict[str, Page], int]:
-    """Pages by url in the order met, and the number of tool responses in a form we do not know."""
-    pages: dict[str, Page] = {}
-    num_unread = 0
-    for role, text in list(zip(roles, texts, strict=True))[_FIRST_TURN:]:
-        if role != "assistant":
-            for response in tagged(text, "tool_response"):
-                num_unread += not add_response(pages, response.strip())
-    return pages, num_unread
-
-
-def _visited(roles: list[str], texts: list[str]) -> set[str]:
-    """The urls of the assistant's `visit` calls; a call that is no JSON visits nothing."""
-    urls: set[str] = set()
-    for role, text in list(zip(roles, texts, strict=True))[_FIRST_TURN:]:
-        for call in tagged(text, "tool_call") if role == "assistant" else ():
-            value = embedded_object(call)
-            found = optional_object(value, "arguments").get("url") if value.get("name") == "visit" else None
-            urls.update(url for url in (found if isinstance(found, list) else [found]) if isinstance(url, str))
-    return urls
+def _answer(value: dict[str, Any], transcript: Transcript, truth_key: str) -> tuple[str | None, str]:
+    """The agent's own answer, None where the row keeps none, and the reasoning before it."""
+    keys = _OWN_ANSWER_KEYS if truth_key == "answer" else (*_OWN_ANSWER_KEYS, "answer")
+    own = next((value[key] for key in keys if isinstance(value.get(key), str)), None)
+    final = transcript.final
+    closing = transcript.steps[-1] if transcript.steps else None
+    if not final and closing and closing.tool.lower() in _FINISH_TOOLS:
+        final = closing.argument("answer", "final_answer", "input") or closing.output
+    if "steps" in value and not final:
+        return own, transcript.thoughts()
+    thoughts = "\n\n".join(thought.strip() for thought in tagged(final, "think") if thought.strip())
+    answer = "\n".join(tagged(final, "answer")).strip()
+    if not answer and not _is_tagged(value) and "search" not in str(value.get("task", ""))[:200]:
+        answer = final.rpartition("</think>")[2].rpartition("Final Answer:")[2].strip()
+    if not answer and own is None:
+        raise Dropped("no_answer", f"after {len(transcript.steps)} steps the last message is no answer of the agent")
+    return answer or own, thoughts or transcript.thoughts()
 
 
 def _split(pages: dict[str, Page], visited: set[str]) -> tuple[tuple[Piece, ...], tuple[Piece, ...], dict[str, Any]]:

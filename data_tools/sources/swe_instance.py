@@ -1,7 +1,8 @@
 """Which task instance a SWE-agent run worked on.
 
 Four signs, from surest to weakest; the first that names exactly one known instance decides:
-1. an id in the run's own fields (`instance_id`, `environment`, `info`, the replayed problem statement's id);
+1. an id in the run's own fields (`instance_id`, `environment`, `info`, the container's image, the replayed problem
+   statement's id);
 2. an instance id in the file's name or its folder's name;
 3. `<repo>-<number>` in the file's name;
 4. the problem statement in the first message to the agent that is no demonstration.
@@ -18,6 +19,7 @@ from acc_megatron.data_tools.jsonl import Row
 from acc_megatron.data_tools.resources import InstanceEntry, Resources
 from acc_megatron.data_tools.schema import Dropped
 from acc_megatron.data_tools.sources.fields import embedded_object, optional_object
+from acc_megatron.data_tools.sources.swe_steps import first_prompt
 
 Known = dict[str, InstanceEntry]
 
@@ -42,9 +44,17 @@ def find_instance(row: Row, resources: Resources) -> str:
     raise Dropped("no_instance_row", f"none of {len(resources.instances)} known instances is this run's{where}")
 
 
+def own_instance(value: dict[str, Any], resources: Resources) -> dict[str, Any] | None:
+    """The instance row that a run carries under `instance` (OpenHands), unless its id is known from a resource."""
+    instance = optional_object(value, "instance")
+    is_whole = all(isinstance(instance.get(key), str) for key in ("instance_id", "patch", "problem_statement"))
+    return instance if is_whole and instance["instance_id"] not in resources.instances else None
+
+
 def working_folders(value: dict[str, Any]) -> set[str]:
     """`<owner>__<repo>` of the absolute working folders in the steps' states; swe-bench's own prefix is none."""
-    states = (step.get("state") for step in value.get("trajectory") or [] if isinstance(step, dict))
+    steps = value.get("trajectory")
+    states = (step.get("state") for step in steps if isinstance(step, dict)) if isinstance(steps, list) else ()
     names = {name.lower() for state in states for name in _FOLDER.findall(_working_folder(state))}
     return {name for name in names if not name.startswith("swe-bench__")}
 
@@ -58,7 +68,9 @@ def _by_field(row: Row, known: Known, resources: Resources) -> Iterator[str]:
     value = row.value
     statement = optional_object(embedded_object(value.get("replay_config")), "problem_statement")
     info = optional_object(value, "info")
+    image = optional_object(optional_object(info, "config"), "environment").get("image")
     ids = [value.get("instance_id"), value.get("environment"), info.get("instance_id"), statement.get("id")]
+    ids += [optional_object(value, "instance").get("instance_id"), _id_of_image(image)]
     yield from (id_ for id_ in known if id_ in ids)
 
 
@@ -81,16 +93,10 @@ def _by_statement(row: Row, known: Known, resources: Resources) -> Iterator[str]
                 yield id_
 
 
-def first_prompt(value: dict[str, Any]) -> str:
-    """The text of the first user message that is no demonstration."""
-    history = value.get("history")
-    for message in history if isinstance(history, list) else []:
-        if isinstance(message, dict) and message.get("role") == "user" and not message.get("is_demo"):
-            content = message.get("content")
-            if isinstance(content, list):
-                content = "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-            return str(content)
-    return ""
+def _id_of_image(image: object) -> str:
+    """SWE-bench names images `.../sweb.eval.x86_64.owner_1776_repo-12:latest`: the id with `__` written `_1776_`."""
+    name = image.rpartition("/")[2].partition(":")[0] if isinstance(image, str) else ""
+    return name.rpartition(".x86_64.")[2].replace("_1776_", "__")
 
 
 def _holds(name: str, id_: str) -> bool:

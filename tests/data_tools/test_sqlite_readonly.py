@@ -118,3 +118,31 @@ def test_a_read_only_file_with_an_odd_name_opens(tmp_path: Path, path: Path) -> 
     odd = path.rename(tmp_path / "a?mode=rwc#%20.sqlite")
     odd.chmod(0o400)
     assert len(run(odd, "SELECT * FROM Goods").rows) == 2
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "instr(replace(hex(zeroblob(4000000)), '0', 'a'), replace(hex(zeroblob(2000000)), '0', 'a') || 'b')",
+        "trim(replace(hex(zeroblob(60000)), '0', 'a'), replace(hex(zeroblob(30000)), '0', 'b') || 'a')",
+        "replace(hex(zeroblob(4000000)), '00', 'abc')",
+    ],
+)
+def test_a_function_that_would_run_for_hours_inside_one_step_is_refused(path: Path, expression: str) -> None:
+    with pytest.raises(QueryError) as error:
+        run(path, f"SELECT {expression}")
+    assert error.value.reason == "memory_limit"
+
+
+def test_a_large_cell_is_read_with_its_table_but_is_no_value_of_a_query(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        "CREATE TABLE Big (a); INSERT INTO Big VALUES (zeroblob(1000000)); CREATE VIEW V AS SELECT * FROM Big"
+    )
+    connection.close()
+    with open_readonly(path) as database:
+        assert database.table("Big").rows == ((bytes(1_000_000),),)
+        for read in (lambda: database.query("SELECT a FROM Big"), lambda: database.table("V")):
+            with pytest.raises(QueryError) as error:
+                read()
+            assert error.value.reason == "memory_limit"

@@ -16,6 +16,8 @@ from acc_megatron.data_tools.jsonl import Row
 from acc_megatron.data_tools.resources import Resources
 from acc_megatron.data_tools.schema import Dropped, Trajectory
 from acc_megatron.data_tools.sources import search, sql, swe
+from acc_megatron.data_tools.sources.recognise import SOURCES, agent_of, described
+from acc_megatron.data_tools.sources.text_calls import calls_in_text, text_without_calls
 
 RESPONSE = "<tool_response>A Google search for 'x' found 1 results:\n\n1. [T](https://x.org)\n\ntext</tool_response>"
 SEARCH = {
@@ -109,11 +111,44 @@ def outcome(source: ModuleType, value: dict[str, Any], resources: Resources, fil
     return "read"
 
 
-@pytest.mark.parametrize(("source", "value"), [(search, SEARCH), (swe, SWE), (sql, SQL)])
+def tool_turns(*calls: tuple[str, dict[str, Any], str]) -> list[dict[str, Any]]:
+    turns: list[dict[str, Any]] = [{"role": "user", "content": "Title\nmore"}]
+    for name, arguments, output in calls:
+        call = {"id": name, "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+        turns.append({"role": "assistant", "content": "t", "tool_calls": [call]})
+        turns.append({"role": "tool", "tool_call_id": name, "content": output})
+    return [*turns, {"role": "assistant", "content": "Paris"}]
+
+
+HITS = '{"results": [{"url": "u", "title": "T", "content": "text"}]}'
+SEARCH_CALLS = {"answer": "Paris", "messages": tool_turns(("web_search", {"query": "x"}, HITS))}
+SEARCH_STEPS = {"question": "q", "answer": "Paris", "steps": [{"tool": "search", "input": {"q": "x"}, "output": HITS}]}
+SWE_CALLS = {"instance_id": "o__t-1", "messages": tool_turns(("bash", {"command": "cd /t && cat b.py"}, "x"))}
+SWE_EVENTS = {
+    "instance_id": "o__t-1",
+    "history": [
+        {"id": 1, "source": "agent", "action": "read", "args": {"path": "/t/b.py", "thought": "t"}},
+        {"id": 2, "source": "agent", "cause": 1, "observation": "read", "content": "x"},
+    ],
+}
+SQL_CALLS = {
+    "db_id": "shop",
+    "gold_sql": "SELECT a FROM t",
+    "messages": tool_turns(("execute_sql", {"sql": "SELECT a FROM t"}, "1")),
+}
+CASES = [(search, SEARCH), (search, SEARCH_CALLS), (search, SEARCH_STEPS), (swe, SWE), (swe, SWE_CALLS)]
+CASES += [(swe, SWE_EVENTS), (sql, SQL), (sql, SQL_CALLS)]
+
+
+@pytest.mark.parametrize(("source", "value"), CASES)
 def test_a_changed_row_is_read_or_dropped(source: ModuleType, value: dict[str, Any], resources: Resources) -> None:
     assert outcome(source, value, resources) == "read"
-    outcomes = {outcome(source, changed, resources) for changed in variants(value, 1500)}
-    assert {"read", "malformed", "unrecognised"} <= outcomes
+    outcomes = set()
+    for changed in variants(value, 1500):
+        outcomes.add(outcome(source, changed, resources))
+        assert agent_of(changed) in (None, *SOURCES) and described(changed)
+    assert {"read", "unrecognised"} <= outcomes
+    assert "malformed" in outcomes or value in (SEARCH_STEPS, SWE_EVENTS), "what has another shape there is no run"
 
 
 def test_a_changed_instance_is_used_or_refused(tmp_path: Path) -> None:
@@ -175,6 +210,25 @@ def test_hostile_sql_costs_linear_time(unit: str, resources: Resources) -> None:
 def test_a_hostile_log_costs_linear_time(unit: str, resources: Resources) -> None:
     changed: dict[str, Any] = copy.deepcopy(SWE)
     changed["trajectory"][0] = {"observation": unit * N, "state": {"working_dir": "/a__" * N}}
+    assert seconds(swe, changed, resources) < 3
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["Action: a\nAction Input: x\n", "Action: a [", "a[]", "<function=f><parameter=p>", "<tool_call>{", "```sh\n"],
+)
+def test_hostile_calls_cost_linear_time(unit: str) -> None:
+    start = time.process_time()
+    calls_in_text(unit * N)
+    calls_in_text("Action: " + unit.strip() * N + " " * N)
+    text_without_calls(unit * N)
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("unit", ["cat a.py;", "cat " + "a/" * 50, "cat a.py ", "cd x && ", "cat '"])
+def test_a_hostile_command_costs_linear_time(unit: str, resources: Resources) -> None:
+    changed: dict[str, Any] = copy.deepcopy(SWE)
+    changed["trajectory"][0]["action"] = unit * N
     assert seconds(swe, changed, resources) < 3
 
 

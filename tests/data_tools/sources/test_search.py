@@ -158,3 +158,78 @@ def test_every_real_row_is_a_triple_or_a_wrong_answer() -> None:
         assert trajectory.notes["unread_responses"] == 0
         rules[trajectory.notes["evidence_rule"]] += 1
     assert rules == {"hits": 91, "visited_pages": 11, "wrong_answer": 18}
+
+
+def generic(steps: list[dict[str, Any]], **changes: Any) -> Row:
+    value = {"question": "Who won?", "steps": steps, "answer": "Santa Claus"} | changes
+    return Row(value=copy.deepcopy(value), file="runs.jsonl", line=1, byte_offset=0, sha256="cd" * 32)
+
+
+JSON_HITS = json.dumps(
+    [{"url": "https://a.org", "title": "A", "snippet": "One."}, {"link": "https://b.org", "text": "Two."}]
+)
+STEPS = [
+    {"tool": "search", "input": {"query": "derby"}, "output": JSON_HITS},
+    {"thought": "Open it.", "tool": "visit", "input": {"url": "https://b.org"}, "output": "Full page."},
+]
+
+
+def test_generic_steps_give_visited_pages_and_unvisited_hits() -> None:
+    trajectory = read(generic(STEPS))
+    assert [(piece.id, piece.text) for piece in trajectory.evidence] == [
+        ("https://b.org", "https://b.org\n\nTwo.\n\nFull page.")
+    ]
+    assert [(piece.id, piece.title) for piece in trajectory.distractors] == [("https://a.org", "A")]
+    assert (trajectory.question, trajectory.answer, trajectory.reasoning) == ("Who won?", "Santa Claus", "Open it.")
+    assert trajectory.notes["agent_answer"] is None, "the row keeps no answer of the agent's own"
+
+
+def test_a_generic_run_is_checked_against_its_truth_or_verdict_where_it_has_one() -> None:
+    assert read(generic(STEPS, answer="It was Santa Claus.", ground_truth="Santa Claus")).answer == "Santa Claus"
+    assert reason(generic(STEPS, answer="Red Rum", ground_truth="Santa Claus")) == "wrong_answer"
+    assert reason(generic(STEPS, prediction="Red Rum")) == "wrong_answer"
+    assert reason(generic(STEPS, success=False)) == "wrong_answer"
+    assert reason(generic(STEPS, answer=None)) == "no_ground_truth"
+
+
+def tool_run(final: str, *outputs: tuple[str, dict[str, Any], str], **changes: Any) -> Row:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Who won?"}]
+    for i, (name, arguments, output) in enumerate(outputs):
+        function = {"name": name, "arguments": json.dumps(arguments)}
+        messages.append({"role": "assistant", "content": None, "tool_calls": [{"id": str(i), "function": function}]})
+        messages.append({"role": "tool", "tool_call_id": str(i), "content": output})
+    value = {"messages": [*messages, {"role": "assistant", "content": final}], "answer": "Santa Claus"} | changes
+    return Row(value=value, file="runs.jsonl", line=1, byte_offset=0, sha256="ef" * 32)
+
+
+def test_openai_tool_calls_are_read_by_the_names_of_their_tools() -> None:
+    page = json.dumps({"title": "B", "content": "Full page."})
+    results = json.dumps({"results": json.loads(JSON_HITS)})
+    row = tool_run(
+        "It was Santa Claus.",
+        ("web_search", {"query": "x"}, results),
+        ("fetch_url", {"url": "https://b.org"}, page),
+        ("fetch_url", {"url": "https://c.org"}, "Error: 404"),
+        ("calculator", {"x": 1}, "2"),
+    )
+    trajectory = read(row)
+    assert [(piece.id, piece.title) for piece in trajectory.evidence] == [("https://b.org", "B")]
+    assert [piece.id for piece in trajectory.distractors] == ["https://a.org"]
+    assert trajectory.notes["unread_responses"] == 2 and trajectory.question == "Who won?"
+    assert reason(tool_run("Red Rum.", ("web_search", {"query": "x"}, results))) == "wrong_answer"
+    assert reason(tool_run("", ("web_search", {"query": "x"}, results))) == "no_answer"
+
+
+def test_react_passages_are_the_pages_of_their_queries() -> None:
+    passage = "The Derby of 1964 was won by the horse Santa Claus, ridden by Scobie Breasley, at Epsom."
+    messages = [
+        {"role": "user", "content": "Who won?"},
+        {"role": "assistant", "content": "Thought: I search.\nAction: Search[derby 1964]"},
+        {"role": "user", "content": f"Observation: {passage}"},
+        {"role": "assistant", "content": "Thought: I know.\nAction: Finish[Santa Claus]"},
+    ]
+    row = generic([], messages=messages)
+    del row.value["steps"]
+    trajectory = read(row)
+    assert [piece.text for piece in trajectory.evidence] == [f"Search: derby 1964\n\n{passage}"]
+    assert trajectory.reasoning == "I search.\n\nI know."

@@ -1,5 +1,6 @@
 """SQL runs: complete tables of successful queries, and only runs whose gold result holds here."""
 
+import json
 import sqlite3
 from collections import Counter
 from pathlib import Path
@@ -162,3 +163,52 @@ def test_every_rewarded_real_run_compiles_and_no_other() -> None:
             found[dropped.reason] += 1
             assert row.value["summary"]["max_reward"] < 1.0
     assert found == {"agent": 83, "agent_actions": 82, "wrong_answer": 27}
+
+
+def calls(*steps: tuple[str, str], **changes: Any) -> Row:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "What is cheap?"}]
+    for i, (query, output) in enumerate(steps):
+        call = {"id": str(i), "function": {"name": "execute_sql", "arguments": json.dumps({"query": query})}}
+        messages.append({"role": "assistant", "content": "I ask.", "tool_calls": [call]})
+        messages.append({"role": "tool", "tool_call_id": str(i), "content": output})
+    gold = "SELECT name, price FROM Goods WHERE price < 5"
+    value = {"db_id": "shop", "gold_sql": gold, "messages": messages} | changes
+    return Row(value=value, file="runs.jsonl", line=1, byte_offset=0, sha256="ab" * 32)
+
+
+RIGHT = ("SELECT name, price FROM Goods WHERE price <= 2", "tea 2, salt 1")
+WRONG = ("SELECT name, price FROM goods", "...")
+
+
+def test_tool_calls_are_verified_by_their_last_query_or_by_the_rows_own_word(resources: Resources) -> None:
+    failed = ("SELECT * FROM Unused", "sqlite3.OperationalError: no such table")
+    trajectory = read(calls(WRONG, failed, RIGHT), resources)
+    assert [piece.id for piece in trajectory.evidence] == ["shop.Goods"]
+    assert trajectory.question.startswith("What is cheap?\n\n") and trajectory.reasoning == "I ask.\n\nI ask.\n\nI ask."
+    assert read(calls(WRONG, success=True), resources).answer == "tea | 2.0\nsalt | 1.0"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (calls(RIGHT, WRONG), "wrong_answer"),
+        (calls(RIGHT, reward=0.5), "wrong_answer"),
+        (calls(RIGHT, success=False), "wrong_answer"),
+        (calls(("DROP TABLE Goods", "ok")), "no_evidence"),
+        (calls(RIGHT, gold_sql=None), "malformed"),
+        (calls(RIGHT, db_id="../shop"), "no_database"),
+        (calls(("SELECT name FROM Goods; DROP TABLE Goods", "ok")), "database_sql_error"),
+    ],
+)
+def test_tool_calls_that_are_not_verified_are_dropped_by_name(row: Row, reason: str, resources: Resources) -> None:
+    with pytest.raises(Dropped) as dropped:
+        read(row, resources)
+    assert dropped.value.reason == reason
+
+
+def test_generic_steps_are_a_sql_run_and_tables_may_be_csv(resources: Resources) -> None:
+    resources.table_format = "csv"
+    steps = [{"tool": "sql", "input": RIGHT[0], "output": "[]"}]
+    row = calls(question="What is cheap?", steps=steps)
+    del row.value["messages"]
+    assert read(row, resources).evidence[0].text == "name,price\ntea,2.0\nsalt,1.0\noil,9.0"

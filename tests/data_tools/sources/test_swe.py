@@ -11,6 +11,8 @@ from acc_megatron.data_tools.jsonl import Row, read_json
 from acc_megatron.data_tools.resources import Resources
 from acc_megatron.data_tools.schema import Dropped, Trajectory
 from acc_megatron.data_tools.sources import swe
+from acc_megatron.data_tools.sources.swe_paths import opened_files
+from acc_megatron.data_tools.sources.swe_steps import agent_step, steps_of
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "swe"
 PATCH = """diff --git a/lib/a.py b/lib/a.py
@@ -84,13 +86,14 @@ def test_question_answer_and_reasoning(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/own__tool/lib/b.py", "/swe-bench__x/lib/b.py", "/testbed/lib/b.py", "lib/b.py"])
 def test_every_spelling_of_a_path_is_the_same_file(path: str) -> None:
-    assert swe.opened_files([step(path)]) == ["lib/b.py"]
+    assert opened_files([agent_step(step(path))]) == ["lib/b.py"]
 
 
 def test_terminal_noise_and_the_newer_viewer_are_read() -> None:
     noisy = {"observation": "|\b/\b[File: lib/b.py\r (9 lines total)\r]\r\n"}
     newer = {"observation": "Here's the result of running `cat -n` on /testbed/lib/c.py:\n1 x"}
-    assert swe.opened_files([noisy, newer, {"observation": None}]) == ["lib/b.py", "lib/c.py"]
+    steps = steps_of({"trajectory": [noisy, newer, {"observation": None}]})
+    assert opened_files(steps) == ["lib/b.py", "lib/c.py"]
 
 
 def test_a_patch_names_the_old_files_only() -> None:
@@ -186,5 +189,5 @@ def test_every_real_run_with_an_instance_compiles_and_the_others_say_why() -> No
     values = list(results.values())
     assert values.count("marshmallow-code__marshmallow-1867") == 8
     assert values.count("pydicom__pydicom-1458") == 1
-    assert values.count("no_instance_row") == 3 and values.count("no_trajectory") == 1
+    assert values.count("no_instance_row") == 4, "also the run that has a history alone"
     assert len(values) == 13
