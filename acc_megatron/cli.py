@@ -311,13 +311,17 @@ def quickstart(
 def _print_counts(manifest: dict[str, Any], out: Path, as_json: bool) -> None:
     keys = ("documents_in", "documents_out", "dropped", "tokens", "supervised_tokens")
     counts = {key: manifest[key] for key in keys}
+    pass_rates = {agent: found["pass_rate"] for agent, found in manifest.get("by_agent", {}).items()}
     if as_json:
-        print(json.dumps(counts | {"out": str(out)}))
+        print(json.dumps(counts | {"out": str(out)} | ({"pass_rates": pass_rates} if pass_rates else {})))
         return
     num_dropped = sum(counts["dropped"].values())
     print(f"{counts['documents_in']:,} documents in = {counts['documents_out']:,} out + {num_dropped:,} dropped")
     for reason, number in counts["dropped"].items():
         print(f"  dropped {number:>6,}  {reason}")
+    for agent, rate in pass_rates.items():
+        if rate is not None:
+            print(f"  {agent}: {rate:.1%} of the judged answers reach the ground truth")
     share = counts["supervised_tokens"] / max(1, counts["tokens"])
     print(f"{counts['tokens']:,} tokens, {counts['supervised_tokens']:,} supervised ({share:.2%}), in {out}")
 

@@ -123,10 +123,10 @@ def evaluation_questions(path: Path) -> Iterator[tuple[str, str]]:
         where = f"{path.name}:{row.line}"
         if isinstance(row, BadRow):
             raise DataError(f"{where}: {row.reason}: {row.detail}")
-        text = next((row.value[key] for key in QUESTION_KEYS if isinstance(row.value.get(key), str)), None)
-        if text is None:
+        found = [row.value[key] for key in QUESTION_KEYS if isinstance(row.value.get(key), str)]
+        if not found:
             raise DataError(f"{where}: no question under {', '.join(QUESTION_KEYS)}; keys: {', '.join(row.value)}")
-        yield where, text
+        yield where, found[0]
 
 
 def _datasketch() -> Any:

@@ -40,13 +40,13 @@ def git_apply(folder: Path, files: dict[str, str], patch: str) -> dict[str, str]
 
 def test_random_edits_apply_as_git_applies_them(tmp_path: Path) -> None:
     generator = random.Random(5)
-    for number in range(40):
+    for number in range(120):
         old = "".join(f"line {generator.randrange(9)}\n" for _ in range(generator.randint(1, 40)))
         new = edited(old, generator)
         if old == new or not new:
             continue
         patch = diff("src/a.py", old, new, generator.randint(1, 3))
-        moved = "top\n" * generator.choice([0, 0, 2]) + old
+        moved = "top\n" * generator.choice([0, 0, 2]) + old + "end\n" * generator.choice([0, 0, 2])
         expected = git_apply(tmp_path / str(number), {"src/a.py": moved}, patch)
         if expected is None:
             with pytest.raises(PatchError):
