@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from commands import run_command
 
 from acc_megatron.data_tools.compile import CompileSettings, compile_inputs
 from acc_megatron.data_tools.discover import discover
@@ -21,7 +22,6 @@ from acc_megatron.data_tools.sources import sql, swe
 from acc_megatron.data_tools.sqlite_readonly import Limits, open_readonly
 from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.errors import TooManyBadRows
-from tests.conftest import run_command
 
 GIB = 1 << 30
 

@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from conftest import run_command
+from commands import run_command
 
 KEYS = {"kernel", "config", "target", "registers", "spill_instructions", "shared_bytes", "hgmma", "hmma", "tma_load"}
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import run_command
+from commands import run_command
 
 FOLDER = Path(__file__).parent / "interpreted"
 
