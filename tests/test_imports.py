@@ -35,8 +35,10 @@ ALLOWED = {
         "optimizer", "schedule",
     },
     "quickstart": {"config", "data_tools", "errors", "observe"},
+    "bench_kernels": {"errors", "kernels"},
     "cli": {
-        "checkpoint", "config", "data_tools", "errors", "evaluate", "layout", "observe", "quickstart", "ranks", "train",
+        "bench_kernels", "checkpoint", "config", "data_tools", "errors", "evaluate", "layout", "observe", "quickstart",
+        "ranks", "train",
     },
     "__main__": {"cli"},
 }  # fmt: skip
