@@ -19,6 +19,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 verify found damage, 2 a mistake you can mend, 3 too many unreadable rows.",
 )
 
+bench = typer.Typer(no_args_is_help=True, help="Measure a part of the product on this machine.")
+app.add_typer(bench, name="bench")
+
 Inputs = Annotated[
     list[Path], typer.Argument(metavar="INPUT...", help="Files, globs, folders, or - for standard input.")
 ]
@@ -306,6 +309,32 @@ def quickstart(
     from acc_megatron.quickstart import run
 
     run(out, examples, count=count, seed=seed)
+
+
+@bench.command()
+def kernels(
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of the sequence.")] = 8192,
+    supervised_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share that is supervised.")] = 0.04,
+    vocab: Annotated[int, typer.Option(min=1, help="Words of this rank's shard.")] = 18_992,
+    hidden: Annotated[int, typer.Option(min=1, help="Hidden size.")] = 256,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each; percentiles are over these.")] = 5,
+    csv: Annotated[Path | None, typer.Option(help="Append the rows to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the rows into this file.")] = None,
+    costs: Annotated[bool, typer.Option("--costs", help="Only the arithmetic and memory at 131,072 tokens.")] = False,
+    aot: Annotated[bool, typer.Option("--aot", help="Compile for sm_80, sm_90, sm_100; needs no GPU.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Time and memory of the masked loss against plain code and peers; or what the compiler makes of the kernels."""
+    from acc_megatron.bench_kernels import run_aot, run_bench, run_costs
+
+    if aot:
+        run_aot(as_json)
+    elif costs:
+        run_costs()
+    else:
+        share = supervised_share
+        run_bench(tokens, share, vocab, hidden, dtype, repeats=repeats, csv=csv, plot=plot, as_json=as_json)
 
 
 def _print_counts(manifest: dict[str, Any], out: Path, as_json: bool) -> None:

@@ -37,9 +37,10 @@ ALLOWED = {
         "optimizer", "schedule",
     },
     "quickstart": {"config", "data_tools", "errors", "observe"},
+    "bench_kernels": {"errors", "kernels"},
     "cli": {
-        "checkpoint", "compatibility", "config", "data_tools", "errors", "evaluate", "observe", "quickstart", "ranks",
-        "train",
+        "bench_kernels", "bench_step", "checkpoint", "compatibility", "config", "data_tools", "errors", "evaluate",
+        "observe", "quickstart", "ranks", "train",
     },
     "__main__": {"cli"},
 }  # fmt: skip

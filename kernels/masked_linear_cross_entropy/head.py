@@ -167,6 +167,8 @@ class _MaskedHead(torch.autograd.Function):
                 _add_weight_gradient(
                     stages, main_grad if dweight_VH is None else dweight_VH, window, dlogits_NC, rows_NH
                 )
+            # or two windows would be alive at once
+            del dlogits_NC
         return _hidden_gradient(drows_NH, rows, ctx.shape, rows_NH.dtype), dweight_VH, None, None, None, None
 
 

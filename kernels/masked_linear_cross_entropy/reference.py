@@ -50,6 +50,8 @@ def head_statistics(
         here_N = columns_N - first
         here_N = torch.where((here_N >= 0) & (here_N < logits_NC.shape[1]), here_N, -1)
         part = row_statistics(logits_NC, every_N, here_N, with_entropy)
+        # or two windows would be alive at once
+        del logits_NC
         total = part if total is None else _merge(total, part)
     assert total is not None
     return total

@@ -1,4 +1,4 @@
-"""Every kernel against float64 through the repaired interpreter, in a process that interprets."""
+"""Every kernel against float64 through the repaired interpreter: runs `interpreted/` in a process that interprets."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parent / "interpreted"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("test_*.py")))
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("check_*.py")))
 def test_the_kernels_hold_in_the_interpreter(name: str) -> None:
     pytest.importorskip("triton")
     command = [sys.executable, "-m", "pytest", "-q", "-x", str(FOLDER / name)]
