@@ -80,7 +80,7 @@ def test_nothing_of_the_repository_runs_and_its_configuration_is_not_in_force(ch
     missing = git(checkout, "hash-object", "-w", "binary")
     for key in ("core.fsmonitor", "core.pager", "diff.external", "core.sshCommand", "remote.origin.uploadpack"):
         git(checkout, "config", key, str(script))
-    git(checkout, "config", "remote.origin.url", f"ext::{script}")
+    git(checkout, "config", "remote.origin.url", str(tmp_path / "elsewhere"))
     git(checkout, "config", "remote.origin.promisor", "true")
     git(checkout, "config", "extensions.partialClone", "origin")
     git(checkout, "config", "core.repositoryformatversion", "1")
