@@ -155,6 +155,9 @@ def _from_dialog(row: Row, key: str, where: str) -> Example:
     if roles != ["user", "assistant"] or not all(isinstance(message.get("content"), str) for message in messages):
         raise DataError(f"{where}: {key!r} must be a user and an assistant message with text, got roles {roles}")
     user, assistant = (message["content"] for message in messages)
+    apart = messages[1].get("reasoning_content")
+    if isinstance(apart, str) and "</think>" not in assistant:  # as OpenAI-compatible servers write it
+        assistant = f"{apart}</think>{assistant}"
     reasoning, end, answer = assistant.partition("</think>")
     if not end or "</think>" in answer or not answer.strip():
         raise DataError(f"{where}: the assistant text must be reasoning, one '</think>' and an answer")

@@ -1,5 +1,7 @@
 """Published ACC rows and our triples are read as they are; any other shape is refused by its place."""
 
+import gzip
+import io
 import json
 import resource
 import sys
@@ -11,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from acc_megatron.data_tools import jsonl
+from acc_megatron.data_tools import jsonl, streams
 from acc_megatron.data_tools.examples_in import Example, input_files, read_example, read_rows, row_ranges
 from acc_megatron.data_tools.jsonl import BadRow, Row
 from acc_megatron.errors import DataError
@@ -165,3 +167,36 @@ def test_a_damaged_parquet_file_is_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(whole[:-1])
     with pytest.raises(DataError, match=r"a\.parquet is not a readable Parquet file"):
         list(row_ranges(path, 10))
+
+
+def test_reasoning_that_stands_apart_from_the_answer_is_read() -> None:
+    value = dialog(USER, ("assistant", "a"))
+    value["dialogs"][1]["reasoning_content"] = "r"
+    assert (read(value).reasoning, read(value).answer) == ("r", "a")
+    value["dialogs"][1]["content"] = "own</think>a"
+    assert read(value).reasoning == "own"
+
+
+@pytest.mark.parametrize("rows_per_range", [1, 3, 100])
+def test_a_compressed_file_is_cut_into_the_ranges_of_the_plain_one(rows_per_range: int, tmp_path: Path) -> None:
+    data = b"".join(b'{"n": %d}\n\n' % n for n in range(10))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(data))
+    (tmp_path / "a.jsonl.zst").write_bytes(pa.compress(data, codec="zstd", asbytes=True))
+    found = [
+        [row.value["n"] for part in row_ranges(path, rows_per_range) for row in read_rows(part) if isinstance(row, Row)]
+        for path in input_files([tmp_path])
+    ]
+    assert found == [list(range(10))] * 2
+
+
+def test_globs_and_standard_input_are_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b.jsonl", "a.jsonl", "c.txt"):
+        (tmp_path / name).touch()
+    assert input_files([tmp_path / "*.jsonl"]) == [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    with pytest.raises(DataError, match=r"no input at .*\*\.csv"):
+        input_files([tmp_path / "*.csv"])
+    streams._spooled_standard_input.cache_clear()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{}\n")))
+    (path,) = input_files([Path("-")])
+    assert path.name == "stdin.jsonl" and path.read_bytes() == b"{}\n"
+    streams._spooled_standard_input.cache_clear()

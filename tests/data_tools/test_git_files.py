@@ -1,15 +1,21 @@
 """Files at a commit come from a repository's objects alone: nothing of it runs, and nothing outside it is read."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from acc_megatron.data_tools import git_files
 from acc_megatron.data_tools.discover import discover
 from acc_megatron.data_tools.git_files import GitRepository, git_folder
+from acc_megatron.data_tools.jsonl import Row
 from acc_megatron.data_tools.resources import Resources
+from acc_megatron.data_tools.row_files import rows_of
+from acc_megatron.data_tools.sources import swe
 from acc_megatron.errors import EnvironmentProblem
 
 
@@ -74,7 +80,7 @@ def test_nothing_of_the_repository_runs_and_its_configuration_is_not_in_force(ch
     missing = git(checkout, "hash-object", "-w", "binary")
     for key in ("core.fsmonitor", "core.pager", "diff.external", "core.sshCommand", "remote.origin.uploadpack"):
         git(checkout, "config", key, str(script))
-    git(checkout, "config", "remote.origin.url", f"ext::{script}")
+    git(checkout, "config", "remote.origin.url", str(tmp_path / "elsewhere"))
     git(checkout, "config", "remote.origin.promisor", "true")
     git(checkout, "config", "extensions.partialClone", "origin")
     git(checkout, "config", "core.repositoryformatversion", "1")
@@ -128,3 +134,23 @@ def test_a_repository_serves_the_instances_named_by_its_remote_or_folder(checkou
     assert not resources.files("x", instance | {"repo": "other/thing"})
     assert not resources.files("x", instance | {"base_commit": "1" * 40})
     assert not Resources().files("x", instance)
+
+
+def test_a_run_compiles_from_swe_bench_rows_in_parquet_and_a_repository(checkout: Path, tmp_path: Path) -> None:
+    instance = {
+        "instance_id": "own__tool-12",
+        "repo": "own/tool",
+        "base_commit": git(checkout, "rev-parse", "HEAD"),
+        "problem_statement": "Adding fails",
+        "patch": "--- a/lib/a.py\n+++ b/lib/a.py\n@@ -1 +1 @@\n-old é\n+new\n",
+        "hints_text": None,
+    }
+    pq.write_table(pa.Table.from_pylist([instance | {"instance_id": "own__tool-1"}, instance]), tmp_path / "i.parquet")
+    step = {"action": "open lib/a.py", "observation": "[File: lib/a.py (1 lines total)]", "thought": "I look."}
+    (tmp_path / "own__tool-12.traj").write_text(json.dumps({"trajectory": [step], "info": {}}))
+    found = discover([tmp_path / "own__tool-12.traj"], [tmp_path / "i.parquet", checkout])
+    (row,) = rows_of(found.files[0])
+    assert isinstance(row, Row)
+    trajectory = swe.read(row, found.resources)
+    assert [(piece.id, piece.text) for piece in trajectory.evidence] == [("lib/a.py", "old é\n")]
+    assert trajectory.notes["instance_id"] == "own__tool-12"
