@@ -10,7 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "acc_megatron" / "__init__.
 # package -> folder; named one by one, so that tests and examples can never slip into the wheel
 FOLDERS = {"acc_megatron": "acc_megatron", "acc_megatron.kernels": "kernels", "acc_megatron.data_tools": "data_tools"}
 SUBPACKAGES = {
-    "acc_megatron": ["data", "model", "checkpoint", "observe", "evaluate"],
+    "acc_megatron": ["bench", "data", "model", "checkpoint", "observe", "evaluate"],
     "acc_megatron.kernels": ["masked_linear_cross_entropy"],
     "acc_megatron.data_tools": ["sources"],
 }
@@ -42,6 +42,10 @@ setup(
         "einops",
         "matplotlib",
     ],
-    extras_require={"dev": ["pytest", "ruff", "mypy", "setuptools", "wheel"]},
+    extras_require={
+        "fast": ["gigatoken==0.10.0"],
+        "ray": ["ray"],
+        "dev": ["pytest", "ruff", "mypy", "setuptools", "wheel"],
+    },
     entry_points={"console_scripts": ["acc-megatron = acc_megatron.cli:main"]},
 )

@@ -1,12 +1,14 @@
 """The command `acc-megatron`: one verb a step of the road; torch is imported only by the verbs that need it."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from acc_megatron.bench_cli import bench
 from acc_megatron.errors import AccError
 
 app = typer.Typer(
@@ -18,9 +20,12 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 verify found damage, 2 a mistake you can mend, 3 too many unreadable rows.",
 )
 
+app.add_typer(bench, name="bench")
+
 Inputs = Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Files or folders.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+MaxBad = Annotated[float, typer.Option(help="Share of unreadable rows that is tolerated.")]
 TokenizerName = Annotated[str, typer.Option("--tokenizer", help="qwen3, or a folder with tokenizer.json.")]
 
 
@@ -69,15 +74,52 @@ def convert(
     template: Annotated[str, typer.Option(help="qwen3 or qwen3-thinking-2507.")] = "qwen3",
     max_tokens: Annotated[int, typer.Option(help="Longer documents are dropped with a reason, never cut.")] = 131_072,
     workers: Annotated[int, typer.Option(help="Processes; the bytes do not depend on it.")] = 1,
-    max_bad: Annotated[float, typer.Option(help="Share of unreadable rows that is tolerated.")] = 0.01,
+    max_bad: MaxBad = 0.01,
+    engine: Annotated[
+        str, typer.Option(help="gigatoken, tiktoken, or auto: gigatoken where it is installed. The bytes are the same.")
+    ] = "auto",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Make only part I (from 0) of N for a later merge; N alone takes I from SLURM_ARRAY_TASK_ID or "
+            "JOB_COMPLETION_INDEX, 'array' takes both from Slurm.",
+        ),
+    ] = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Make the shards on a Ray cluster.")] = None,
     as_json: Json = False,
 ) -> None:
     """Triples, or the published ACC JSONL, to Megatron indexed binaries with loss masks."""
-    from acc_megatron.data_tools.convert import ConvertSettings
-    from acc_megatron.data_tools.convert import convert as run
+    from acc_megatron.data_tools import convert as road
+    from acc_megatron.data_tools.parts import parse_part
 
-    settings = ConvertSettings(tokenizer=tokenizer, template=template, max_tokens=max_tokens)
-    _print_counts(run(inputs, out, settings, num_workers=workers, max_bad_share=max_bad), out, as_json)
+    settings = road.ConvertSettings(tokenizer=tokenizer, template=template, max_tokens=max_tokens)
+    if shard is not None:
+        part = parse_part(shard, os.environ)
+        made = road.convert_part(inputs, out, settings, part=part, num_workers=workers, engine=engine)
+        _print_result(made, as_json)
+        return
+    runner = None
+    if ray is not None:
+        from acc_megatron.data_tools.on_ray import on_ray
+
+        runner = on_ray(ray)
+    manifest = road.convert(
+        inputs, out, settings, num_workers=workers, max_bad_share=max_bad, engine=engine, runner=runner
+    )
+    _print_counts(manifest, out, as_json)
+
+
+@app.command()
+def merge(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The --out that 'convert --shard' was given.")],
+    max_bad: MaxBad = 0.01,
+    as_json: Json = False,
+) -> None:
+    """Publish the dataset folder whose shards 'convert --shard' has made."""
+    from acc_megatron.data_tools.merge import merge as run
+
+    _print_counts(run(out, max_bad_share=max_bad), out, as_json)
 
 
 @app.command()

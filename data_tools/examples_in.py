@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from acc_megatron.data_tools.jsonl import BadRow, Row, read_jsonl, read_lines
 from acc_megatron.data_tools.render import user_content
-from acc_megatron.data_tools.schema import Triple
+from acc_megatron.data_tools.schema import Piece, Triple
 from acc_megatron.errors import DataError
 
 # the published configs' schemas differ; these are the names their rows and re-packs are known to use
@@ -32,6 +32,7 @@ class Example:
     num_evidence: int
     num_distractors: int
     extra: dict[str, Any]
+    context: tuple[Piece, ...] = ()  # what `user` is made of, where the row says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +141,7 @@ def _from_triple(triple: Triple) -> Example:
         num_evidence=num_evidence,
         num_distractors=len(triple.context) - num_evidence,
         extra=triple.extra | kept,
+        context=tuple(triple.context),
     )
 
 

@@ -28,15 +28,18 @@ ALLOWED = {
     "optimizer": {"config", "model"},
     "checkpoint": {"config", "data_tools", "distributed", "errors", "layout", "model"},
     "distributed": {"checkpoint", "config", "cpu_backend", "layout", "ranks"},
-    "observe": {"data_tools", "errors"},
+    "observe": {"data", "data_tools", "errors"},
     "evaluate": {"data_tools", "errors"},
     "train": {
         "checkpoint", "config", "data", "data_tools", "distributed", "errors", "layout", "loss", "model", "observe",
         "optimizer", "schedule",
     },
     "quickstart": {"config", "data_tools", "errors", "observe"},
+    "bench": {"cpu_backend", "data_tools", "errors"},
+    "bench_cli": {"bench", "errors"},
     "cli": {
-        "checkpoint", "config", "data_tools", "errors", "evaluate", "layout", "observe", "quickstart", "ranks", "train",
+        "bench_cli", "checkpoint", "config", "data_tools", "errors", "evaluate", "layout", "observe", "quickstart",
+        "ranks", "train",
     },
     "__main__": {"cli"},
 }  # fmt: skip

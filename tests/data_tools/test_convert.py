@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from acc_megatron.data_tools import convert as convert_module
+from acc_megatron.data_tools import shards as shards_module
 from acc_megatron.data_tools.convert import ConvertSettings, convert
 from acc_megatron.data_tools.dataset_folder import open_dataset
 from acc_megatron.data_tools.tokenizer import Tokenizer
@@ -38,7 +39,8 @@ convert.convert([Path(sys.argv[1])], Path(sys.argv[2]), convert.ConvertSettings(
 @pytest.fixture(autouse=True)
 def one_tokenizer(monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> None:
     """Loading it anew for each conversion would be most of this file's time."""
-    monkeypatch.setattr(convert_module, "load_tokenizer", lambda name: tokenizer)
+    monkeypatch.setattr(shards_module, "load_tokenizer", lambda name: tokenizer)
+    shards_module.tokenizer_on.cache_clear()
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -272,13 +274,13 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(
     tmp_path: Path, triple_rows: Rows, write_rows: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_rows(tmp_path / "triples.jsonl", triple_rows[:3])
-    real = convert_module._run
+    real = convert_module.make_shards
 
     def cut_first(*arguments: Any) -> None:
         write_rows(source, triple_rows[:2])
         real(*arguments)
 
-    monkeypatch.setattr(convert_module, "_run", cut_first)
+    monkeypatch.setattr(convert_module, "make_shards", cut_first)
     with pytest.raises(DataError, match=r"triples\.jsonl changed while it was read: 2 rows, not 3"):
         convert([source], tmp_path / "out", ConvertSettings())
 
