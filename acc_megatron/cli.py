@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -129,13 +130,16 @@ def inspect(
     show_all: Annotated[bool, typer.Option("--all", help="Show the whole context, however long.")] = False,
     tokenizer: TokenizerName = "qwen3",
 ) -> None:
-    """Show one document coloured by its loss mask."""
+    """Show one document coloured by its loss mask, piece by piece; page by page on a terminal."""
     from rich.console import Console
 
     from acc_megatron.data_tools.inspect import inspect as run
     from acc_megatron.data_tools.tokenizer import load_tokenizer
 
-    run(folder, doc, load_tokenizer(tokenizer), Console(), context_tokens=0 if show_all else 400)
+    console = Console()
+    os.environ.setdefault("LESS", "RFX")  # colours pass, and a page that fits the screen does not wait
+    with console.pager(styles=True) if console.is_terminal else nullcontext():
+        run(folder, doc, load_tokenizer(tokenizer), console, context_tokens=0 if show_all else 400)
 
 
 @app.command()
@@ -159,11 +163,14 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", help="HTML file; by default DIR/report.html beside a run.")
     ] = None,
+    compiled: Annotated[
+        Path | None, typer.Option(help="The folder of the compile, for pass rates; by default 'triples' beside.")
+    ] = None,
 ) -> None:
     """Draw lengths, shares and drops of a dataset, and the curves of a run, on one self-contained page."""
     from acc_megatron.observe.report import write_report
 
-    print(write_report(folder, out))
+    print(write_report(folder, out, compiled))
 
 
 @app.command()
