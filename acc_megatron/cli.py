@@ -3,11 +3,13 @@
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from acc_megatron.bench_cli import bench
 from acc_megatron.errors import AccError
 
 app = typer.Typer(
@@ -19,7 +21,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 verify found damage, 2 a mistake you can mend, 3 too many unreadable rows.",
 )
 
-bench = typer.Typer(no_args_is_help=True, help="Measure a part of the product on this machine.")
 app.add_typer(bench, name="bench")
 
 Inputs = Annotated[
@@ -27,6 +28,7 @@ Inputs = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+MaxBad = Annotated[float, typer.Option(help="Share of unreadable rows that is tolerated.")]
 TokenizerName = Annotated[str, typer.Option("--tokenizer", help="qwen3, or a folder with tokenizer.json.")]
 
 
@@ -159,15 +161,52 @@ def convert(
     template: Annotated[str, typer.Option(help="qwen3 or qwen3-thinking-2507.")] = "qwen3",
     max_tokens: Annotated[int, typer.Option(help="Longer documents are dropped with a reason, never cut.")] = 131_072,
     workers: Annotated[int, typer.Option(help="Processes; the bytes do not depend on it.")] = 1,
-    max_bad: Annotated[float, typer.Option(help="Share of unreadable rows that is tolerated.")] = 0.01,
+    max_bad: MaxBad = 0.01,
+    engine: Annotated[
+        str, typer.Option(help="gigatoken, tiktoken, or auto: gigatoken where it is installed. The bytes are the same.")
+    ] = "auto",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Make only part I (from 0) of N for a later merge; N alone takes I from SLURM_ARRAY_TASK_ID or "
+            "JOB_COMPLETION_INDEX, 'array' takes both from Slurm.",
+        ),
+    ] = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Make the shards on a Ray cluster.")] = None,
     as_json: Json = False,
 ) -> None:
     """Triples, or the published ACC JSONL, to Megatron indexed binaries with loss masks."""
-    from acc_megatron.data_tools.convert import ConvertSettings
-    from acc_megatron.data_tools.convert import convert as run
+    from acc_megatron.data_tools import convert as road
+    from acc_megatron.data_tools.parts import parse_part
 
-    settings = ConvertSettings(tokenizer=tokenizer, template=template, max_tokens=max_tokens)
-    _print_counts(run(inputs, out, settings, num_workers=workers, max_bad_share=max_bad), out, as_json)
+    settings = road.ConvertSettings(tokenizer=tokenizer, template=template, max_tokens=max_tokens)
+    if shard is not None:
+        part = parse_part(shard, os.environ)
+        made = road.convert_part(inputs, out, settings, part=part, num_workers=workers, engine=engine)
+        _print_result(made, as_json)
+        return
+    runner = None
+    if ray is not None:
+        from acc_megatron.data_tools.on_ray import on_ray
+
+        runner = on_ray(ray)
+    manifest = road.convert(
+        inputs, out, settings, num_workers=workers, max_bad_share=max_bad, engine=engine, runner=runner
+    )
+    _print_counts(manifest, out, as_json)
+
+
+@app.command()
+def merge(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The --out that 'convert --shard' was given.")],
+    max_bad: MaxBad = 0.01,
+    as_json: Json = False,
+) -> None:
+    """Publish the dataset folder whose shards 'convert --shard' has made."""
+    from acc_megatron.data_tools.merge import merge as run
+
+    _print_counts(run(out, max_bad_share=max_bad), out, as_json)
 
 
 @app.command()
@@ -177,13 +216,16 @@ def inspect(
     show_all: Annotated[bool, typer.Option("--all", help="Show the whole context, however long.")] = False,
     tokenizer: TokenizerName = "qwen3",
 ) -> None:
-    """Show one document coloured by its loss mask."""
+    """Show one document coloured by its loss mask, piece by piece; page by page on a terminal."""
     from rich.console import Console
 
     from acc_megatron.data_tools.inspect import inspect as run
     from acc_megatron.data_tools.tokenizer import load_tokenizer
 
-    run(folder, doc, load_tokenizer(tokenizer), Console(), context_tokens=0 if show_all else 400)
+    console = Console()
+    os.environ.setdefault("LESS", "RFX")  # colours pass, and a page that fits the screen does not wait
+    with console.pager(styles=True) if console.is_terminal else nullcontext():
+        run(folder, doc, load_tokenizer(tokenizer), console, context_tokens=0 if show_all else 400)
 
 
 @app.command()
@@ -207,11 +249,14 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", help="HTML file; by default DIR/report.html beside a run.")
     ] = None,
+    compiled: Annotated[
+        Path | None, typer.Option(help="The folder of the compile, for pass rates; by default 'triples' beside.")
+    ] = None,
 ) -> None:
     """Draw lengths, shares and drops of a dataset, and the curves of a run, on one self-contained page."""
     from acc_megatron.observe.report import write_report
 
-    print(write_report(folder, out))
+    print(write_report(folder, out, compiled))
 
 
 @app.command()
@@ -309,32 +354,6 @@ def quickstart(
     from acc_megatron.quickstart import run
 
     run(out, examples, count=count, seed=seed)
-
-
-@bench.command()
-def kernels(
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens of the sequence.")] = 8192,
-    supervised_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share that is supervised.")] = 0.04,
-    vocab: Annotated[int, typer.Option(min=1, help="Words of this rank's shard.")] = 18_992,
-    hidden: Annotated[int, typer.Option(min=1, help="Hidden size.")] = 256,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each; percentiles are over these.")] = 5,
-    csv: Annotated[Path | None, typer.Option(help="Append the rows to this file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the rows into this file.")] = None,
-    costs: Annotated[bool, typer.Option("--costs", help="Only the arithmetic and memory at 131,072 tokens.")] = False,
-    aot: Annotated[bool, typer.Option("--aot", help="Compile for sm_80, sm_90, sm_100; needs no GPU.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Time and memory of the masked loss against plain code and peers; or what the compiler makes of the kernels."""
-    from acc_megatron.bench_kernels import run_aot, run_bench, run_costs
-
-    if aot:
-        run_aot(as_json)
-    elif costs:
-        run_costs()
-    else:
-        share = supervised_share
-        run_bench(tokens, share, vocab, hidden, dtype, repeats=repeats, csv=csv, plot=plot, as_json=as_json)
 
 
 def _print_counts(manifest: dict[str, Any], out: Path, as_json: bool) -> None:

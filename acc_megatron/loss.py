@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel import ColumnParallelLinear
+from megatron.core.transformer.transformer_config import TransformerConfig
 
 from acc_megatron.kernels.masked_linear_cross_entropy.op import choose, masked_linear_cross_entropy
 from acc_megatron.ranks import is_rank_zero
@@ -23,13 +24,14 @@ def masked_head(
     output_weight: torch.Tensor | None,
     labels: torch.Tensor,
     loss_mask: torch.Tensor,
+    config: TransformerConfig,
     **_: Any,
 ) -> torch.Tensor:
     """GPTModel's `output_processor`: `[2]` float32 (loss sum, supervised tokens) of this rank's slice of a row.
 
     hidden_states `[tokens / tp, 1, hidden]` under sequence parallelism, labels and loss_mask `[1, tokens]`.
     Full logits never exist: only supervised rows reach the vocabulary. The weight's gradient goes straight into DDP's
-    float32 `main_grad` where that exists; DDP then finds no `grad`, which it refuses under `overlap_grad_reduce`.
+    float32 `main_grad`, but where reductions overlap: these wait for a gradient that autograd brings.
     """
     group = parallel_state.get_tensor_model_parallel_group()
     tensor, rank = group.size(), group.rank()
@@ -38,6 +40,7 @@ def masked_head(
         targets, weights = targets.chunk(tensor)[rank], weights.chunk(tensor)[rank]
     weight = output_layer.weight if output_weight is None else output_weight
     hidden = hidden_states.squeeze(1)
+    overlaps = config.no_sync_func is not None
     _say_once(f"masked head: {choose(hidden).reason}")
     sums = masked_linear_cross_entropy(
         hidden,
@@ -46,7 +49,7 @@ def masked_head(
         weights,
         group=group,
         sequence_parallel=tensor > 1,
-        main_grad=getattr(weight, "main_grad", None),
+        main_grad=None if overlaps else getattr(weight, "main_grad", None),
     )
     return torch.stack(sums)
 

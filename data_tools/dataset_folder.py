@@ -23,6 +23,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
 SAMPLES = "samples.parquet"
+SHARD_FILES = ("tokens.bin", "tokens.idx", "loss_mask.bin", "loss_mask.idx")
+PIECE = pa.struct([("kind", pa.string()), ("title", pa.string()), ("first_token", pa.int64()), ("tokens", pa.int64())])
 SAMPLE_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -33,6 +35,7 @@ SAMPLE_SCHEMA = pa.schema(
         ("num_distractors", pa.int32()),
         ("first_supervised_token", pa.int64()),
         ("sha256", pa.string()),  # of the document's int32 ids followed by its uint8 mask
+        ("pieces", pa.list_(PIECE)),  # of the context, in order, heading included; none for rows that do not say
         ("extra", pa.string()),  # JSON: provenance, settings and every field of the input we do not know
     ]
 )

@@ -12,7 +12,7 @@ from acc_megatron.data_tools.jsonl import BadRow, Row, read_jsonl, read_lines
 from acc_megatron.data_tools.parquet_rows import open_parquet, read_parquet
 from acc_megatron.data_tools.render import user_content
 from acc_megatron.data_tools.row_files import row_file_kind
-from acc_megatron.data_tools.schema import Triple
+from acc_megatron.data_tools.schema import Piece, Triple
 from acc_megatron.data_tools.streams import located
 from acc_megatron.errors import DataError
 
@@ -35,6 +35,7 @@ class Example:
     num_distractors: int
     extra: dict[str, Any]
     turns: tuple[Turn, ...] = ()  # of a conversation, whose user, reasoning and answer are empty
+    context: tuple[Piece, ...] = ()  # what `user` is made of, where the row says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +132,7 @@ def _from_triple(triple: Triple) -> Example:
         num_evidence=num_evidence,
         num_distractors=len(triple.context) - num_evidence,
         extra=triple.extra | kept,
+        context=tuple(triple.context),
     )
 
 

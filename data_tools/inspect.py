@@ -1,7 +1,9 @@
-"""Show one document as the model will see it: supervised tokens in green, everything else dim."""
+"""Show one document as the model will see it: supervised tokens in green, the rest dim, piece by piece."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -12,6 +14,7 @@ from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.errors import DataError
 
 SUPERVISED, CONTEXT, CONTROL = "bold green", "dim", "bold magenta"
+HEADINGS = {"evidence": "bold cyan", "distractor": "bold yellow"}
 
 
 def inspect(path: Path, number: int, tokenizer: Tokenizer, console: Console, *, context_tokens: int = 400) -> None:
@@ -27,6 +30,7 @@ def inspect(path: Path, number: int, tokenizer: Tokenizer, console: Console, *, 
     ids, mask = dataset.document(number)
     row = dataset.samples.slice(number, 1).to_pylist()[0]
     extra = json.loads(row.pop("extra"))
+    pieces: list[dict[str, Any]] = row.pop("pieces")
     share = row["supervised_tokens"] / row["tokens"]
     title = _printable(f"document {number} of {len(dataset)}: {row['id']} ({row['agent']})")
     source = _printable(str(extra.get("reasoning_source", "the published row")))
@@ -38,17 +42,33 @@ def inspect(path: Path, number: int, tokenizer: Tokenizer, console: Console, *, 
         highlight=False,
         markup=False,
     )
+    headings = [part for kind, style in HEADINGS.items() for part in (", ", (kind, style))] if pieces else []
     console.print(
-        Text.assemble("legend: ", ("supervised", SUPERVISED), ", ", ("context", CONTEXT), ", ", ("control", CONTROL))
+        Text.assemble(
+            "legend: ", ("supervised", SUPERVISED), ", ", ("context", CONTEXT), ", ", ("control", CONTROL), *headings
+        )
     )
-    console.print(coloured(ids, mask, tokenizer, context_tokens))
+    console.print(coloured(ids, mask, tokenizer, context_tokens, pieces))
 
 
-def coloured(ids: np.ndarray, mask: np.ndarray, tokenizer: Tokenizer, context_tokens: int = 0) -> Text:
-    """The document as styled text, cut inside long unsupervised stretches when `context_tokens` is not 0."""
+def coloured(
+    ids: np.ndarray,
+    mask: np.ndarray,
+    tokenizer: Tokenizer,
+    context_tokens: int = 0,
+    pieces: Sequence[dict[str, Any]] = (),
+) -> Text:
+    """The document as styled text, cut inside long unsupervised stretches when `context_tokens` is not 0.
+
+    Each of `pieces`, as the sample table keeps them, opens with a line that says its kind, title and length.
+    """
     text = Text()
-    changes = np.flatnonzero(np.diff(mask)) + 1
-    for part in np.split(np.arange(len(ids)), changes):
+    opens = {piece["first_token"]: (number, piece) for number, piece in enumerate(pieces, start=1)}
+    bounds = {*opens, *(piece["first_token"] + piece["tokens"] for piece in pieces)}
+    bounds |= set((np.flatnonzero(np.diff(mask)) + 1).tolist())
+    for part in np.split(np.arange(len(ids)), sorted(bounds - {0, len(ids)})):
+        if int(part[0]) in opens:
+            _append_heading(text, *opens[int(part[0])])
         supervised = bool(mask[part[0]])
         if supervised or not context_tokens or len(part) <= max(context_tokens, 2):
             _append(text, ids[part], tokenizer, supervised)
@@ -58,6 +78,12 @@ def coloured(ids: np.ndarray, mask: np.ndarray, tokenizer: Tokenizer, context_to
         text.append(f"\n... {len(part) - 2 * half:,} context tokens not shown (--all shows them) ...\n", "yellow")
         _append(text, ids[part[len(part) - half :]], tokenizer, supervised)
     return text
+
+
+def _append_heading(text: Text, number: int, piece: dict[str, Any]) -> None:
+    title = " ".join(_printable(piece["title"]).split())[:80]
+    line = f"── {number} {piece['kind']}: {title} ({piece['tokens']:,} tokens) ──"
+    text.append(f"{'' if text.plain.endswith(chr(10)) else chr(10)}{line}\n", HEADINGS[piece["kind"]])
 
 
 def _append(text: Text, ids: np.ndarray, tokenizer: Tokenizer, supervised: bool) -> None:

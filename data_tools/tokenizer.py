@@ -4,7 +4,7 @@
 only as the numbers in `control`, which code inserts by id.
 """
 
-import base64
+import binascii
 import hashlib
 import importlib.util
 import json
@@ -43,8 +43,9 @@ ADDED = [
     "</think>",
 ]
 CHUNK_CHARACTERS = 1 << 16
-# A token of this pattern never spans a newline followed by something that is not white space.
-_CUT = re.compile(r"\n(?=\S)")
+# where no token of such a pattern can span: after a newline before no white space, and before a space between letters
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_CUT = re.compile(r"(?<=\n)(?=\S)|(?<=[A-Za-z])(?= [A-Za-z])")
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,18 @@ class Tokenizer:
 
         Raises DataError for a lone surrogate, which has no UTF-8 form, and for white space too long to split.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"text holds a lone surrogate at character {error.start}; it has no UTF-8 form") from None
+        if surrogate := None if text.isascii() else _SURROGATE.search(text):
+            raise DataError(f"text holds a lone surrogate at character {surrogate.start()}; it has no UTF-8 form")
         text = normalize("NFC", text)
         try:
-            chunks = [self._encoding.encode_to_numpy(chunk, disallowed_special=()) for chunk in _chunks(text)]
+            chunks = [self._encode_chunk(chunk) for chunk in _chunks(text)]
         except ValueError as error:
             longest = max(map(len, re.findall(r"\s+", text)), default=0)
             raise DataError(f"text has {longest} characters of white space in a row, too many: {error}") from None
         return np.concatenate(chunks) if chunks else np.empty(0, np.uint32)
+
+    def _encode_chunk(self, chunk: str) -> np.ndarray:
+        return self._encoding.encode_to_numpy(chunk, disallowed_special=())
 
     def count(self, text: str) -> int:
         """The number of tokens `encode` gives."""
@@ -104,12 +106,20 @@ class Tokenizer:
         return b"".join(pieces).decode("utf-8", errors="replace")
 
     @cached_property
+    def byte_lengths(self) -> np.ndarray:
+        """UTF-8 bytes of every id's text, `[vocab_size]` int32; control tokens have those of their names."""
+        lengths = np.zeros(self.vocab_size, np.int32)
+        lengths[list(self.ranks.values())] = [len(token) for token in self.ranks]
+        lengths[list(self.control.values())] = [len(name.encode()) for name in self.control]
+        return lengths
+
+    @cached_property
     def _bytes_of(self) -> dict[int, bytes]:
         return {rank: token for token, rank in self.ranks.items()}
 
 
 def _chunks(text: str) -> list[str]:
-    """Cut at newlines where the ids of the parts join to the ids of the whole, so memory stays bounded."""
+    """Cut long text where the ids of the parts join to the ids of the whole, so memory stays bounded."""
     chunks, start = [], 0
     while len(text) - start > CHUNK_CHARACTERS:
         cut = _CUT.search(text, start + CHUNK_CHARACTERS)
@@ -154,7 +164,8 @@ def _from_ranks(path: Path) -> Tokenizer:
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != QWEN_SHA256:
         raise DataError(f"{path} is not Qwen's vocabulary: sha256 {sha256}, expected {QWEN_SHA256}")
-    ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in data.splitlines() if line)}
+    fields = data.split()  # a token in base64, its rank, and so on
+    ranks = dict(zip(map(binascii.a2b_base64, fields[::2]), map(int, fields[1::2]), strict=True))
     control = {token: len(ranks) + i for i, token in enumerate(SPECIAL + ADDED)}
     return Tokenizer(name="qwen3", sha256=sha256, ranks=ranks, pattern=PATTERN, control=control)
 

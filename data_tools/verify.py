@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from acc_megatron.data_tools.atomic import sha256_file
-from acc_megatron.data_tools.convert import document_sha256
 from acc_megatron.data_tools.dataset_folder import MANIFEST, QUARANTINE, DatasetFolder, open_dataset, read_manifest
+from acc_megatron.data_tools.shards import document_sha256
 from acc_megatron.errors import DataError
 
 

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from acc_megatron.data_tools import convert as convert_module
+from acc_megatron.data_tools import shards as shards_module
 from acc_megatron.data_tools.convert import ConvertSettings, convert
 from acc_megatron.data_tools.dataset_folder import open_dataset
 from acc_megatron.data_tools.tokenizer import Tokenizer
@@ -38,7 +41,8 @@ convert.convert([Path(sys.argv[1])], Path(sys.argv[2]), convert.ConvertSettings(
 @pytest.fixture(autouse=True)
 def one_tokenizer(monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> None:
     """Loading it anew for each conversion would be most of this file's time."""
-    monkeypatch.setattr(convert_module, "load_tokenizer", lambda name: tokenizer)
+    monkeypatch.setattr(shards_module, "load_tokenizer", lambda name: tokenizer)
+    shards_module.tokenizer_on.cache_clear()
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -51,7 +55,7 @@ def test_the_bytes_are_the_same_for_any_number_of_workers(mixed_input: Path, dat
     assert len(expected) == 8 * 4 + 3
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert_module, "ROWS_PER_SHARD", 8)
-        for num_workers in (1, 2, 4):
+        for num_workers in (1, 2, 8):
             out = tmp_path / f"{num_workers}"
             settings = ConvertSettings(max_tokens=900)
             convert([mixed_input], out, settings, num_workers=num_workers, max_bad_share=0.1)
@@ -109,6 +113,39 @@ def is_running(process_id: str) -> bool:
         return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.slow
+def test_twenty_sigkills_end_in_the_same_bytes(
+    tmp_path: Path, triple_rows: Rows, write_rows: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D1: SIGKILL at 20 random points of tokenising 2,000 documents; finished shards are never made again."""
+    rows = [triple_rows[i % 64] | {"id": f"doc-{i}"} for i in range(2_000)]
+    monkeypatch.setattr(convert_module, "ROWS_PER_SHARD", 20)
+    source = write_rows(tmp_path / "triples.jsonl", rows)
+    whole, broken = tmp_path / "whole" / "out", tmp_path / "broken" / "out"
+    convert([source], whole, ConvertSettings())
+    generator, kept = random.Random(11), dict[str, int]()
+    for kill in range(20):
+        process_id = os.fork()  # a conversion of its own, without the second that a new interpreter takes to start
+        if not process_id:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            with suppress(BaseException):
+                convert([source], broken, ConvertSettings(), num_workers=1)
+            os._exit(0)
+        goal = len(kept) + generator.randint(1, 3)
+        reached = wait_for(lambda goal=goal: len(finished_shards(broken.parent)) >= goal, 60)  # type: ignore[misc]
+        time.sleep(generator.random() * 0.01)
+        os.kill(process_id, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1]) == -signal.SIGKILL, "it was to be killed"
+        assert reached and not broken.exists()
+        now = finished_shards(broken.parent)
+        assert kept.items() <= now.items() and len(now) > len(kept), f"kill {kill}: a finished shard was made again"
+        kept = now
+    assert len(kept) < 100, "the last run was to have work left"
+    convert([source], broken, ConvertSettings())
+    assert {n: (broken / "shards" / n / "tokens.bin").stat().st_ino for n in kept} == kept
+    assert hashes(broken) == hashes(whole) and list(broken.parent.iterdir()) == [broken]
 
 
 class PowerCut(BaseException):
@@ -272,13 +309,13 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(
     tmp_path: Path, triple_rows: Rows, write_rows: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_rows(tmp_path / "triples.jsonl", triple_rows[:3])
-    real = convert_module._run
+    real = convert_module.make_shards
 
     def cut_first(*arguments: Any) -> None:
         write_rows(source, triple_rows[:2])
         real(*arguments)
 
-    monkeypatch.setattr(convert_module, "_run", cut_first)
+    monkeypatch.setattr(convert_module, "make_shards", cut_first)
     with pytest.raises(DataError, match=r"triples\.jsonl changed while it was read: 2 rows, not 3"):
         convert([source], tmp_path / "out", ConvertSettings())
 
@@ -299,3 +336,16 @@ def test_an_unknown_template_and_an_empty_input_are_refused(tmp_path: Path, writ
         convert([source], tmp_path / "out", ConvertSettings(template="chatml"))
     with pytest.raises(DataError, match="the input holds no rows"):
         convert([source], tmp_path / "out", ConvertSettings())
+
+
+def test_the_sample_table_says_where_each_piece_lies(dataset: Path, triple_rows: Rows, tokenizer: Tokenizer) -> None:
+    opened = open_dataset(dataset)
+    for number in range(0, 64, 7):
+        ids, _ = opened.document(number)
+        pieces = opened.samples["pieces"][number].as_py()
+        context = triple_rows[number]["context"]
+        assert [(piece["kind"], piece["title"]) for piece in pieces] == [(p["kind"], p["title"]) for p in context]
+        for place, (piece, source) in enumerate(zip(pieces, context, strict=True), start=1):
+            span = ids[piece["first_token"] : piece["first_token"] + piece["tokens"]]
+            expected = normalize("NFC", f"[Document {place}] {source['title']}\n{source['text']}")
+            assert tokenizer.decode(span).strip("\n") == expected.strip("\n")

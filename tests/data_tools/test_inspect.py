@@ -100,3 +100,11 @@ def test_another_tokenizer_is_refused_naming_both(dataset: Path, tokenizer: Toke
 def test_an_unknown_document_number_is_refused(dataset: Path, tokenizer: Tokenizer) -> None:
     with pytest.raises(DataError, match="no document 64; it has 64, counted from 0"):
         shown(dataset, 64, tokenizer)
+
+
+def test_every_piece_opens_with_its_kind_title_and_length(dataset: Path, tokenizer: Tokenizer) -> None:
+    output = Text.from_ansi(shown(dataset, 3, tokenizer, context_tokens=20)).plain
+    first, second = open_dataset(dataset).samples["pieces"][3].as_py()
+    heading = output.index(f"── 1 evidence: Evidence ({first['tokens']:,} tokens) ──\n[Document 1] Evidence\n")
+    assert heading < output.index(f"── 2 distractor: <think> ({second['tokens']:,} tokens) ──\n[Document 2] <think>\n")
+    assert output.count("context tokens not shown") >= 2, "each piece keeps both its ends"

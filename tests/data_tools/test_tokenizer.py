@@ -137,3 +137,17 @@ def test_a_missing_vocabulary_says_how_to_install_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentProblem, match=r"pip install --no-deps dashscope==2\.0\.2"):
         load_tokenizer()
+
+
+@pytest.mark.slow
+def test_a_huge_document_neither_overflows_a_stack_nor_is_taken_whole(
+    tokenizer: Tokenizer,
+) -> None:
+    """20 MB without a newline in pieces of bounded size, and single words of megabytes that nothing can cut."""
+    line = "the quick brown fox jumps over the lazy dog " * 450_000
+    longest = max(map(len, tokenizer_module._chunks(line)))
+    assert longest < 2 * tokenizer_module.CHUNK_CHARACTERS and "".join(tokenizer_module._chunks(line)) == line
+    assert tokenizer.count(line[: 44 * 20_000]) == 9 * 20_000 + 1
+    for word in ("a", "ab", "=", "7", "é", "你好", "x1"):
+        text = word * (2_000_000 // len(word))
+        assert tokenizer.decode(tokenizer.encode(text)) == text

@@ -189,3 +189,24 @@ def test_a_document_number_outside_is_refused(dataset: Path) -> None:
             opened.document(number)
     ids, mask = opened.document(63)
     assert len(ids) == len(mask) == opened.lengths[63]
+
+
+def test_two_hundred_flips_fifty_cuts_and_ten_appended_bytes_are_all_found(copy: Path) -> None:
+    """D4: verify finds every one; a cut, an appended byte or a mask of another length is found at open already."""
+    generator = random.Random(12)
+    data_files = [file for file in files_of(copy) if file.name != "manifest.json"]
+    for trial in range(260):
+        file = generator.choice(data_files)
+        whole = file.read_bytes()
+        at = generator.randrange(len(whole))
+        flipped = whole[:at] + bytes([whole[at] ^ (1 << generator.randrange(8))]) + whole[at + 1 :]
+        changes = [flipped] * (trial < 200) + [whole[:at]] * (200 <= trial < 250) + [whole + b"x"] * (trial >= 250)
+        with changed(file, changes[0]):
+            assert str(file) in verify(copy)[0], f"trial {trial}: byte {at} of {file}"
+            if trial >= 200:
+                with pytest.raises(DataError, match=str(file)):
+                    open_dataset(copy)
+    mask, other = (copy / "shards" / shard / "loss_mask.idx" for shard in ("00000", "00001"))
+    with changed(mask, other.read_bytes()), pytest.raises(DataError, match="00000"):
+        open_dataset(copy)
+    assert verify(copy) == []

@@ -1,0 +1,70 @@
+"""The data bench compares like with like, and its figures come from whole programs."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import acc, good
+
+from acc_megatron.bench import data as bench
+from acc_megatron.bench.documents import write_documents
+from acc_megatron.bench.measure import append_csv, run_program
+from acc_megatron.data_tools.tokenizer import load_tokenizer
+from acc_megatron.errors import DataError, EnvironmentProblem
+
+
+def test_generated_documents_are_the_same_for_a_seed_and_as_large_as_asked(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer()
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        count = write_documents(tmp_path / name, tokenizer, 500_000, seed=seed)
+    a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
+    assert a == b != c and 500_000 <= len(a) < 600_000
+    rows = [json.loads(line) for line in a.splitlines()]
+    assert len(rows) == count and {row["agent"] for row in rows} == {"search", "swe", "sql"}
+    text = rows[0]["context"][0]["text"]
+    assert 3 < len(text) / tokenizer.count(text) < 6, "characters a token, as in prose"
+
+
+def test_a_program_is_measured_whole_with_its_children() -> None:
+    spin = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
+    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {spin!r} + 'x = b\"1\" * 200_000_000'])"
+    usage = run_program(["-c", child])
+    assert usage.cpu_seconds >= 0.3 and usage.wall_seconds >= 0.3
+    assert 190 < usage.peak_mb < 400
+    with pytest.raises(EnvironmentProblem, match=r"(?s)ended with 3.*last words"):
+        run_program(["-c", "import sys; print('last words', file=sys.stderr); sys.exit(3)"])
+
+
+def test_rows_are_appended_with_machine_and_versions(tmp_path: Path) -> None:
+    for value in (1, 2):
+        append_csv(tmp_path / "new" / "data.csv", [{"provider": "p", "cpu_seconds": value}])
+    with (tmp_path / "new" / "data.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["cpu_seconds"] for row in rows] == ["1", "2"]
+    assert f"python={sys.version.split()[0]}" in rows[0]["versions"] and rows[0]["machine"]
+
+
+@pytest.mark.slow
+def test_both_roads_write_the_same_bytes_and_the_figures_are_printed(tmp_path: Path) -> None:
+    arguments = ("--megabytes", "0.3", "--rounds", "1", "--workers", "1", "--curve", "1", "--csv", tmp_path / "d.csv")
+    figures = good(acc("bench", "data", *arguments, "--json"))
+    assert figures["cpu_seconds_ratio_vs_megatron"] > 1 and figures["rate_vs_bare_tokenizer"] > 0
+    assert 50 < figures["peak_memory_mb"] < 600
+    with (tmp_path / "d.csv").open() as file:
+        providers = {row["provider"] for row in csv.DictReader(file)}
+    assert providers == {bench.OURS, bench.BARE, bench.MEGATRON}
+
+
+def test_different_bytes_are_refused(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(dataset)
+    tokens = bench.open_dataset(dataset)
+    documents = [np.array(tokens.document(number)[0]) for number in range(len(tokens))]
+    bench.write_indexed(tmp_path / "megatron", documents, np.int32)
+    assert bench._same_tokens(tmp_path) == sum(map(len, documents))
+    documents[2][5] += 1
+    bench.write_indexed(tmp_path / "megatron", documents, np.int32)
+    with pytest.raises(DataError, match="different tokens"):
+        bench._same_tokens(tmp_path)
