@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from gloo import run_on_ranks
-from problems import Answer, assert_no_worse, make
+from loss_problems import Answer, assert_no_worse, make
 
 from acc_megatron.errors import ArgumentError
 from acc_megatron.kernels.masked_linear_cross_entropy.op import choose, masked_linear_cross_entropy

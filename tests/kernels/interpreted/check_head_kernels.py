@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from gloo import run_on_ranks
-from problems import Answer, Problem, assert_no_worse, error, make, plain
+from loss_problems import Answer, Problem, assert_no_worse, error, make, plain
 
 from acc_megatron.kernels import interpreter
 from acc_megatron.kernels.masked_linear_cross_entropy import launch, reference
