@@ -320,6 +320,19 @@ def test_a_killed_run_pays_for_no_answer_twice_and_the_key_is_never_written(tmp_
     assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
+def test_the_same_question_in_several_runs_is_sent_once(tmp_path: Path, ask: Any) -> None:
+    same = {"question": "Which number? (7)", "answer": "Paris 7", "ground_truth": "Paris 7"}
+    compiled = write_compiled(tmp_path / "same", 20, **same)
+
+    def behaviour(handler: Any, body: dict[str, Any], number: int) -> None:
+        time.sleep(0.1)
+        truthful(handler, body, number)
+
+    with Teacher(behaviour) as teacher:
+        assert ask(teacher, compiled)["documents_out"] == 20
+        assert list(teacher.asked.values()) == [1]
+
+
 def test_two_runs_cannot_share_a_cache(tmp_path: Path, ask: Any) -> None:
     from acc_megatron.data_tools.reason_cache import ReasonCache
 
