@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import httpx2
 
@@ -76,6 +77,7 @@ class Client:
     def __init__(self, settings: ClientSettings, cache: ReasonCache) -> None:
         self._settings, self._cache = settings, cache
         self._slots = asyncio.Semaphore(settings.concurrency)
+        self._same: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._failures_in_a_row = 0
         headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
         if settings.api_key:
@@ -95,7 +97,8 @@ class Client:
         """The reply to a request. Raises Dropped when there is no usable one, DataError when asking is pointless."""
         data = json.dumps({"model": self._settings.model, **body}, sort_keys=True).encode()
         key = hashlib.sha256(self._settings.url.encode() + b"\0" + data).hexdigest()
-        async with self._slots:
+        lock = self._same.setdefault(key, asyncio.Lock())  # the same question twice at once is sent once
+        async with lock, self._slots:
             outcome = self._cache.get(key) or await self._send_until_answered(key, data, reserved_tokens)
         if "rejected" in outcome:
             raise Dropped(outcome["rejected"], outcome["detail"])

@@ -42,7 +42,8 @@ def matches(answer: str, truth: str) -> bool:
         first = next((word for word in normalise(answer) if word in ("yes", "no")), "")
         return [first] == words
     if len(words) == 1 and _is_number(words[0]):
-        return words[0] in normalise(_headline(answer))
+        # line by line: number words of two lines are two numbers
+        return any(words[0] in normalise(line) for line in _headline(answer).split("\n"))
     forms = [form for form in _forms(truth) if form]
     said = normalise(answer)
     if any(_has_phrase(said, form) for form in forms):

@@ -25,7 +25,7 @@ from acc_megatron.data_tools.verify_answer import Verifier
 from acc_megatron.errors import ConfigError, DataError
 
 KEY = "sk-very-secret-0123456789"
-QUICK: dict[str, Any] = {"timeout_seconds": 0.5, "tries": 2, "backoff_seconds": 0.01, "longest_wait_seconds": 0.3}
+QUICK: dict[str, Any] = {"timeout_seconds": 30, "tries": 2, "backoff_seconds": 0.01, "longest_wait_seconds": 0.3}
 
 
 def write_compiled(folder: Path, count: int = 3, agent: str = "search", **changes: Any) -> Path:
@@ -158,7 +158,7 @@ def test_drips_hangs_floods_and_failures_end_in_bounded_time_and_bytes(
     tmp_path: Path, ask: Any, behaviour: Behaviour, reason: str
 ) -> None:
     with Teacher(behaviour) as teacher:
-        manifest = ask(teacher, max_reply_bytes=1 << 20)
+        manifest = ask(teacher, max_reply_bytes=1 << 20, timeout_seconds=0.5 if reason == "timeout" else 30)
         assert manifest["dropped"] == {reason: 3}
         assert all(count <= QUICK["tries"] for count in teacher.asked.values())
     assert KEY not in (tmp_path / "out" / "quarantine.jsonl").read_text()
@@ -318,6 +318,19 @@ def test_a_killed_run_pays_for_no_answer_twice_and_the_key_is_never_written(tmp_
         assert len({headers["Idempotency-Key"] for headers in teacher.headers}) == count
     assert KEY.encode() not in output
     assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_the_same_question_in_several_runs_is_sent_once(tmp_path: Path, ask: Any) -> None:
+    same = {"question": "Which number? (7)", "answer": "Paris 7", "ground_truth": "Paris 7"}
+    compiled = write_compiled(tmp_path / "same", 20, **same)
+
+    def behaviour(handler: Any, body: dict[str, Any], number: int) -> None:
+        time.sleep(0.1)
+        truthful(handler, body, number)
+
+    with Teacher(behaviour) as teacher:
+        assert ask(teacher, compiled)["documents_out"] == 20
+        assert list(teacher.asked.values()) == [1]
 
 
 def test_two_runs_cannot_share_a_cache(tmp_path: Path, ask: Any) -> None:

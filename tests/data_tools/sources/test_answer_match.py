@@ -51,3 +51,9 @@ def test_another_answer_does_not_match(answer: str, truth: str) -> None:
 
 def test_numbers_become_digits() -> None:
     assert normalise("Twenty-three thousand and five, and 1,948 the 3rd") == ["23005", "and", "1948", "3"]
+
+
+@pytest.mark.parametrize("truth", ["Four", "TWELVE", "two hundred and ninety eight", "1,948"])
+def test_a_number_says_itself(truth: str) -> None:
+    assert matches(truth, truth)
+    assert not matches("Eight", "Four") and not matches("Four", "Eight")
