@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := torch==2.13.0
-# installed without their dependencies: megatron-core refuses Python 3.11 by metadata alone, of dashscope only a data file is used
-BARE := megatron-core==0.19.2 dashscope==2.0.2
+# installed without their dependencies: megatron-core refuses Python 3.11 by metadata alone, of dashscope only a data file is
+# used, and triton, which a CUDA torch brings along, compiles and interprets kernels without a GPU
+BARE := megatron-core==0.19.2 dashscope==2.0.2 triton==3.7.1
 
 .PHONY: quickstart test check clean
 .DELETE_ON_ERROR:
