@@ -23,8 +23,8 @@ $(VENV)/.installed: constraints.txt setup.py pyproject.toml
 	@if command -v nvidia-smi >/dev/null; then $(PIP) install -q -c constraints.txt $(TORCH); \
 	else $(PIP) install -q -c constraints.txt "$(TORCH)+cpu" 2>/dev/null || $(PIP) install -q -c constraints.txt $(TORCH); fi
 	$(PIP) install -q -c constraints.txt setuptools wheel
-	$(PIP) install -q --no-deps --ignore-requires-python $(BARE)
 	$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(PIP) install -q --no-deps --ignore-requires-python $(BARE)
 	@touch $@
 
 quickstart: .venv

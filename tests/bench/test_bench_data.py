@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import acc, good
+from commands import acc, good
 
 from acc_megatron.bench import data as bench
 from acc_megatron.bench.documents import write_documents

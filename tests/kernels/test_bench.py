@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from conftest import acc, good
+from commands import acc, good
 
 SMALL = ("--tokens", "256", "--vocab", "512", "--hidden", "16", "--repeats", "2")
 
