@@ -1,6 +1,7 @@
 """Whole programs measured from outside: CPU seconds of the process and all it waited for, and its peak memory."""
 
 import csv
+import json
 import os
 import platform
 import subprocess
@@ -30,19 +31,15 @@ class Usage:
 def run_program(arguments: Sequence[str]) -> Usage:
     """Run `python arguments...` to its end; EnvironmentProblem with the end of its stderr when it fails."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    start = time.monotonic()
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=errors, env=environment
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.monotonic() - start
-        if process.returncode:
-            errors.seek(0)
-            tail = errors.read()[-2_000:].decode(errors="replace")
-            raise EnvironmentProblem(f"{' '.join(arguments[:2])} ended with {process.returncode}:\n{tail}")
-    return Usage(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024)
+    with tempfile.TemporaryDirectory() as folder:
+        result_file = Path(folder) / "usage.json"
+        starter = [sys.executable, "-I", "-S", str(Path(__file__).with_name("run_measured.py")), str(result_file)]
+        done = subprocess.run([*starter, sys.executable, *arguments], stderr=subprocess.PIPE, env=environment)
+        usage = json.loads(result_file.read_bytes()) if result_file.is_file() else {"exit_code": done.returncode}
+    if usage["exit_code"] or done.returncode:
+        tail = done.stderr[-2_000:].decode(errors="replace")
+        raise EnvironmentProblem(f"{' '.join(arguments[:2])} ended with {usage['exit_code']}:\n{tail}")
+    return Usage(usage["cpu_seconds"], usage["wall_seconds"], usage["peak_kib"] / 1024)
 
 
 def append_csv(path: Path, rows: list[dict[str, Any]]) -> None:

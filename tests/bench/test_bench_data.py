@@ -68,3 +68,9 @@ def test_different_bytes_are_refused(dataset: Path, tmp_path: Path) -> None:
     bench.write_indexed(tmp_path / "megatron", documents, np.int32)
     with pytest.raises(DataError, match="different tokens"):
         bench._same_tokens(tmp_path)
+
+
+def test_the_peak_of_a_small_program_is_not_that_of_the_large_one_that_measures_it() -> None:
+    ballast = b"1" * 500_000_000
+    assert run_program(["-c", "pass"]).peak_mb < 100
+    assert len(ballast) == 500_000_000
