@@ -82,6 +82,8 @@ def _check_memory(config: Config, layout: Layout) -> None:
 
 def _check_cpu(config: Config) -> None:
     """What exists on GPU alone."""
+    if config.loss.implementation == "triton":
+        raise ConfigError("loss.implementation = 'triton' needs a GPU; use 'auto' or 'torch'")
     if config.moe.dispatcher in ("deepep", "hybridep"):
         raise ConfigError(f"moe.dispatcher = {config.moe.dispatcher!r} needs a GPU; use 'alltoall' or 'allgather'")
     if config.memory.offload_layers:

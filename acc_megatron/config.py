@@ -84,6 +84,14 @@ class MemoryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The masked head: which code runs it, and whether compact logits are kept for the backward pass."""
+
+    implementation: Literal["auto", "triton", "torch"] = "auto"  # auto: by device
+    plan: Literal["auto", "keep", "recompute"] = "auto"  # auto: by the size of the compact logits
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """AdamW (or SGD, for exactness tests) under a cosine schedule with linear warm-up."""
 
@@ -124,6 +132,7 @@ class Config:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     moe: MoEConfig = field(default_factory=MoEConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig
     train: TrainConfig
 

@@ -13,6 +13,7 @@ from megatron.core import parallel_state
 from megatron.core.tensor_parallel import ColumnParallelLinear
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from acc_megatron.config import LossConfig
 from acc_megatron.kernels.masked_linear_cross_entropy.op import choose, masked_linear_cross_entropy
 from acc_megatron.ranks import is_rank_zero
 
@@ -25,10 +26,12 @@ def masked_head(
     labels: torch.Tensor,
     loss_mask: torch.Tensor,
     config: TransformerConfig,
+    context: LossConfig,
     **_: Any,
 ) -> torch.Tensor:
     """GPTModel's `output_processor`: `[2]` float32 (loss sum, supervised tokens) of this rank's slice of a row.
 
+    `context` is its `output_processor_context`.
     hidden_states `[tokens / tp, 1, hidden]` under sequence parallelism, labels and loss_mask `[1, tokens]`.
     Full logits never exist: only supervised rows reach the vocabulary. The weight's gradient goes straight into DDP's
     float32 `main_grad`, but where reductions overlap: these wait for a gradient that autograd brings.
@@ -41,7 +44,7 @@ def masked_head(
     weight = output_layer.weight if output_weight is None else output_weight
     hidden = hidden_states.squeeze(1)
     overlaps = config.no_sync_func is not None
-    _say_once(f"masked head: {choose(hidden).reason}")
+    _say_once(f"masked head: {choose(hidden, context.implementation).reason}")
     sums = masked_linear_cross_entropy(
         hidden,
         weight,
@@ -49,6 +52,8 @@ def masked_head(
         weights,
         group=group,
         sequence_parallel=tensor > 1,
+        plan=context.plan,
+        implementation=context.implementation,
         main_grad=None if overlaps else getattr(weight, "main_grad", None),
     )
     return torch.stack(sums)

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from acc_megatron import __version__
 from acc_megatron.checkpoint import store
-from acc_megatron.config import Config, to_dict
+from acc_megatron.config import Config, LossConfig, to_dict
 from acc_megatron.data.loader import Loader, PackedRow
 from acc_megatron.data_tools.atomic import write_json
 from acc_megatron.data_tools.dataset_folder import open_dataset
@@ -251,7 +252,7 @@ def forward_backward(trainer: Trainer, rows: list[PackedRow]) -> torch.Tensor:
     """Gradients of the global batch into the buffers; returns `[2]`: loss sum and supervised tokens of all ranks."""
     iterators = [iter(rows) for _ in trainer.chunks]
     parts = get_forward_backward_func()(
-        forward_step_func=_forward_step,
+        forward_step_func=partial(_forward_step, trainer.config.loss),
         data_iterator=iterators if len(iterators) > 1 else iterators[0],
         model=trainer.chunks,
         num_microbatches=len(rows),
@@ -269,7 +270,9 @@ def forward_backward(trainer: Trainer, rows: list[PackedRow]) -> torch.Tensor:
     return sums
 
 
-def _forward_step(rows: Iterator[PackedRow], model: torch.nn.Module) -> tuple[torch.Tensor, Callable[..., Any]]:
+def _forward_step(
+    loss: LossConfig, rows: Iterator[PackedRow], model: torch.nn.Module
+) -> tuple[torch.Tensor, Callable[..., Any]]:
     """One microbatch: a packed row through the model to (loss sum, count)."""
     row = next(rows)
     device = torch.cuda.current_device()
@@ -292,6 +295,7 @@ def _forward_step(rows: Iterator[PackedRow], model: torch.nn.Module) -> tuple[to
         loss_mask=loss_mask,
         packed_seq_params=packed,
         output_processor=masked_head,
+        output_processor_context=loss,
     )
     return output, reduce_loss
 

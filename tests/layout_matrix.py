@@ -42,6 +42,7 @@ SINGLES = [
     _case("DP2", 2),
     _case("DP2 overlap", 2, overlap_grad_reduce="true"),
     Case("EP2 allgather", 2, ("parallel.expert=2", "moe.dispatcher=allgather")),
+    Case("EP2, head recomputes", 2, ("parallel.expert=2", "loss.plan=recompute")),
     Case("EP2 full recompute", 2, ("parallel.expert=2", "memory.recompute=full")),
     Case(
         "CP2 selective recompute", 2,

@@ -50,6 +50,7 @@ REFUSED = [
     ),
     (["memory.offload_layers=2"], 1, "memory.offload_layers = 2 must be below num_hidden_layers = 2"),
     (["memory.offload_layers=1"], 1, "memory.offload_layers needs a GPU"),
+    (["loss.implementation=triton"], 1, "loss.implementation = 'triton' needs a GPU; use 'auto' or 'torch'"),
     (["moe.dispatcher=deepep"], 1, "moe.dispatcher = 'deepep' needs a GPU"),
     (["memory.recompute=selective", "memory.recompute_modules=['moe_act']"], 1, "'moe_act' needs grouped GEMM"),
 ]

@@ -25,7 +25,7 @@ ALLOWED = {
     "compatibility": {"config", "errors", "layout"},
     "data": {"config", "data_tools", "errors", "layout"},
     "model": {"config", "data", "layout", "errors"},
-    "loss": {"kernels", "ranks"},
+    "loss": {"config", "kernels", "ranks"},
     "optimizer": {"config", "model"},
     "checkpoint": {"config", "data_tools", "distributed", "errors", "layout", "model"},
     "distributed": {"checkpoint", "config", "cpu_backend", "layout", "ranks"},
