@@ -34,3 +34,46 @@ def test_losses_and_gradients_of_every_layout_are_those_of_one_process(
     }
     assert not wrong, f"(loss difference, relative gradient difference): {wrong}"
     assert any(result.gradient_difference > 0 for result in results.values()), "gradients were compared"
+
+
+def test_gradients_of_one_process_are_those_of_transformers_in_float64(recipe: Path, reference: Result) -> None:
+    import torch
+    from transformers import Qwen3MoeForCausalLM
+
+    from acc_megatron.config import load_config
+    from acc_megatron.data.loader import EMPTY_ROW, Loader
+    from acc_megatron.data_tools.dataset_folder import open_dataset
+    from acc_megatron.layout import Layout
+
+    config = load_config(recipe)
+    data = open_dataset(Path(config.data.path))
+    loader = Loader(data, config.data, config.model, Layout(1, 1, 1, 1, 1, 1), config.train.seed)
+    model = Qwen3MoeForCausalLM.from_pretrained(recipe.parent / "hf", experts_implementation="eager").double()
+    loss_sum, count = torch.zeros((), dtype=torch.float64), 0
+    for number in loader.batch(0, config.train.global_batch_rows, config.train.epochs):
+        for document in loader.rows[number] if number != EMPTY_ROW else ():
+            ids, mask = (torch.from_numpy(array.astype("int64")) for array in data.document(document))
+            log_probability = model(ids[None]).logits[0].log_softmax(-1)
+            chosen = log_probability[:-1].gather(1, ids[1:, None])[:, 0]
+            loss_sum = loss_sum - chosen[mask[1:] == 1].sum()
+            count += int(mask[1:].sum())
+    (loss_sum / count).backward()
+    assert reference.losses[0] == pytest.approx(float(loss_sum) / count, abs=1e-5)
+    exact = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    compared = 0
+    for name, gradient in reference.gradients.items():
+        if name in exact:  # transformers keeps a layer's experts in one tensor, held below
+            largest = float(exact[name].abs().max())
+            assert float((gradient - exact[name]).abs().max()) <= 1e-5 * largest, name
+            compared += 1
+    for layer in range(config.model.num_hidden_layers):
+        at = f"model.layers.{layer}.mlp.experts."
+        both = torch.stack(
+            [
+                torch.cat([reference.gradients[f"{at}{e}.{half}_proj.weight"] for half in ("gate", "up")])
+                for e in range(config.model.num_experts)
+            ]
+        )
+        largest = float(exact[f"{at}gate_up_proj"].abs().max())
+        assert float((both - exact[f"{at}gate_up_proj"]).abs().max()) <= 1e-5 * largest, at
+    assert compared >= 3 + 9 * config.model.num_hidden_layers - 1
