@@ -21,7 +21,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 verify found damage, 2 a mistake you can mend, 3 too many unreadable rows.",
 )
 
-app.add_typer(bench, name="bench")
+app.add_typer(bench, name="bench", short_help="Measure a part of the product.")
 
 Inputs = Annotated[
     list[Path], typer.Argument(metavar="INPUT...", help="Files, globs, folders, or - for standard input.")
@@ -41,7 +41,7 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-@app.command()
+@app.command(short_help="Agents' trajectories to triples.")
 def compile(
     inputs: Inputs,
     out: Out,
@@ -95,7 +95,7 @@ def compile(
     _print_counts(manifest, out, as_json)
 
 
-@app.command()
+@app.command(short_help="Fill in a teacher's verified reasoning.")
 def reason(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The output folder of compile.")],
     endpoint: Annotated[str, typer.Option(help="OpenAI-compatible base URL, as http://host:8000/v1.")],
@@ -153,7 +153,7 @@ def reason(
     _print_counts(manifest, out, as_json)
 
 
-@app.command()
+@app.command(short_help="Triples to Megatron indexed binaries.")
 def convert(
     inputs: Inputs,
     out: Out,
@@ -197,7 +197,7 @@ def convert(
     _print_counts(manifest, out, as_json)
 
 
-@app.command()
+@app.command(short_help="Join the parts of a conversion.")
 def merge(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="The --out that 'convert --shard' was given.")],
     max_bad: MaxBad = 0.01,
@@ -209,7 +209,7 @@ def merge(
     _print_counts(run(out, max_bad_share=max_bad), out, as_json)
 
 
-@app.command()
+@app.command(short_help="Show one document coloured by its loss mask.")
 def inspect(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder.")],
     doc: Annotated[int, typer.Option(help="Document number, from 0.")] = 0,
@@ -228,7 +228,7 @@ def inspect(
         run(folder, doc, load_tokenizer(tokenizer), console, context_tokens=0 if show_all else 400)
 
 
-@app.command()
+@app.command(short_help="Prove a dataset folder whole.")
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder.")], as_json: Json = False
 ) -> None:
@@ -243,7 +243,7 @@ def verify(
     sys.exit(1 if problems else 0)
 
 
-@app.command()
+@app.command(short_help="Draw a dataset and a run on one page.")
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder, a training run, or both in one.")],
     out: Annotated[
@@ -259,7 +259,7 @@ def report(
     print(write_report(folder, out, compiled))
 
 
-@app.command()
+@app.command(short_help="Train on a dataset folder; resumes by itself.")
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML recipe.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE...]")] = None,
@@ -282,7 +282,7 @@ def train(
         _print_result(result, as_json)
 
 
-@app.command(name="import")
+@app.command(name="import", short_help="A Hugging Face folder to a checkpoint.")
 def import_(
     hf_dir: Annotated[Path, typer.Argument(metavar="HF_DIR", help="A Hugging Face Qwen3-MoE folder.")],
     out: Out,
@@ -295,7 +295,7 @@ def import_(
     _print_result(import_folder(hf_dir, out, precision), as_json)
 
 
-@app.command()
+@app.command(short_help="A checkpoint to a Hugging Face folder.")
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint, or a run folder.")],
     out: Out,
@@ -309,7 +309,7 @@ def export(
     _print_result(export_folder(checkpoint, out, load_tokenizer(tokenizer)), as_json)
 
 
-@app.command(name="eval")
+@app.command(name="eval", short_help="Ask an exported model long-context questions.")
 def eval_(
     hf_dir: Annotated[Path, typer.Argument(metavar="HF_DIR", help="An exported model.")],
     out: Out,
@@ -343,7 +343,7 @@ def eval_(
         print(f"{name:<12} {scores['num_items']} items  {means}")
 
 
-@app.command()
+@app.command(short_help="The whole road on a tiny model.")
 def quickstart(
     out: Out = Path("runs/quickstart"),
     examples: Annotated[Path, typer.Option(help="The examples folder of a checkout.")] = Path("examples"),
