@@ -49,6 +49,7 @@ class Trainer:
     optimizer: MegatronOptimizer
     num_steps: int  # of the whole schedule
     step: int = 0  # steps done
+    carried: Path | None = None  # files that came with the initial weights and go into every checkpoint
 
     @property
     def models(self) -> list[torch.nn.Module]:
@@ -140,6 +141,7 @@ def restore(trainer: Trainer) -> Path | None:
         _refuse_other_data(trainer, state, folder)
         store.load(folder, trainer.models, trainer.optimizer)
         trainer.step = state["step"]
+        trainer.carried = folder / store.CARRIED_FOLDER
         _say(f"resumed from {folder} at step {trainer.step} of {trainer.num_steps}")
     elif settings.init_from is not None:
         source = store.find(Path(settings.init_from))
@@ -148,6 +150,7 @@ def restore(trainer: Trainer) -> Path | None:
             names = [key for key, value in to_dict(trainer.config)["model"].items() if saved.get(key) != value]
             raise CheckpointError(f"{source} holds another model: {', '.join(names)} differ from [model]")
         store.load(source, trainer.models, None)
+        trainer.carried = source / store.CARRIED_FOLDER
         trainer.optimizer.reload_model_params()
         _say(f"initial weights from {source}")
     return folder
@@ -190,9 +193,8 @@ def save(trainer: Trainer) -> Path:
         "tokenizer": trainer.loader.dataset.manifest["tokenizer"],
         "config": to_dict(trainer.config),
     }
-    source = trainer.config.train.init_from
-    carried = store.find(Path(source)) / store.CARRIED_FOLDER if source else None
-    store.save(folder, trainer.models, trainer.optimizer, state, carried)
+    store.save(folder, trainer.models, trainer.optimizer, state, trainer.carried)
+    trainer.carried = folder / store.CARRIED_FOLDER
     for chunk in trainer.chunks if gathers_late else ():
         chunk.enable_forward_pre_hook()  # type: ignore[operator]
     if dist.get_rank() == 0:
