@@ -10,7 +10,19 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "acc_megatron" / "__init__.
 # package -> folder; named one by one, so that tests and examples can never slip into the wheel
 FOLDERS = {"acc_megatron": "acc_megatron", "acc_megatron.kernels": "kernels", "acc_megatron.data_tools": "data_tools"}
 SUBPACKAGES = {
-    "acc_megatron": ["bench", "data", "model", "checkpoint", "observe", "evaluate"],
+    "acc_megatron": [
+        "analyze",
+        "bench",
+        "checkpoint",
+        "cli",
+        "data",
+        "evaluate",
+        "launch",
+        "model",
+        "observe",
+        "plan",
+        "resilience",
+    ],
     "acc_megatron.kernels": ["masked_linear_cross_entropy", "vocab_parallel_cross_entropy"],
     "acc_megatron.data_tools": ["sources"],
 }
@@ -47,7 +59,7 @@ setup(
         "fast": ["gigatoken==0.10.0"],
         "ray": ["ray"],
         "dedupe": ["datasketch"],
-        "dev": ["pytest", "ruff", "mypy", "setuptools", "wheel", "datasketch"],
+        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "setuptools", "wheel", "datasketch"],
     },
     entry_points={"console_scripts": ["acc-megatron = acc_megatron.cli:main"]},
 )

@@ -1,6 +1,7 @@
 """What torchrun says of this process, without importing torch."""
 
 import os
+import sys
 
 
 def world_size() -> int:
@@ -11,3 +12,9 @@ def world_size() -> int:
 def is_rank_zero() -> bool:
     """Whether this process speaks for the run."""
     return int(os.environ.get("RANK", 0)) == 0
+
+
+def say(line: str) -> None:
+    """One line of progress on stderr, from rank 0."""
+    if is_rank_zero():
+        print(line, file=sys.stderr, flush=True)

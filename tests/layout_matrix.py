@@ -129,7 +129,9 @@ def run_case(recipe: Path, case: Case, reference: Result | None) -> Result:
     from acc_megatron.distributed import own_ranks, process_groups  # isort: split
     from acc_megatron.compatibility import check_job
     from acc_megatron.config import load_config
-    from acc_megatron.train import build_trainer, restore, train_step
+    from acc_megatron.resume import restore
+    from acc_megatron.step import train_step
+    from acc_megatron.trainer import build_trainer
 
     config = load_config(recipe, [*SGD, *case.overrides])
     check_job(config, case.world)

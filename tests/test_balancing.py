@@ -26,7 +26,9 @@ def router_gradients(recipe: Path, case: Case, _: Result | None) -> Result:
     from acc_megatron.distributed import process_groups  # isort: split
     from acc_megatron.config import load_config
     from acc_megatron.data.loader import Loader, PackedRow
-    from acc_megatron.train import build_trainer, restore, train_step
+    from acc_megatron.resume import restore
+    from acc_megatron.step import train_step
+    from acc_megatron.trainer import build_trainer
 
     one_in = int(case.name.split("/")[1])
 

@@ -30,7 +30,9 @@ def go_on(recipe: Path, case: Case, _: Result | None) -> Result:
     """Restore this case's run and train to LAST_STEP, or train from the start to SAVED_STEP and save."""
     from acc_megatron.distributed import process_groups  # isort: split
     from acc_megatron.config import load_config
-    from acc_megatron.train import build_trainer, restore, save, train_step
+    from acc_megatron.resume import restore, save
+    from acc_megatron.step import train_step
+    from acc_megatron.trainer import build_trainer
 
     run_dir = recipe.parent / case.name.replace(" ", "_").replace(">", "")
     config = load_config(recipe, [*ADAM, *case.overrides, f"train.run_dir={run_dir}"])

@@ -1,47 +1,20 @@
-"""The command `acc-megatron`: one verb a step of the road; torch is imported only by the verbs that need it."""
+"""The verbs that make data: trajectories to triples to a dataset folder."""
 
 import json
 import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from acc_megatron.bench_cli import bench
-from acc_megatron.errors import AccError
+from acc_megatron.cli.options import Inputs, Json, MaxBad, Out, TokenizerName, print_counts, print_result
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="From agent trajectories to a trained long-context model. Results go to stdout, progress to stderr.",
-    epilog="Exit codes: 0 done, 1 verify found damage, 2 a mistake you can mend, 3 too many unreadable rows.",
-)
-
-app.add_typer(bench, name="bench", short_help="Measure a part of the product.")
-
-Inputs = Annotated[
-    list[Path], typer.Argument(metavar="INPUT...", help="Files, globs, folders, or - for standard input.")
-]
-Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-MaxBad = Annotated[float, typer.Option(help="Share of unreadable rows that is tolerated.")]
-TokenizerName = Annotated[str, typer.Option("--tokenizer", help="qwen3, or a folder with tokenizer.json.")]
+verbs = typer.Typer()
 
 
-def main() -> None:
-    """Run a verb; a mistake the user can mend becomes one line on stderr and its exit code."""
-    try:
-        app()
-    except AccError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-
-
-@app.command(short_help="Agents' trajectories to triples.")
+@verbs.command(short_help="Agents' trajectories to triples.")
 def compile(
     inputs: Inputs,
     out: Out,
@@ -92,10 +65,10 @@ def compile(
         tokenizer=load_tokenizer(tokenizer),
         near=NearSettings(questions=dedupe_questions, contexts=dedupe_contexts, evaluation=tuple(decontaminate or [])),
     )
-    _print_counts(manifest, out, as_json)
+    print_counts(manifest, out, as_json)
 
 
-@app.command(short_help="Fill in a teacher's verified reasoning.")
+@verbs.command(short_help="Fill in a teacher's verified reasoning.")
 def reason(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The output folder of compile.")],
     endpoint: Annotated[str, typer.Option(help="OpenAI-compatible base URL, as http://host:8000/v1.")],
@@ -150,10 +123,10 @@ def reason(
         verifier=Verifier(find_resources(resources or []), swe_test(swe_container, swe_test_command)),
         tokenizer=load_tokenizer(tokenizer),
     )
-    _print_counts(manifest, out, as_json)
+    print_counts(manifest, out, as_json)
 
 
-@app.command(short_help="Triples to Megatron indexed binaries.")
+@verbs.command(short_help="Triples to Megatron indexed binaries.")
 def convert(
     inputs: Inputs,
     out: Out,
@@ -184,7 +157,7 @@ def convert(
     if shard is not None:
         part = parse_part(shard, os.environ)
         made = road.convert_part(inputs, out, settings, part=part, num_workers=workers, engine=engine)
-        _print_result(made, as_json)
+        print_result(made, as_json)
         return
     runner = None
     if ray is not None:
@@ -194,10 +167,10 @@ def convert(
     manifest = road.convert(
         inputs, out, settings, num_workers=workers, max_bad_share=max_bad, engine=engine, runner=runner
     )
-    _print_counts(manifest, out, as_json)
+    print_counts(manifest, out, as_json)
 
 
-@app.command(short_help="Join the parts of a conversion.")
+@verbs.command(short_help="Join the parts of a conversion.")
 def merge(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="The --out that 'convert --shard' was given.")],
     max_bad: MaxBad = 0.01,
@@ -206,10 +179,10 @@ def merge(
     """Publish the dataset folder whose shards 'convert --shard' has made."""
     from acc_megatron.data_tools.merge import merge as run
 
-    _print_counts(run(out, max_bad_share=max_bad), out, as_json)
+    print_counts(run(out, max_bad_share=max_bad), out, as_json)
 
 
-@app.command(short_help="Show one document coloured by its loss mask.")
+@verbs.command(short_help="Show one document coloured by its loss mask.")
 def inspect(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder.")],
     doc: Annotated[int, typer.Option(help="Document number, from 0.")] = 0,
@@ -228,7 +201,7 @@ def inspect(
         run(folder, doc, load_tokenizer(tokenizer), console, context_tokens=0 if show_all else 400)
 
 
-@app.command(short_help="Prove a dataset folder whole.")
+@verbs.command(short_help="Prove a dataset folder whole.")
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder.")], as_json: Json = False
 ) -> None:
@@ -241,138 +214,3 @@ def verify(
     else:
         print("\n".join(problems) or f"{folder} is whole")
     sys.exit(1 if problems else 0)
-
-
-@app.command(short_help="Draw a dataset and a run on one page.")
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder, a training run, or both in one.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="HTML file; by default DIR/report.html beside a run.")
-    ] = None,
-    compiled: Annotated[
-        Path | None, typer.Option(help="The folder of the compile, for pass rates; by default 'triples' beside.")
-    ] = None,
-) -> None:
-    """Draw lengths, shares and drops of a dataset, and the curves of a run, on one self-contained page."""
-    from acc_megatron.observe.report import write_report
-
-    print(write_report(folder, out, compiled))
-
-
-@app.command(short_help="Train on a dataset folder; resumes by itself.")
-def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML recipe.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE...]")] = None,
-    as_json: Json = False,
-) -> None:
-    """Train on a dataset folder, alone or under torchrun; resumes its run folder by itself."""
-    from acc_megatron.compatibility import check_job
-    from acc_megatron.config import difference, load_config
-    from acc_megatron.ranks import is_rank_zero, world_size
-
-    resolved = load_config(config, overrides or [])
-    check_job(resolved, world_size())
-    if is_rank_zero():
-        for line in difference(resolved, load_config(config)):
-            print(f"override: {line}", file=sys.stderr)
-    from acc_megatron.train import train as run
-
-    result = run(resolved)
-    if is_rank_zero():
-        _print_result(result, as_json)
-
-
-@app.command(name="import", short_help="A Hugging Face folder to a checkpoint.")
-def import_(
-    hf_dir: Annotated[Path, typer.Argument(metavar="HF_DIR", help="A Hugging Face Qwen3-MoE folder.")],
-    out: Out,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
-    as_json: Json = False,
-) -> None:
-    """Hugging Face safetensors to a checkpoint that any layout can start from."""
-    from acc_megatron.checkpoint.exchange import import_folder
-
-    _print_result(import_folder(hf_dir, out, precision), as_json)
-
-
-@app.command(short_help="A checkpoint to a Hugging Face folder.")
-def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint, or a run folder.")],
-    out: Out,
-    tokenizer: TokenizerName = "qwen3",
-    as_json: Json = False,
-) -> None:
-    """A checkpoint of any layout to a Hugging Face folder."""
-    from acc_megatron.checkpoint.exchange import export_folder
-    from acc_megatron.data_tools.tokenizer import load_tokenizer
-
-    _print_result(export_folder(checkpoint, out, load_tokenizer(tokenizer)), as_json)
-
-
-@app.command(name="eval", short_help="Ask an exported model long-context questions.")
-def eval_(
-    hf_dir: Annotated[Path, typer.Argument(metavar="HF_DIR", help="An exported model.")],
-    out: Out,
-    benchmark: Annotated[list[str] | None, typer.Option(help="graphwalks, mrcr; repeatable. Default: both.")] = None,
-    items: Annotated[int, typer.Option(help="Questions of each benchmark.")] = 8,
-    length_tokens: Annotated[int, typer.Option(help="Length of a question.")] = 4096,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest response.")] = 512,
-    seed: Annotated[int, typer.Option(help="Seed of the generated questions.")] = 0,
-    template: Annotated[str, typer.Option(help="qwen3 or qwen3-thinking-2507.")] = "qwen3",
-    as_json: Json = False,
-) -> None:
-    """Ask an exported model generated GraphWalks and MRCR questions, and grade its answers."""
-    from acc_megatron.evaluate.runner import BENCHMARKS, evaluate_folder
-
-    results = evaluate_folder(
-        hf_dir,
-        out,
-        benchmarks=benchmark or list(BENCHMARKS),
-        num_items=items,
-        length_tokens=length_tokens,
-        seed=seed,
-        max_new_tokens=max_new_tokens,
-        template=template,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
-    )
-    if as_json:
-        print(json.dumps(results["benchmarks"]))
-        return
-    for name, scores in results["benchmarks"].items():
-        means = "  ".join(f"{metric} {value:.3f}" for metric, value in scores["means"].items())
-        print(f"{name:<12} {scores['num_items']} items  {means}")
-
-
-@app.command(short_help="The whole road on a tiny model.")
-def quickstart(
-    out: Out = Path("runs/quickstart"),
-    examples: Annotated[Path, typer.Option(help="The examples folder of a checkout.")] = Path("examples"),
-    count: Annotated[int, typer.Option(help="Trajectories of each agent.")] = 16,
-    seed: Annotated[int, typer.Option(help="Seed of agents and training.")] = 0,
-) -> None:
-    """The whole road on a tiny model: agents, compile, convert, train on 2 processes, resume, export, eval, report."""
-    from acc_megatron.quickstart import run
-
-    run(out, examples, count=count, seed=seed)
-
-
-def _print_counts(manifest: dict[str, Any], out: Path, as_json: bool) -> None:
-    keys = ("documents_in", "documents_out", "dropped", "tokens", "supervised_tokens")
-    counts = {key: manifest[key] for key in keys}
-    pass_rates = {agent: found["pass_rate"] for agent, found in manifest.get("by_agent", {}).items()}
-    if as_json:
-        print(json.dumps(counts | {"out": str(out)} | ({"pass_rates": pass_rates} if pass_rates else {})))
-        return
-    num_dropped = sum(counts["dropped"].values())
-    print(f"{counts['documents_in']:,} documents in = {counts['documents_out']:,} out + {num_dropped:,} dropped")
-    for reason, number in counts["dropped"].items():
-        print(f"  dropped {number:>6,}  {reason}")
-    for agent, rate in pass_rates.items():
-        if rate is not None:
-            print(f"  {agent}: {rate:.1%} of the judged answers reach the ground truth")
-    share = counts["supervised_tokens"] / max(1, counts["tokens"])
-    print(f"{counts['tokens']:,} tokens, {counts['supervised_tokens']:,} supervised ({share:.2%}), in {out}")
-
-
-def _print_result(result: dict[str, Any], as_json: bool) -> None:
-    print(json.dumps(result) if as_json else "\n".join(f"{key}: {value}" for key, value in result.items()))

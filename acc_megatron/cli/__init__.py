@@ -1,0 +1,31 @@
+"""The command `acc-megatron`: one verb a step of the road; torch is imported only by the verbs that need it."""
+
+import sys
+
+import typer
+
+from acc_megatron.cli import data, evaluate, operate, train
+from acc_megatron.cli.bench import bench
+from acc_megatron.errors import AccError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="From agent trajectories to a trained long-context model. Results go to stdout, progress to stderr.",
+    epilog="Exit codes: 0 done, 1 verify found damage, 2 a mistake you can mend, 3 too many unreadable rows.",
+)
+# in the order of the road
+for group in (data, train, evaluate, operate):
+    app.add_typer(group.verbs)
+app.add_typer(bench, name="bench", short_help="Measure a part of the product.")
+
+
+def main() -> None:
+    """Run a verb; a mistake the user can mend becomes one line on stderr and its exit code."""
+    try:
+        app()
+    except AccError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,1 @@
+"""From one experiment file to a laptop, SLURM or Kubernetes."""

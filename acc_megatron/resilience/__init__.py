@@ -1,0 +1,1 @@
+"""Runs that survive: signals, hangs, bad numbers, changed data."""
