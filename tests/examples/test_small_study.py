@@ -68,8 +68,8 @@ def test_every_word_and_frame_is_one_token(study: Any, tmp_path: Path) -> None:
     for arm in ("acc", "agent-sft"):
         options = ("--arm", arm, "--tokenizer", tmp_path / "tokenizer", "--json")
         counts[arm] = good(acc("compile", runs, "--out", tmp_path / arm, *options))
-    # a page: [Document, number, ], page, newline, page, road, two towns; around them: user and its newline after a control
-    # token, five of the question, the turn's change in five, a last newline; learned: two roads, the answer, their frame
+    # a page: [Document, number, ], page, newline, page, road, two towns. Around them: user and its newline behind a
+    # control token, five of the question, five from turn to turn, a last newline. Learned: two roads, answer, frame
     assert counts["acc"]["tokens"] == 12 * 9 + (3 + 5 + 5 + 1) + 12
     assert counts["acc"]["supervised_tokens"] == 12
     assert counts["agent-sft"]["documents_out"] == 1 and counts["agent-sft"]["supervised_tokens"] > 12
