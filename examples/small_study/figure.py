@@ -1,4 +1,4 @@
-"""The study's figure: exact answers by length, and look-ups by the depth of the evidence."""
+"""The study's figure: right answers by length, and look-ups by the depth of the evidence."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def draw(summary: Summary, lengths_pages: Sequence[int], trained_pages: tuple[in
     for axis, measure in zip(axes[:2], ("retrieval", "multi-hop"), strict=True):
         axis.axvspan(*trained_pages, color="0.92", zorder=0)
         _lines(axis, summary, list(lengths_pages), [f"{measure}/{pages}" for pages in lengths_pages])
-        axis.set(title=f"exact answers, {measure}", xlabel="pages in the context (shaded: trained on)")
+        axis.set(title=f"{measure} right", xlabel="pages in the context (shaded: trained on)")
         axis.set_xticks(list(lengths_pages))
     longest = max((pages for pages in lengths_pages if pages <= trained_pages[1]), default=lengths_pages[0])
     _lines(axes[2], summary, list(range(len(DEPTHS))), [f"depth/{longest}/{depth}" for depth in DEPTHS])

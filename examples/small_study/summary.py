@@ -12,20 +12,24 @@ Cell = dict[str, float]  # a share by the name of its measure
 def measures(scores: dict[str, list[dict[str, Any]]]) -> Cell:
     """The measures of one model.
 
-    `retrieval/N` and `multi-hop/N`: exact answers over one road and over two or three, in N pages. `look-up/N`: roads
-    looked up right given the true text so far; `depth/N/Q` of those whose page stands in quarter Q of the context.
-    `no context`: look-ups with every page taken away.
+    `retrieval/N` and `multi-hop/N`: questions over one road, and over two or three, whose every look-up and answer are
+    right in N pages, each given the true text before it; `greedy/N`: all questions whose whole text is right.
+    `look-up/N`: roads looked up right; `depth/N/Q`: those whose page stands in quarter Q of the context;
+    `next/N`: first towns of a second or third road; `no context`: look-ups with every page taken away.
     """
     right: dict[str, list[bool]] = defaultdict(list)
     for row in scores["with_context"]:
         pages = row["pages"]
-        right[f"{'retrieval' if row['hops'] == 1 else 'multi-hop'}/{pages}"].append(row["exact"])
-        for depth, is_right in row["lookups"]:
-            right[f"look-up/{pages}"].append(is_right)
-            right[f"depth/{pages}/{DEPTHS[int(depth * len(DEPTHS))]}"].append(is_right)
+        is_right = row["answer"] and all(found for _, found in row["lookups"])
+        right[f"{'retrieval' if row['hops'] == 1 else 'multi-hop'}/{pages}"].append(is_right)
+        right[f"greedy/{pages}"].append(row["greedy"])
+        right[f"next/{pages}"] += row["starts"][1:]
+        for depth, found in row["lookups"]:
+            right[f"look-up/{pages}"].append(found)
+            right[f"depth/{pages}/{DEPTHS[int(depth * len(DEPTHS))]}"].append(found)
     for row in scores["without_context"]:
-        right["no context"] += [is_right for _, is_right in row["lookups"]]
-    return {name: sum(values) / len(values) for name, values in right.items()}
+        right["no context"] += [found for _, found in row["lookups"]]
+    return {name: sum(values) / len(values) for name, values in right.items() if values}
 
 
 def over_seeds(cells: list[Cell]) -> dict[str, tuple[float, float]]:

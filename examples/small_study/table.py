@@ -13,9 +13,11 @@ def tables(summary: Summary, trained: list[dict[str, Any]], lengths_pages: Seque
     arms = [name for name in summary if name != "base"]
     parts = [_read(arms, trained)]
     for title, measure in (
-        ("Exact answers, retrieval (one road)", "retrieval"),
-        ("Exact answers, multi-hop (two or three roads)", "multi-hop"),
-        ("Look-ups right, given the true text so far", "look-up"),
+        ("Retrieval right (one road)", "retrieval"),
+        ("Multi-hop right (two or three roads)", "multi-hop"),
+        ("Look-ups right", "look-up"),
+        ("Whole text right, as greedy decoding writes it", "greedy"),
+        ("First town of the next road right", "next"),
     ):
         columns = {f"{pages} pages": f"{measure}/{pages}" for pages in lengths_pages}
         parts.append(_scores(title, summary, columns | ({"no context": "no context"} if measure == "look-up" else {})))

@@ -83,18 +83,20 @@ def _item(study: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("wrong_at", "exact", "lookups"),
+    ("wrong_at", "greedy", "starts", "lookups", "answer"),
     [
-        (None, True, [[0.1, True], [0.9, True]]),
-        (3, True, [[0.1, True], [0.9, True]]),  # in the prompt
-        (7, False, [[0.1, True], [0.9, True]]),  # the first town of a road is no look-up
-        (8, False, [[0.1, False], [0.9, True]]),
-        (11, False, [[0.1, True], [0.9, False]]),
-        (14, False, [[0.1, True], [0.9, True]]),  # goes on where it should end
+        (None, True, [True, True], [True, True], True),
+        (3, True, [True, True], [True, True], True),  # in the prompt
+        (7, False, [False, True], [True, True], True),
+        (10, False, [True, False], [True, True], True),
+        (8, False, [True, True], [False, True], True),
+        (11, False, [True, True], [True, False], True),
+        (13, False, [True, True], [True, True], False),
+        (14, False, [True, True], [True, True], True),  # goes on where it should end
     ],
 )
 def test_one_wrong_token_is_counted_where_it_stands(
-    study: Any, wrong_at: int | None, exact: bool, lookups: list[list[object]]
+    study: Any, wrong_at: int | None, greedy: bool, starts: list[bool], lookups: list[bool], answer: bool
 ) -> None:
     torch = pytest.importorskip("torch")
     item = _item(study)
@@ -107,16 +109,20 @@ def test_one_wrong_token_is_counted_where_it_stands(
         return SimpleNamespace(logits=torch.nn.functional.one_hot(following, 32).float())
 
     [row] = study("evaluate").score(model, [item], 9)
-    assert row == {"pages": 8, "hops": 2, "exact": exact, "lookups": lookups}
+    found = [[0.1, lookups[0]], [0.9, lookups[1]]]
+    expected = {"greedy": greedy, "starts": starts, "lookups": found, "answer": answer}
+    assert row == {"pages": 8, "hops": 2} | expected
 
 
 def test_measures_are_shares_and_deviations_are_over_seeds(study: Any) -> None:
     summary = study("summary")
-    row = {"pages": 8, "hops": 1, "exact": True, "lookups": [[0.99, True]]}
-    far = {"pages": 8, "hops": 3, "exact": False, "lookups": [[0.0, True], [0.3, False], [0.8, False]]}
-    cell = summary.measures({"with_context": [row, far], "without_context": [far]})
-    expected = {"retrieval/8": 1, "multi-hop/8": 0, "look-up/8": 2 / 4, "no context": 1 / 3,
-                "depth/8/first": 1, "depth/8/second": 0, "depth/8/last": 1 / 2}  # fmt: skip
+    same = {"pages": 8, "greedy": False}
+    row = same | {"hops": 1, "starts": [False], "lookups": [[0.99, True]], "answer": True}
+    far = same | {"hops": 3, "starts": [False, True, False], "lookups": [[0.0, True], [0.3, False], [0.8, False]]}
+    rows = [row, far | {"answer": True}, row | {"answer": False}, row | {"greedy": True}]
+    cell = summary.measures({"with_context": rows, "without_context": rows[1:2]})
+    expected = {"retrieval/8": 2 / 3, "multi-hop/8": 0, "greedy/8": 1 / 4, "next/8": 1 / 2, "look-up/8": 4 / 6,
+                "no context": 1 / 3, "depth/8/first": 1, "depth/8/second": 0, "depth/8/last": 3 / 4}  # fmt: skip
     assert cell == pytest.approx(expected)
     assert summary.over_seeds([{"a": 1.0}, {"a": 2.0}, {"a": 6.0}])["a"] == pytest.approx((3, 7**0.5))
 
@@ -132,7 +138,7 @@ def test_the_smoke_version_runs_whole_with_matched_tokens_and_a_second_call_only
     assert len({row["tokens"] for row in results["trained"]}) == 1
     assert all(row["steps"] == 5 for row in results["trained"])
     for rows in (results["models"]["base"], results["models"]["acc/seed0"]):
-        assert {"retrieval/6", "multi-hop/12", "look-up/12", "no context", "depth/6/first"} <= set(rows)
+        assert {"retrieval/6", "multi-hop/12", "look-up/12", "greedy/6", "no context", "depth/6/first"} <= set(rows)
     assert "| agent-sft |" in done.stdout and (tmp_path / "figure.svg").read_text().startswith("<?xml")
     figure, stages = (tmp_path / "figure.svg").read_bytes(), done.stderr.count(" s\n")
     assert stages > 10
