@@ -22,7 +22,7 @@ ALLOWED = {
     "config": {"errors"},
     "layout": {"config", "errors"},
     "schedule": {"config"},
-    "compatibility": {"config", "errors", "layout"},
+    "compatibility": {"config", "errors", "layout", "model"},
     "data": {"config", "data_tools", "errors", "layout"},
     "model": {"config", "data", "layout", "errors"},
     "loss": {"config", "kernels", "ranks"},
