@@ -131,6 +131,8 @@ class TrainConfig:
     init_from: str | None = None  # a checkpoint whose weights the run starts from
     save_every_steps: int | None = None  # besides the checkpoint at the end
     keep_checkpoints: int = 2
+    async_save: bool = False  # copy to host memory, then write while training goes on
+    fallback: bool = False  # when the latest checkpoint is damaged, go on from the newest that is not
     process_timeout_seconds: int = 600
 
 
@@ -161,6 +163,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _apply(tree, override)
     return from_dict(Config, tree, str(path))
+
+
+def load_parallel(recipe: Path | None, overrides: Sequence[str]) -> ParallelConfig:
+    """The [parallel] section of a recipe, or one process, with `parallel.key=value` overrides; raises ConfigError."""
+    tree: dict[str, Any] = {"parallel": dataclasses.asdict(load_config(recipe).parallel) if recipe else {}}
+    for override in overrides:
+        _apply(tree, override)
+    if unknown := sorted(tree.keys() - {"parallel"}):
+        raise ConfigError(f"override {unknown[0]!r}: an import takes parallel.* alone, such as parallel.expert=8")
+    return from_dict(ParallelConfig, tree["parallel"], str(recipe or "overrides"), "parallel.")
 
 
 def model_config_from_dict(tree: dict[str, Any], where: str) -> ModelConfig:

@@ -9,6 +9,7 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from acc_megatron.checkpoint.store import Save
 from acc_megatron.config import Config
 from acc_megatron.data.loader import Loader
 from acc_megatron.data_tools.dataset_folder import open_dataset
@@ -33,6 +34,7 @@ class Trainer:
     num_steps: int  # of the whole schedule
     step: int = 0  # steps done
     carried: Path | None = None  # files that came with the initial weights and go into every checkpoint
+    saving: Save | None = None  # a checkpoint that is being written while training goes on
 
     @property
     def models(self) -> list[torch.nn.Module]:
