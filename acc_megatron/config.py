@@ -185,14 +185,15 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def difference(config: Config, recipe: Config) -> list[str]:
     """`key = new (recipe: old)` lines for every setting that is not the recipe's."""
-    new, old = _flatten(to_dict(config)), _flatten(to_dict(recipe))
+    new, old = flatten(to_dict(config)), flatten(to_dict(recipe))
     return [f"{key} = {json.dumps(new[key])} (recipe: {json.dumps(old[key])})" for key in new if new[key] != old[key]]
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested tree as one level of `section.key` names."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 

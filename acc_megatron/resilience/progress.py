@@ -1,4 +1,4 @@
-"""Where a process is in its run: the section it entered last, counted alike on every rank, on a clock that cannot jump."""
+"""Where a process is in its run: the section it entered last, on a clock that cannot jump."""
 
 import time
 from dataclasses import dataclass, field

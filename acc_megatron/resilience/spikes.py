@@ -1,4 +1,4 @@
-"""Which steps are spikes: a rule over the loss and gradient norm of the steps before, whose state is saved with the run."""
+"""Which steps are spikes: a rule over the loss and gradient norm of the steps before, saved with the run."""
 
 import math
 from collections import deque
@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from acc_megatron.config import ResilienceConfig
+from acc_megatron.errors import TooManySpikes
+from acc_megatron.resilience.abandoned import Abandoned
 
 NUM_RECENT = 5
 NOISE = 1e-3  # a window so flat that its deviation is below this share of its mean counts as having that deviation
@@ -44,6 +46,19 @@ class SpikeRule:
         else:
             self.losses.append(loss)
             self.grad_norms.append(grad_norm)
+
+    def check(self, step: int) -> None:
+        """Raise Abandoned after a skipped step when there were too many lately; the same on every rank."""
+        limit, lately = self.settings.spike_limit, self.num_lately(step)
+        if self.skipped[-1:] == [step] and lately >= limit:
+            raise Abandoned(
+                TooManySpikes(
+                    f"step {step} is spike {lately} within {self.settings.spike_limit_steps} steps, the limit is "
+                    f"{limit}: skipped were {', '.join(map(str, self.skipped[-lately:]))}. This step is saved: look at the "
+                    "documents of these steps in steps.jsonl, lower optimizer.learning_rate, or raise "
+                    "resilience.spike_limit"
+                )
+            )
 
     def num_lately(self, step: int) -> int:
         """Spikes among the last `spike_limit_steps` steps up to `step`."""

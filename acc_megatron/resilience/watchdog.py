@@ -50,7 +50,7 @@ class Watchdog:
         self._file: IO[str] = (self._folder / f"rank_{self._rank:05d}.txt").open("w", encoding="utf-8")
         self._store: dist.Store | None = None
         if self._world > 1:
-            store = dist.distributed_c10d._get_default_store().clone()
+            store = dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
             self._store = dist.PrefixStore("hang", store)
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
