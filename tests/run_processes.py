@@ -33,10 +33,7 @@ def _child(body: Callable[..., None], arguments: Any, environment: dict[str, str
     import torch
 
     for stream, path in ((2, stderr), (1, stdout)):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(descriptor, stream)
-    sys.stderr = open(2, "w", buffering=1, closefd=False)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     os.environ.update(environment)
     torch.set_num_threads(1)
     body(arguments)
@@ -99,7 +96,7 @@ def start(
             own |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
             own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         files = (str(folder / f"stderr_{rank}"), str(folder / f"stdout_{rank}"))
-        process = _server.Process(target=_child, args=(body, arguments, own, *files), daemon=True)
+        process = _server.Process(target=_child, args=(body, arguments, own, *files))
         process.start()
         processes.append(process)
     return Run(processes, folder)

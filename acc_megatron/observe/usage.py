@@ -39,7 +39,8 @@ def memory_bytes() -> tuple[int, int]:
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
-    return psutil.Process().memory_info().rss, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    now = psutil.Process().memory_info().rss
+    return now, max(now, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)  # the kernel's counts lag
 
 
 def as_ranges(numbers: list[int]) -> str:

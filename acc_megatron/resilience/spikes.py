@@ -54,8 +54,8 @@ class SpikeRule:
             raise Abandoned(
                 TooManySpikes(
                     f"step {step} is spike {lately} within {self.settings.spike_limit_steps} steps, the limit is "
-                    f"{limit}: skipped were {', '.join(map(str, self.skipped[-lately:]))}. This step is saved: look at the "
-                    "documents of these steps in steps.jsonl, lower optimizer.learning_rate, or raise "
+                    f"{limit}: skipped were {', '.join(map(str, self.skipped[-lately:]))}. This step is saved: "
+                    "look at the documents of these steps in steps.jsonl, lower optimizer.learning_rate, or raise "
                     "resilience.spike_limit"
                 )
             )
