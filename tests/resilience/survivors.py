@@ -145,6 +145,24 @@ def with_bad_embedding(command: list[str]) -> None:
     train_and_hash(command)
 
 
+def with_bad_gradient(command: list[str]) -> None:
+    """Train; on rank 1 a gradient of the fifth step overflows in the backward pass, after a good loss."""
+    import acc_megatron.train as module
+
+    real = module.build_trainer
+
+    def build_trainer(*arguments: Any) -> Any:
+        trainer = real(*arguments)
+        is_bad = os.environ["RANK"] == "1"
+        trainer.models[0].decoder.final_layernorm.weight.register_hook(
+            lambda gradient: gradient * float("inf") if is_bad and trainer.step == 4 else gradient
+        )
+        return trainer
+
+    module.build_trainer = build_trainer
+    train_and_hash(command)
+
+
 def with_sleeping_rank(command: list[str]) -> None:
     """Train; rank $SLEEPER falls asleep reading its rows, in the step $SLEEP_IN_STEP, for a long time."""
     import time
