@@ -134,6 +134,27 @@ class TrainConfig:
     async_save: bool = False  # copy to host memory, then write while training goes on
     fallback: bool = False  # when the latest checkpoint is damaged, go on from the newest that is not
     process_timeout_seconds: int = 600
+    allow_data_change: bool = False  # resume although dataset, tokenizer, packing or order are no longer the same
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResilienceConfig:
+    """When a step is skipped, when a run stops by itself, and when silence counts as a hang."""
+
+    spike_sigmas: float = 6.0  # loss or gradient norm so far above its window is a spike; 0 switches the rule off
+    spike_window_steps: int = 128
+    spike_limit: int = 3  # so many spikes within spike_limit_steps end the run
+    spike_limit_steps: int = 100
+    hang_timeout_seconds: float | None = None  # none: learned, five times the slowest section and at least 120 s
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserveConfig:
+    """Where a run's numbers go besides steps.jsonl and TensorBoard."""
+
+    peak_flops_per_second: float | None = None  # of one device, for the share of peak; none: by the GPU's name
+    wandb: str | None = None  # a project's name; needs the extra [wandb]
+    mlflow: str | None = None  # a tracking URI, as sqlite:///mlflow.db; needs the extra [mlflow]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +171,8 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig
     train: TrainConfig
+    resilience: ResilienceConfig = field(default_factory=ResilienceConfig)
+    observe: ObserveConfig = field(default_factory=ObserveConfig)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -187,14 +210,15 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def difference(config: Config, recipe: Config) -> list[str]:
     """`key = new (recipe: old)` lines for every setting that is not the recipe's."""
-    new, old = _flatten(to_dict(config)), _flatten(to_dict(recipe))
+    new, old = flatten(to_dict(config)), flatten(to_dict(recipe))
     return [f"{key} = {json.dumps(new[key])} (recipe: {json.dumps(old[key])})" for key in new if new[key] != old[key]]
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested tree as one level of `section.key` names."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
