@@ -36,7 +36,7 @@ ALLOWED = {
         "checkpoint", "config", "data", "data_tools", "layout", "model", "observe", "optimizer", "resilience",
     },
     "resume": {"checkpoint", "config", "errors", "ranks", "resilience", "trainer"},
-    "step": {"config", "data", "errors", "loss", "observe", "optimizer", "resilience", "schedule", "trainer"},
+    "step": {"config", "data", "errors", "flops", "loss", "observe", "optimizer", "resilience", "schedule", "trainer"},
     "resilience": {"config", "data_tools", "errors", "ranks"},
     "train": {
         "config", "data_tools", "distributed", "observe", "ranks", "resilience", "resume", "step", "trainer",
