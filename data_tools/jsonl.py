@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ MAX_ROW_BYTES = 64 << 20
 MAX_DEPTH = 64
 _SKIP_BYTES = 64 << 10
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NESTED = (dict, list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,10 +165,7 @@ def parse_json(data: bytes) -> Any:
         raise BadJson("too_deep", f"nested deeper than {MAX_DEPTH}") from None
     except ValueError as error:  # an integer of more digits than Python converts
         raise BadJson("number_too_long", str(error)) from None
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and depth_of(value) > MAX_DEPTH:
-        raise BadJson("too_deep", f"nested deeper than {MAX_DEPTH}")
-    if _SURROGATE_ESCAPE.search(data):
-        _refuse_lone_surrogate(value)
+    _check(value)
     return value
 
 
@@ -216,16 +212,38 @@ def _finite(text: str) -> float:
 
 def depth_of(value: Any) -> int:
     """How deep lists and objects are nested in a value; 0 for a scalar."""
-    depth, level = 0, [value]
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        depth += 1
-        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-    return depth
+    return sum(1 for _ in _levels(value))
 
 
-def _refuse_lone_surrogate(value: Any) -> None:
+def _levels(value: Any) -> Iterator[list[Any]]:
+    """The lists and objects of a value by their depth, outermost first."""
+    level = [value] if type(value) in _NESTED else []
+    while level:
+        yield level
+        level = [
+            child
+            for item in level
+            for child in (item.values() if type(item) is dict else item)
+            if type(child) in _NESTED
+        ]
+
+
+def _check(value: Any) -> None:
+    """Raise BadJson for what is nested too deep or holds an unpaired surrogate; each item is looked at once."""
+    if type(value) is str and not value.isascii():
+        _need_utf8(value)
+    for depth, level in enumerate(_levels(value), start=1):
+        if depth > MAX_DEPTH:
+            raise BadJson("too_deep", f"nested deeper than {MAX_DEPTH}")
+        for item in level:
+            for text in item if type(item) is list else (*item, *item.values()):
+                if type(text) is str and not text.isascii():
+                    _need_utf8(text)
+
+
+def _need_utf8(text: str) -> None:
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise BadJson(
             "lone_surrogate", f"unpaired surrogate {error.object[error.start]!a}; it has no UTF-8 form"

@@ -74,7 +74,7 @@ def render_turns(user: str, reasoning: str, answer: str, tokenizer: Tokenizer, t
         target = []
     closing, tail = encode(f"\n\n{answer}"), encode("\n")
     target += [body, unthink, closing, end]
-    parts = [np.asarray(part, np.int32) for part in (*prompt, *target, tail)]
+    parts = [part.view(np.int32) for part in (*prompt, *target, tail)]
     num_prompt = sum(len(part) for part in prompt)
     ids = np.concatenate(parts)
     mask = np.ones(len(ids), np.uint8)
