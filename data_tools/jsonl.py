@@ -67,28 +67,30 @@ class BadJson(Exception):
 
 
 def read_jsonl(
-    path: Path, *, byte_offset: int = 0, first_line: int = 1, num_rows: int | None = None
+    path: Path, *, byte_offset: int = 0, first_line: int = 1, num_rows: int | None = None, hashed: bool = True
 ) -> Iterator[Row | BadRow]:
     """Read rows from `byte_offset` on, which must be the start of line `first_line`; at most `num_rows` of them.
+
+    Rows have no SHA-256 when they are not to be `hashed`.
 
     Blank lines are skipped and are no rows, but they count in the line numbers. A line over MAX_ROW_BYTES is
     passed over in blocks and reported. Raises DataError when the file cannot be opened.
     """
-    return itertools.islice(_rows(path, byte_offset, first_line), num_rows)
+    return itertools.islice(_rows(path, byte_offset, first_line, hashed), num_rows)
 
 
-def _rows(path: Path, byte_offset: int, first_line: int) -> Iterator[Row | BadRow]:
+def _rows(path: Path, byte_offset: int, first_line: int, hashed: bool) -> Iterator[Row | BadRow]:
     for line in read_lines(path, byte_offset=byte_offset, first_line=first_line):
-        yield from parsed_line(line, path)
+        yield from parsed_line(line, path, hashed=hashed)
 
 
-def parsed_line(line: Line, path: Path) -> Iterator[Row | BadRow]:
+def parsed_line(line: Line, path: Path, *, hashed: bool = True) -> Iterator[Row | BadRow]:
     """The row of a line of `path`; none for a blank one."""
     if line.data is None:
         reason, detail = line.problem
         yield BadRow(file=str(path), line=line.number, byte_offset=line.byte_offset, reason=reason, detail=detail)
     elif line.data.strip():
-        yield _row(line.data.rstrip(b"\r\n"), path, line.number, line.byte_offset)
+        yield _row(line.data.rstrip(b"\r\n"), path, line, hashed)
 
 
 def read_lines(path: Path, *, byte_offset: int = 0, first_line: int = 1) -> Iterator[Line]:
@@ -158,7 +160,7 @@ def parse_json(data: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise BadJson("invalid_utf8", f"byte {error.start}: {error.reason}") from None
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise BadJson("broken_json", f"{error.msg} at character {error.pos} of {len(text)}") from None
     except RecursionError:
@@ -169,12 +171,13 @@ def parse_json(data: bytes) -> Any:
     return value
 
 
-def _row(data: bytes, path: Path, line: int, byte_offset: int) -> Row | BadRow:
+def _row(data: bytes, path: Path, line: Line, hashed: bool) -> Row | BadRow:
+    number, offset = line.number, line.byte_offset
     try:
         value = parse_json(data)
     except BadJson as bad:
-        return BadRow(file=str(path), line=line, byte_offset=byte_offset, reason=bad.reason, detail=bad.detail)
-    return as_row(value, path, line, byte_offset, hashlib.sha256(data).hexdigest())
+        return BadRow(file=str(path), line=number, byte_offset=offset, reason=bad.reason, detail=bad.detail)
+    return as_row(value, path, number, offset, hashlib.sha256(data).hexdigest() if hashed else "")
 
 
 def as_row(value: Any, path: Path, line: int, byte_offset: int, sha256: str) -> Row | BadRow:
@@ -248,3 +251,6 @@ def _need_utf8(text: str) -> None:
         raise BadJson(
             "lone_surrogate", f"unpaired surrogate {error.object[error.start]!a}; it has no UTF-8 form"
         ) from None
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)

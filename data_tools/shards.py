@@ -26,7 +26,6 @@ from acc_megatron.data_tools.tokenizer import Tokenizer, load_tokenizer
 from acc_megatron.errors import DataError
 
 RESULT = "result.json"
-ROWS_PER_SAMPLE = 32  # every so many rows the fast engine is held against the reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +59,8 @@ def make_shard(task: ShardTask) -> dict[str, Any]:
     Where the fast engine disagrees with the reference on a sample, the shard is made with the reference alone.
     """
     tokenizer = tokenizer_on(task.settings.tokenizer, task.engine)
+    if isinstance(tokenizer, FastTokenizer):
+        tokenizer.sample_next()  # no shard without one, and the same ones whoever makes the shard
     try:
         return _make_shard(task, tokenizer)
     except EngineDisagrees:
@@ -105,15 +106,13 @@ def _by_agent(samples: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
 def _documents(
     task: ShardTask, tokenizer: Tokenizer, samples: list[dict[str, Any]], refused: list[dict[str, Any]]
 ) -> Iterator[Rendered]:
-    for number, row in enumerate(read_rows(task.rows)):
+    for row in read_rows(task.rows):
         place = {"file": Path(row.file).name, "line": row.line, "byte_offset": row.byte_offset}
         if isinstance(row, BadRow):
             refused.append(place | {"stage": "read", "reason": row.reason, "detail": row.detail})
             continue
         try:
             example = read_example(row)
-            if isinstance(tokenizer, FastTokenizer) and number % ROWS_PER_SAMPLE == 0:
-                tokenizer.check_sample(example.user or "\n".join(turn.text for turn in example.turns))
             rendered = _render(example, tokenizer, task.settings)
         except DataError as error:
             refused.append(place | {"stage": "read", "reason": "unknown_shape", "detail": str(error)})
