@@ -30,7 +30,7 @@ ALLOWED = {
     "checkpoint": {"config", "data_tools", "distributed", "errors", "layout", "model"},
     "distributed": {"checkpoint", "config", "cpu_backend", "layout", "ranks"},
     "observe": {"data", "data_tools", "errors"},
-    "evaluate": {"data_tools", "errors"},
+    "evaluate": {"config", "data_tools", "errors", "observe"},
     "trainer": {"config", "data", "data_tools", "layout", "model", "optimizer"},
     "resume": {"checkpoint", "config", "errors", "ranks", "resilience", "trainer"},
     "step": {"config", "data", "loss", "observe", "optimizer", "resilience", "schedule", "trainer"},
