@@ -177,6 +177,11 @@ class Config:
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a TOML recipe and apply `section.key=value` overrides; raises ConfigError with the nearest key."""
+    return from_dict(Config, read_tree(path, overrides), str(path))
+
+
+def read_tree(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain tree of a TOML file under `section.key=value` overrides; raises ConfigError."""
     if not path.is_file():
         raise ConfigError(f"no config at {path}")
     try:
@@ -184,8 +189,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     for override in overrides:
-        _apply(tree, override)
-    return from_dict(Config, tree, str(path))
+        apply_override(tree, override)
+    return tree
 
 
 def load_parallel(recipe: Path | None, overrides: Sequence[str]) -> ParallelConfig:
@@ -222,7 +227,8 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` in a plain tree; raises ConfigError."""
     key, equals, text = override.partition("=")
     if not equals:
         raise ConfigError(f"override {override!r} has no '=': write section.key=value")
@@ -270,6 +276,10 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
         if not isinstance(value, list) or any(type(item) is not options[0] for item in value):
             raise ConfigError(f"{where}: {key} must be a list of {options[0].__name__}, got {value!r}")
         return value
+    if origin is dict:  # tables by a name of the user's choice
+        if not isinstance(value, dict) or not value:
+            raise ConfigError(f"{where}: give at least one table [{key}.NAME], got {value!r}")
+        return {name: _convert(options[1], item, where, f"{key}.{name}") for name, item in value.items()}
     allowed = options if origin in (typing.Union, types.UnionType) else (hint,)
     if float in allowed and type(value) is int:
         return float(value)

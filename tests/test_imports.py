@@ -31,10 +31,8 @@ ALLOWED = {
     "checkpoint": {"config", "data_tools", "distributed", "errors", "layout", "model", "ranks"},
     "distributed": {"checkpoint", "config", "cpu_backend", "layout", "ranks"},
     "observe": {"config", "data", "data_tools", "errors", "flops"},
-    "evaluate": {"data_tools", "errors"},
-    "trainer": {
-        "checkpoint", "config", "data", "data_tools", "layout", "model", "observe", "optimizer", "resilience",
-    },
+    "evaluate": {"config", "data_tools", "errors", "observe"},
+    "trainer": {"checkpoint", "config", "data", "data_tools", "layout", "model", "observe", "optimizer", "resilience"},
     "resume": {"checkpoint", "config", "errors", "ranks", "resilience", "trainer"},
     "step": {"config", "data", "errors", "flops", "loss", "observe", "optimizer", "resilience", "schedule", "trainer"},
     "resilience": {"config", "data_tools", "errors", "ranks"},
