@@ -203,6 +203,16 @@ def load_parallel(recipe: Path | None, overrides: Sequence[str]) -> ParallelConf
     return from_dict(ParallelConfig, tree["parallel"], str(recipe or "overrides"), "parallel.")
 
 
+def parallel_config(overrides: Sequence[str]) -> ParallelConfig:
+    """A layout from `parallel.key=value` overrides alone, for verbs without a recipe; raises ConfigError."""
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        _apply(tree, override)
+    if other := [section for section in tree if section != "parallel"]:
+        raise ConfigError(f"{other[0]} cannot be set here: only parallel.KEY=VALUE")
+    return from_dict(ParallelConfig, tree.get("parallel", {}), "overrides", "parallel.")
+
+
 def model_config_from_dict(tree: dict[str, Any], where: str) -> ModelConfig:
     """A ModelConfig from a saved dict; raises ConfigError."""
     return from_dict(ModelConfig, tree, where)

@@ -44,7 +44,9 @@ ALLOWED = {
         "model",
     },
     "launch": {"compatibility", "config", "errors", "layout"},
-    "analyze": {"config", "data_tools", "errors", "evaluate", "observe"},
+    "analyze": {
+        "checkpoint", "config", "data", "data_tools", "distributed", "errors", "layout", "model", "observe", "ranks",
+    },
     "quickstart": {"config", "data_tools", "errors", "observe"},
     "bench": {
         "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "kernels", "resume", "step", "trainer",

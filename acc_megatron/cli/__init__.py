@@ -5,6 +5,7 @@ import sys
 import typer
 
 from acc_megatron.cli import data, evaluate, operate, train
+from acc_megatron.cli.analyze import analyze
 from acc_megatron.cli.bench import bench
 from acc_megatron.errors import AccError
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 # in the order of the road
 for group in (data, train, evaluate, operate):
     app.add_typer(group.verbs)
+app.add_typer(analyze, name="analyze", short_help="What training changed inside a model.")
 app.add_typer(bench, name="bench", short_help="Measure a part of the product.")
 
 
