@@ -125,8 +125,8 @@ def test_the_image_builds_and_its_command_converts(buildah: list[str], tmp_path:
     row = {"id": "1", "question": "Which?", "context": [{"id": "a", "title": "A", "text": "It is so.",
            "kind": "evidence"}], "reasoning": "It says so.", "answer": "so"}  # fmt: skip
     (tmp_path / "triples.jsonl").write_text(json.dumps(row) + "\n")
-    inside = ["run", "--isolation", "chroot", "--volume", packages,
-              "--volume", f"{tmp_path}:/input:ro", container, "--"]  # fmt: skip
-    told = run([*buildah, *inside, "acc-megatron", "convert", "/input/triples.jsonl", "--out", "data", "--json"])
+    run([*buildah, "copy", "-q", "--chown", "1000:1000", container, str(tmp_path / "triples.jsonl"), "/workspace/"])
+    inside = ["run", "--isolation", "chroot", "--volume", packages, container, "--"]
+    told = run([*buildah, *inside, "acc-megatron", "convert", "triples.jsonl", "--out", "data", "--json"])
     assert json.loads(told.strip().splitlines()[-1])["documents_out"] == 1
     assert run([*buildah, *inside, "id", "-u"]).strip() == "1000"
