@@ -16,6 +16,7 @@ SUBPACKAGES = {
         "checkpoint",
         "cli",
         "data",
+        "doctor",
         "evaluate",
         "launch",
         "model",

@@ -51,7 +51,7 @@ ALLOWED = {
     "bench": {
         "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "kernels", "resume", "step", "trainer",
     },
-    "doctor": {"compatibility", "config", "errors", "layout"},
+    "doctor": {"compatibility", "config", "cpu_backend", "data_tools", "errors"},
     "cli": {
         "analyze", "bench", "checkpoint", "compatibility", "config", "data_tools", "doctor", "errors", "evaluate",
         "launch", "observe", "plan", "quickstart", "ranks", "train",

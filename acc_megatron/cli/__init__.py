@@ -31,3 +31,6 @@ def main() -> None:
     except AccError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except PermissionError as error:
+        print(f"error: {error.filename}: no permission: run as its owner, or choose another path", file=sys.stderr)
+        sys.exit(2)
