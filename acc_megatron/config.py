@@ -197,20 +197,10 @@ def load_parallel(recipe: Path | None, overrides: Sequence[str]) -> ParallelConf
     """The [parallel] section of a recipe, or one process, with `parallel.key=value` overrides; raises ConfigError."""
     tree: dict[str, Any] = {"parallel": dataclasses.asdict(load_config(recipe).parallel) if recipe else {}}
     for override in overrides:
-        _apply(tree, override)
+        apply_override(tree, override)
     if unknown := sorted(tree.keys() - {"parallel"}):
-        raise ConfigError(f"override {unknown[0]!r}: an import takes parallel.* alone, such as parallel.expert=8")
+        raise ConfigError(f"override {unknown[0]!r}: only parallel.KEY=VALUE here, such as parallel.expert=8")
     return from_dict(ParallelConfig, tree["parallel"], str(recipe or "overrides"), "parallel.")
-
-
-def parallel_config(overrides: Sequence[str]) -> ParallelConfig:
-    """A layout from `parallel.key=value` overrides alone, for verbs without a recipe; raises ConfigError."""
-    tree: dict[str, Any] = {}
-    for override in overrides:
-        _apply(tree, override)
-    if other := [section for section in tree if section != "parallel"]:
-        raise ConfigError(f"{other[0]} cannot be set here: only parallel.KEY=VALUE")
-    return from_dict(ParallelConfig, tree.get("parallel", {}), "overrides", "parallel.")
 
 
 def model_config_from_dict(tree: dict[str, Any], where: str) -> ModelConfig:

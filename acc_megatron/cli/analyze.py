@@ -38,11 +38,11 @@ def attention(
     from acc_megatron.analyze.attention import analyze_attention
     from acc_megatron.analyze.page import attention_body, publish
     from acc_megatron.analyze.tasks import open_tasks
-    from acc_megatron.config import parallel_config
+    from acc_megatron.config import load_parallel
     from acc_megatron.ranks import is_rank_zero
 
     tasks = open_tasks(task, num_documents=documents, max_tokens=max_tokens, seed=seed)
-    parallel = parallel_config(overrides or [])
+    parallel = load_parallel(None, overrides or [])
     result = analyze_attention(_named(before, after, control), tasks, parallel, long_range_tokens=long_range_tokens)
     if is_rank_zero():
         print(publish(out, "attention", result, attention_body(result)))
@@ -67,11 +67,11 @@ def routing(
     from acc_megatron.analyze.page import publish, routing_body
     from acc_megatron.analyze.routing import analyze_routing
     from acc_megatron.analyze.tasks import open_tasks
-    from acc_megatron.config import parallel_config
+    from acc_megatron.config import load_parallel
     from acc_megatron.ranks import is_rank_zero
 
     tasks = open_tasks(task, num_documents=documents, max_tokens=max_tokens, seed=seed)
-    result = analyze_routing(_named(before, after, control), tasks, parallel_config(overrides or []))
+    result = analyze_routing(_named(before, after, control), tasks, load_parallel(None, overrides or []))
     if is_rank_zero():
         print(publish(out, "routing", result, routing_body(result)))
 
