@@ -8,6 +8,7 @@ from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from torch.optim._functional import adamw
 
 from acc_megatron.config import Config
+from acc_megatron.model.precision import optimizer_fields
 from acc_megatron.model.transformer_config import DTYPES
 
 
@@ -31,6 +32,7 @@ def build_optimizer(config: Config, chunks: list[torch.nn.Module]) -> MegatronOp
             use_distributed_optimizer=config.parallel.distributed_optimizer,
             params_dtype=dtype,
             bf16=dtype is torch.bfloat16,
+            **optimizer_fields(config.train.precision, config.fp8),
         ),
         chunks,
         use_gloo_process_groups=False,

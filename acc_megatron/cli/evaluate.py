@@ -1,4 +1,4 @@
-"""The verbs that look at a model and a run: eval, report."""
+"""The verbs that look at a model: eval."""
 
 import json
 import sys
@@ -44,19 +44,3 @@ def eval_(
     for name, scores in results["benchmarks"].items():
         means = "  ".join(f"{metric} {value:.3f}" for metric, value in scores["means"].items())
         print(f"{name:<12} {scores['num_items']} items  {means}")
-
-
-@verbs.command(short_help="Draw a dataset and a run on one page.")
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder, a training run, or both in one.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="HTML file; by default DIR/report.html beside a run.")
-    ] = None,
-    compiled: Annotated[
-        Path | None, typer.Option(help="The folder of the compile, for pass rates; by default 'triples' beside.")
-    ] = None,
-) -> None:
-    """Draw lengths, shares and drops of a dataset, and the curves of a run, on one self-contained page."""
-    from acc_megatron.observe.report import write_report
-
-    print(write_report(folder, out, compiled))
