@@ -60,6 +60,8 @@ setup(
         "fast": ["gigatoken==0.10.0"],
         "ray": ["ray"],
         "dedupe": ["datasketch"],
+        "wandb": ["wandb"],
+        "mlflow": ["mlflow"],
         "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "setuptools", "wheel", "datasketch", "gigatoken==0.10.0"],
     },
     entry_points={"console_scripts": ["acc-megatron = acc_megatron.cli:main"]},

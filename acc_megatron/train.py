@@ -60,7 +60,7 @@ def _run(trainer: Trainer) -> tuple[list[float], Path | None]:
     if dist.get_rank() == 0:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_json(run_dir / "config.json", to_dict(config))
-    with MetricsLog(run_dir, active=dist.get_rank() == 0) as log:
+    with MetricsLog(run_dir, dist.get_rank() == 0, first_step=trainer.step + 1, config=config) as log:
         saved_step = trainer.step
         try:
             while trainer.step < last_step and not trainer.stopped_by:

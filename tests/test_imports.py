@@ -30,7 +30,7 @@ ALLOWED = {
     "optimizer": {"config", "model"},
     "checkpoint": {"config", "data_tools", "distributed", "errors", "layout", "model", "ranks"},
     "distributed": {"checkpoint", "config", "cpu_backend", "layout", "ranks"},
-    "observe": {"config", "data", "data_tools", "errors", "flops"},
+    "observe": {"config", "data", "data_tools", "errors", "flops", "ranks"},
     "evaluate": {"config", "data_tools", "errors", "observe"},
     "trainer": {"checkpoint", "config", "data", "data_tools", "layout", "model", "observe", "optimizer", "resilience"},
     "resume": {"checkpoint", "config", "errors", "ranks", "resilience", "trainer"},

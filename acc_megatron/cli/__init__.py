@@ -15,7 +15,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="From agent trajectories to a trained long-context model. Results go to stdout, progress to stderr.",
-    epilog="Exit codes: 0 done, 1 verify found damage, 2 a mistake you can mend, 3 too many unreadable rows.",
+    epilog="Exit codes: 0 done, 1 verify found damage, 2 a mistake you can mend, 3 too many unreadable rows, "
+    "21 a loss or gradient is not a number, 22 too many spikes, 23 a hang. Under torchrun they are the ranks' own.",
 )
 # in the order of the road
 for group in (data, train, evaluate, operate):
