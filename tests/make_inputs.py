@@ -103,7 +103,7 @@ def write_recipe(
     return path
 
 
-def make_recipe(folder: Path, **changes: Any) -> Path:
+def make_recipe(folder: Path, dataset: Path | None = None, **changes: Any) -> Path:
     """All inputs of the layout matrix: four layers, so that two stages of two chunks exist; batches of four rows."""
     import subprocess
     import sys
@@ -115,7 +115,7 @@ def make_recipe(folder: Path, **changes: Any) -> Path:
     return write_recipe(
         folder / "recipe.toml",
         model=model,
-        dataset=make_dataset(folder),
+        dataset=dataset or make_dataset(folder),
         checkpoint=folder / "checkpoint",
         batch_rows=4,
         epochs=6,
