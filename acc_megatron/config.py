@@ -139,6 +139,11 @@ class Config:
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a TOML recipe and apply `section.key=value` overrides; raises ConfigError with the nearest key."""
+    return from_dict(Config, read_toml(path, overrides), str(path))
+
+
+def read_toml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain tree of a TOML file with `section.key=value` overrides applied; raises ConfigError."""
     if not path.is_file():
         raise ConfigError(f"no config at {path}")
     try:
@@ -147,7 +152,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     for override in overrides:
         _apply(tree, override)
-    return from_dict(Config, tree, str(path))
+    return tree
 
 
 def model_config_from_dict(tree: dict[str, Any], where: str) -> ModelConfig:
@@ -213,6 +218,12 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
             raise ConfigError(f"{where}: {key} must be a section, got {value!r}")
         return from_dict(hint, value, where, f"{key}.")
     origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType and value is not None and dataclasses.is_dataclass(options[0]):
+        return _convert(options[0], value, where, key)
+    if origin is dict:
+        if not isinstance(value, dict) or any(type(item) is not options[1] for item in value.values()):
+            raise ConfigError(f"{where}: {key} must be a section of {options[1].__name__} values, got {value!r}")
+        return value
     if origin is Literal:
         if value not in options:
             raise ConfigError(f"{where}: {key} must be one of {', '.join(map(repr, options))}, got {value!r}")

@@ -6,6 +6,7 @@ import typer
 
 from acc_megatron.cli import data, evaluate, operate, train
 from acc_megatron.cli.bench import bench
+from acc_megatron.cli.launch import launch
 from acc_megatron.errors import AccError
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 # in the order of the road
 for group in (data, train, evaluate, operate):
     app.add_typer(group.verbs)
+app.add_typer(launch, name="launch", short_help="Run an experiment here, on SLURM or on Kubernetes.")
 app.add_typer(bench, name="bench", short_help="Measure a part of the product.")
 
 
