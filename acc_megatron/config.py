@@ -84,6 +84,18 @@ class MemoryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fp8Config:
+    """How the linear layers use FP8; for `train.precision` = 'fp8_...' alone. The head is never in FP8."""
+
+    format: Literal["auto", "e4m3", "hybrid"] = "auto"  # auto: the recipe's own; hybrid: e5m2 for gradients of outputs
+    bf16_layers_at_start: int = 0
+    bf16_layers_at_end: int = 0
+    param_gather: bool = False  # on GPU: parameters are kept and gathered in FP8
+    amax_history_steps: int = 1024  # of the delayed recipe, as is the next
+    amax_choice: Literal["max", "most_recent"] = "max"
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """The masked head: which code runs it, and whether compact logits are kept for the backward pass."""
 
@@ -115,10 +127,12 @@ class TrainConfig:
     epochs: int = 1
     max_steps: int | None = None  # stop after this step although the schedule runs on
     seed: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "fp8_delayed", "fp8_current", "fp8_blockwise", "fp8_mxfp8"] = "float32"
     init_from: str | None = None  # a checkpoint whose weights the run starts from
     save_every_steps: int | None = None  # besides the checkpoint at the end
     keep_checkpoints: int = 2
+    async_save: bool = False  # copy to host memory, then write while training goes on
+    fallback: bool = False  # when the latest checkpoint is damaged, go on from the newest that is not
     process_timeout_seconds: int = 600
 
 
@@ -132,6 +146,7 @@ class Config:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     moe: MoEConfig = field(default_factory=MoEConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    fp8: Fp8Config = field(default_factory=Fp8Config)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig
     train: TrainConfig
@@ -153,6 +168,16 @@ def read_toml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     for override in overrides:
         _apply(tree, override)
     return tree
+
+
+def load_parallel(recipe: Path | None, overrides: Sequence[str]) -> ParallelConfig:
+    """The [parallel] section of a recipe, or one process, with `parallel.key=value` overrides; raises ConfigError."""
+    tree: dict[str, Any] = {"parallel": dataclasses.asdict(load_config(recipe).parallel) if recipe else {}}
+    for override in overrides:
+        _apply(tree, override)
+    if unknown := sorted(tree.keys() - {"parallel"}):
+        raise ConfigError(f"override {unknown[0]!r}: an import takes parallel.* alone, such as parallel.expert=8")
+    return from_dict(ParallelConfig, tree["parallel"], str(recipe or "overrides"), "parallel.")
 
 
 def model_config_from_dict(tree: dict[str, Any], where: str) -> ModelConfig:

@@ -12,7 +12,7 @@ from acc_megatron.config import Config, to_dict
 from acc_megatron.data_tools.atomic import write_json
 from acc_megatron.observe.metrics import MetricsLog
 from acc_megatron.ranks import say
-from acc_megatron.resume import restore, save
+from acc_megatron.resume import restore, save, settle
 from acc_megatron.step import train_step
 from acc_megatron.trainer import Trainer, build_trainer
 
@@ -38,8 +38,10 @@ def train(config: Config) -> dict[str, Any]:
                 losses.append(values["loss"])
                 log.step(trainer.step, **values)
                 _print_step(trainer, values, last_step)
+                settle(trainer)
                 if trainer.step == last_step or _is_time_to_save(trainer):
                     folder = save(trainer)
+            settle(trainer, wait=True)
     return {
         "steps": trainer.step,
         "loss_first": losses[0] if losses else None,
