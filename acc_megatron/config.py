@@ -268,6 +268,12 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
             raise ConfigError(f"{where}: {key} must be a section, got {value!r}")
         return from_dict(hint, value, where, f"{key}.")
     origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType and value is not None and dataclasses.is_dataclass(options[0]):
+        return _convert(options[0], value, where, key)
+    if origin is dict:
+        if not isinstance(value, dict) or any(type(item) is not options[1] for item in value.values()):
+            raise ConfigError(f"{where}: {key} must be a section of {options[1].__name__} values, got {value!r}")
+        return value
     if origin is Literal:
         if value not in options:
             raise ConfigError(f"{where}: {key} must be one of {', '.join(map(repr, options))}, got {value!r}")

@@ -7,6 +7,7 @@ import typer
 from acc_megatron.cli import data, evaluate, operate, train
 from acc_megatron.cli.analyze import analyze
 from acc_megatron.cli.bench import bench
+from acc_megatron.cli.launch import launch
 from acc_megatron.errors import AccError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 for group in (data, train, evaluate, operate):
     app.add_typer(group.verbs)
 app.add_typer(analyze, name="analyze", short_help="What training changed inside a model.")
+app.add_typer(launch, name="launch", short_help="Run an experiment here, on SLURM or on Kubernetes.")
 app.add_typer(bench, name="bench", short_help="Measure a part of the product.")
 
 
