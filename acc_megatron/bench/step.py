@@ -7,6 +7,7 @@ from acc_megatron.data.balance import efficiency, like_with_like, row_cost_flops
 from acc_megatron.data.lengths import NUM_DOCUMENTS, acc_like_lengths
 from acc_megatron.data.packing import pack, round_up
 
+
 def balance(config: Config, *, data_parallel: int, global_batch_rows: int, seed: int = 0) -> dict[str, float]:
     """Mean work over awaited work per microbatch, ours and in random order, over the same global batches.
 

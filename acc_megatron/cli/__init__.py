@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from acc_megatron.cli import data, evaluate, operate, train
+from acc_megatron.cli import data, evaluate, operate, plan, train
 from acc_megatron.cli.bench import bench
 from acc_megatron.errors import AccError
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 verify found damage, 2 a mistake you can mend, 3 too many unreadable rows.",
 )
 # in the order of the road
-for group in (data, train, evaluate, operate):
+for group in (data, plan, train, evaluate, operate):
     app.add_typer(group.verbs)
 app.add_typer(bench, name="bench", short_help="Measure a part of the product.")
 

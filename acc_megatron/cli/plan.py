@@ -14,8 +14,9 @@ verbs = typer.Typer()
 def plan(
     config: Recipe,
     overrides: Overrides = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="World size. Default: the smallest that the layout allows.")]
-    = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="World size. Default: the smallest that the layout allows.")
+    ] = None,
     search: Annotated[bool, typer.Option("--search", help="Rank every legal layout instead.")] = False,
     machine: Annotated[str, typer.Option(help="h100, h200 or b200.")] = "h100",
     as_json: Json = False,
@@ -23,8 +24,8 @@ def plan(
     """Memory of every pipeline stage, bytes of every collective, step time and cost; builds the model on no device."""
     from acc_megatron.config import load_config
     from acc_megatron.plan.machines import find_machine
-    from acc_megatron.plan.planner import check_plan, make_plan, smallest_world
     from acc_megatron.plan.planner import as_json as plan_as_json
+    from acc_megatron.plan.planner import check_plan, make_plan, smallest_world
     from acc_megatron.plan.workload import read_workload
 
     resolved, gpu = load_config(config, overrides or []), find_machine(machine)

@@ -128,6 +128,9 @@ def _layer_collectives(config: Config, layout: Layout, s: Shapes, machine: Machi
             name, seconds = "heads for tokens (CP)", context.all_to_all_seconds(size, machine)
         # backward sends keys and values again, and the gradients of both
         yield Collective(name, context.size, context.nodes, calls * (forward + 2), size, seconds)
+    # the experts may be made again alone
+    if config.memory.recompute == "selective" and "moe" in config.memory.recompute_modules:
+        forward = 2
     choices = s.split_tokens * s.experts_per_token * s.hidden * s.element_bytes
     if expert.size > 1:
         size = choices * (1 - 1 / expert.size)

@@ -1,7 +1,7 @@
 """The model that training builds, on the meta device as one rank of the whole world: its parameters, counted.
 
-A fake process group gives the world its size, so neither memory nor other processes are needed. Stages between the first
-and the last are alike: one of them is built.
+A fake process group gives the world its size, so neither memory nor other processes are needed. Stages between the
+first and the last are alike: one of them is built.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,10 @@
 """A plan and a search as text of at most 100 columns; every figure beside what it rests on."""
 
+import textwrap
+
 from acc_megatron.plan.machines import EFFICIENCY, FIT_SHARE
 from acc_megatron.plan.parameters import model_parameters
-from acc_megatron.plan.planner import EXPERT_LOAD, Plan, describe_recompute
+from acc_megatron.plan.planner import Plan, describe_recompute
 from acc_megatron.plan.search import why_behind
 from acc_megatron.plan.step_time import StepTime
 
@@ -100,10 +102,11 @@ def _assumptions(plan: Plan) -> list[str]:
     e = EFFICIENCY
     return [
         "No GPU has confirmed these figures. They rest on:",
-        f"- lengths: {plan.workload.source}",
-        f"- the busiest rank's experts take {EXPERT_LOAD} x the mean number of tokens",
-        f"- shares of peak: GEMM {e.dense_gemm}, grouped {e.expert_gemm}, attention {e.attention_forward} / "
-        f"{e.attention_backward}, memory {e.memory}, links {e.link}",
+        *textwrap.wrap(f"- lengths: {plan.workload.source}", 79, subsequent_indent="  "),
+        f"- the busiest rank's experts take {plan.expert_load} x the mean number of tokens",
+        f"- shares of peak: GEMM {e.dense_gemm}, grouped {e.expert_gemm}, attention {e.attention_forward} and "
+        f"{e.attention_backward},",
+        f"  memory {e.memory}, links {e.link}; launches {1e3 * e.host_seconds_per_layer} ms a layer's forward pass",
     ]
 
 
