@@ -46,7 +46,7 @@ def test_layouts_that_fit_come_first_and_the_fastest_of_them_first_of_all() -> N
     assert said["candidates"] == len(plans) and len(said["best"]) == 10
     assert said["best"][0]["behind_the_one_before"] is None and said["best"][1]["behind_the_one_before"]
     text = render_search(plans, 16)
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_a_world_without_any_legal_layout_is_refused_with_its_numbers() -> None:
