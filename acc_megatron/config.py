@@ -84,6 +84,18 @@ class MemoryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fp8Config:
+    """How the linear layers use FP8; for `train.precision` = 'fp8_...' alone. The head is never in FP8."""
+
+    format: Literal["auto", "e4m3", "hybrid"] = "auto"  # auto: the recipe's own; hybrid: e5m2 for gradients of outputs
+    bf16_layers_at_start: int = 0
+    bf16_layers_at_end: int = 0
+    param_gather: bool = False  # on GPU: parameters are kept and gathered in FP8
+    amax_history_steps: int = 1024  # of the delayed recipe, as is the next
+    amax_choice: Literal["max", "most_recent"] = "max"
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """The masked head: which code runs it, and whether compact logits are kept for the backward pass."""
 
@@ -115,10 +127,12 @@ class TrainConfig:
     epochs: int = 1
     max_steps: int | None = None  # stop after this step although the schedule runs on
     seed: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "fp8_delayed", "fp8_current", "fp8_blockwise", "fp8_mxfp8"] = "float32"
     init_from: str | None = None  # a checkpoint whose weights the run starts from
     save_every_steps: int | None = None  # besides the checkpoint at the end
     keep_checkpoints: int = 2
+    async_save: bool = False  # copy to host memory, then write while training goes on
+    fallback: bool = False  # when the latest checkpoint is damaged, go on from the newest that is not
     process_timeout_seconds: int = 600
     allow_data_change: bool = False  # resume although dataset, tokenizer, packing or order are no longer the same
 
@@ -153,6 +167,7 @@ class Config:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     moe: MoEConfig = field(default_factory=MoEConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    fp8: Fp8Config = field(default_factory=Fp8Config)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig
     train: TrainConfig
@@ -162,6 +177,11 @@ class Config:
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a TOML recipe and apply `section.key=value` overrides; raises ConfigError with the nearest key."""
+    return from_dict(Config, read_tree(path, overrides), str(path))
+
+
+def read_tree(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain tree of a TOML file under `section.key=value` overrides; raises ConfigError."""
     if not path.is_file():
         raise ConfigError(f"no config at {path}")
     try:
@@ -169,8 +189,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     for override in overrides:
-        _apply(tree, override)
-    return from_dict(Config, tree, str(path))
+        apply_override(tree, override)
+    return tree
+
+
+def load_parallel(recipe: Path | None, overrides: Sequence[str]) -> ParallelConfig:
+    """The [parallel] section of a recipe, or one process, with `parallel.key=value` overrides; raises ConfigError."""
+    tree: dict[str, Any] = {"parallel": dataclasses.asdict(load_config(recipe).parallel) if recipe else {}}
+    for override in overrides:
+        apply_override(tree, override)
+    if unknown := sorted(tree.keys() - {"parallel"}):
+        raise ConfigError(f"override {unknown[0]!r}: only parallel.KEY=VALUE here, such as parallel.expert=8")
+    return from_dict(ParallelConfig, tree["parallel"], str(recipe or "overrides"), "parallel.")
 
 
 def model_config_from_dict(tree: dict[str, Any], where: str) -> ModelConfig:
@@ -197,7 +227,8 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` in a plain tree; raises ConfigError."""
     key, equals, text = override.partition("=")
     if not equals:
         raise ConfigError(f"override {override!r} has no '=': write section.key=value")
@@ -237,6 +268,12 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
             raise ConfigError(f"{where}: {key} must be a section, got {value!r}")
         return from_dict(hint, value, where, f"{key}.")
     origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType and value is not None and dataclasses.is_dataclass(options[0]):
+        return _convert(options[0], value, where, key)
+    if origin is dict:
+        if not isinstance(value, dict) or any(type(item) is not options[1] for item in value.values()):
+            raise ConfigError(f"{where}: {key} must be a section of {options[1].__name__} values, got {value!r}")
+        return value
     if origin is Literal:
         if value not in options:
             raise ConfigError(f"{where}: {key} must be one of {', '.join(map(repr, options))}, got {value!r}")
@@ -245,6 +282,10 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
         if not isinstance(value, list) or any(type(item) is not options[0] for item in value):
             raise ConfigError(f"{where}: {key} must be a list of {options[0].__name__}, got {value!r}")
         return value
+    if origin is dict:  # tables by a name of the user's choice
+        if not isinstance(value, dict) or not value:
+            raise ConfigError(f"{where}: give at least one table [{key}.NAME], got {value!r}")
+        return {name: _convert(options[1], item, where, f"{key}.{name}") for name, item in value.items()}
     allowed = options if origin in (typing.Union, types.UnionType) else (hint,)
     if float in allowed and type(value) is int:
         return float(value)

@@ -15,7 +15,7 @@ from acc_megatron.ranks import say
 from acc_megatron.resilience.abandoned import Abandoned, leave
 from acc_megatron.resilience.stop import StopRequest, cause_name
 from acc_megatron.resilience.watchdog import Watchdog
-from acc_megatron.resume import restore, save
+from acc_megatron.resume import restore, save, settle
 from acc_megatron.step import train_step
 from acc_megatron.trainer import Trainer, build_trainer
 
@@ -69,13 +69,16 @@ def _run(trainer: Trainer) -> tuple[list[float], Path | None]:
                 log.step(trainer.step, **values)
                 _print_step(trainer, values, last_step)
                 trainer.rule.check(trainer.step)
+                settle(trainer)
                 if trainer.step == last_step or trainer.stopped_by or _is_time_to_save(trainer):
                     trainer.progress.enter("checkpoint", trainer.step)
                     folder, saved_step = save(trainer), trainer.step
+            settle(trainer, wait=True)
         except Abandoned as abandoned:
+            trainer.progress.enter("checkpoint", trainer.step)
             if saved_step != trainer.step:
-                trainer.progress.enter("checkpoint", trainer.step)
                 save(trainer)
+            settle(trainer, wait=True)
             raise leave(abandoned.error) from None
         trainer.progress.enter("end", trainer.step)
     return losses, folder

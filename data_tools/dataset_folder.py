@@ -23,7 +23,6 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
 SAMPLES = "samples.parquet"
-SHARD_FILES = ("tokens.bin", "tokens.idx", "loss_mask.bin", "loss_mask.idx")
 PIECE = pa.struct([("kind", pa.string()), ("title", pa.string()), ("first_token", pa.int64()), ("tokens", pa.int64())])
 SAMPLE_SCHEMA = pa.schema(
     [

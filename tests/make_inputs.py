@@ -94,7 +94,7 @@ def write_recipe(
     path: Path, *, model: dict[str, Any], dataset: Path, checkpoint: Path, batch_rows: int, epochs: int
 ) -> Path:
     """A recipe over a dataset from a checkpoint, with plain SGD: Adam would hide a wrong gradient scale."""
-    lines = ["name = 'test'", "[model]", *(f"{key} = {value}" for key, value in model.items())]
+    lines = ["name = 'test'", "[model]", *(f"{key} = {json.dumps(value)}" for key, value in model.items())]
     lines += ["[data]", f"path = '{dataset}'", "seq_length_tokens = 512"]
     lines += ["[optimizer]", "kind = 'sgd'", "learning_rate = 0.3", "min_learning_rate = 0.3", "clip_grad_norm = 0.0"]
     lines += ["weight_decay = 0.0", "[train]", f"run_dir = '{path.parent / 'unset'}'", f"init_from = '{checkpoint}'"]
@@ -103,19 +103,19 @@ def write_recipe(
     return path
 
 
-def make_recipe(folder: Path) -> Path:
+def make_recipe(folder: Path, dataset: Path | None = None, **changes: Any) -> Path:
     """All inputs of the layout matrix: four layers, so that two stages of two chunks exist; batches of four rows."""
     import subprocess
     import sys
 
-    model = TINY_MODEL | {"num_hidden_layers": 4}
+    model = TINY_MODEL | {"num_hidden_layers": 4} | changes
     hf = make_hf_folder(folder / "hf", **model)
     command = [sys.executable, "-m", "acc_megatron", "import", str(hf), "--out", str(folder / "checkpoint")]
     subprocess.run([*command, "--precision", "float32"], check=True, capture_output=True, timeout=120)
     return write_recipe(
         folder / "recipe.toml",
         model=model,
-        dataset=make_dataset(folder),
+        dataset=dataset or make_dataset(folder),
         checkpoint=folder / "checkpoint",
         batch_rows=4,
         epochs=6,
