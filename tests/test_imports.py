@@ -49,7 +49,8 @@ ALLOWED = {
     "analyze": {"config", "data_tools", "errors", "evaluate", "observe"},
     "quickstart": {"config", "data_tools", "errors", "observe"},
     "bench": {
-        "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "kernels", "resume", "step", "trainer",
+        "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "kernels", "loss", "model", "observe",
+        "optimizer", "resume", "step", "trainer",
     },
     "doctor": {"compatibility", "config", "errors", "layout"},
     "cli": {

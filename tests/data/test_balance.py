@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from acc_megatron.bench.step import balance
+from acc_megatron.bench.balance import balance
 from acc_megatron.config import load_config
 from acc_megatron.data.balance import efficiency, like_with_like, row_cost_flops
 

@@ -1,0 +1,52 @@
+"""`bench step --balance`: how evenly a global batch keeps ranks busy, on lengths like ACC's; by a model of work."""
+
+import numpy as np
+
+from acc_megatron.config import Config
+from acc_megatron.data.balance import efficiency, like_with_like, row_cost_flops
+from acc_megatron.data.packing import pack, round_up
+
+NUM_DOCUMENTS = 10_802
+
+
+def acc_like_lengths(num_documents: int, longest_tokens: int, seed: int) -> list[int]:
+    """Document lengths like the published dataset's, whose own distribution is known by its quantiles alone.
+
+    Search lognormal around 42K, SWE uniform from 6K, SQL lognormal around 11K, in the published proportions.
+    """
+    rng = np.random.default_rng(seed)
+    num_search, num_swe = round(num_documents * 3369 / 10_802), round(num_documents * 4368 / 10_802)
+    lengths = np.concatenate(
+        [
+            rng.lognormal(np.log(42_000), 0.6, num_search),
+            rng.uniform(6_000, 128_000, num_swe),
+            rng.lognormal(np.log(11_000), 0.8, num_documents - num_search - num_swe),
+        ]
+    )
+    return lengths.clip(2_000, longest_tokens).astype(int).tolist()
+
+
+def balance(config: Config, *, data_parallel: int, global_batch_rows: int, seed: int = 0) -> dict[str, float]:
+    """Mean work over awaited work per microbatch, ours and in random order, over the same global batches.
+
+    Experts are spread over all data-parallel ranks, so every microbatch waits for its slowest rank.
+    """
+    seq_length, multiple = config.data.seq_length_tokens, config.data.document_multiple_tokens
+    lengths = [round_up(length, multiple) for length in acc_like_lengths(NUM_DOCUMENTS, seq_length, seed)]
+    costs = [row_cost_flops([lengths[i] for i in row], config.model) for row in pack(lengths, seq_length)]
+    order = np.random.default_rng(seed).permutation(len(costs))
+    batches = [order[i : i + global_batch_rows].tolist() for i in range(0, len(order), global_batch_rows)]
+    whole = [batch for batch in batches if len(batch) == global_batch_rows]
+    ours = [like_with_like(batch, [costs[row] for row in batch]) for batch in whole]
+    return {
+        "efficiency": _efficiency(ours, costs, data_parallel),
+        "random_efficiency": _efficiency(whole, costs, data_parallel),
+        "data_parallel": data_parallel,
+        "global_batch_rows": global_batch_rows,
+        "rows": len(costs),
+        "density": sum(lengths) / (len(costs) * seq_length),
+    }
+
+
+def _efficiency(batches: list[list[int]], costs: list[float], data_parallel: int) -> float:
+    return efficiency([costs[row] for batch in batches for row in batch], data_parallel)
