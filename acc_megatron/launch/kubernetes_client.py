@@ -81,8 +81,8 @@ class Cluster:
                 conditions, active = found.get("status", {}).get("conditions", []), 0
             else:
                 status = self._jobs.read_namespaced_job(name, self.namespace).status
-                conditions = [{"type": c.type, "status": c.status} for c in status.conditions or []]
-                active = status.active or 0
+                conditions = [{"type": c.type, "status": c.status} for c in (status and status.conditions) or []]
+                active = (status and status.active) or 0
         except self._error as error:
             if error.status == 404:
                 return "GONE"
