@@ -8,6 +8,7 @@ from acc_megatron.checkpoint import store
 from acc_megatron.config import to_dict
 from acc_megatron.errors import CheckpointError
 from acc_megatron.ranks import say
+from acc_megatron.resilience.identity import changes, packing_sha256, refuse_change
 from acc_megatron.trainer import Trainer
 
 
@@ -17,9 +18,12 @@ def restore(trainer: Trainer) -> Path | None:
     folder = _newest(trainer)
     if folder is not None:
         state = store.read_state(folder)
-        _refuse_other_data(trainer, state, folder)
+        refuse_change(state, _identity(trainer), str(folder), allow_data_change=settings.allow_data_change)
+        for line in changes(state["config"], to_dict(trainer.config)):
+            say(f"changed since {folder.name}: {line}")
         store.load(folder, trainer.models, trainer.optimizer)
         trainer.step = state["step"]
+        trainer.rule.load(state["spikes"])
         trainer.carried = folder / store.CARRIED_FOLDER
         say(f"resumed from {folder} at step {trainer.step} of {trainer.num_steps}")
     elif settings.init_from is not None:
@@ -56,24 +60,16 @@ def _newest(trainer: Trainer) -> Path | None:
     return folder
 
 
-def _refuse_other_data(trainer: Trainer, state: dict[str, Any], folder: Path) -> None:
-    """A run goes on over the same rows in the same order, or not at all."""
-    for key, value in _identity(trainer).items():
-        if state[key] != value:
-            raise CheckpointError(
-                f"{folder} was trained with {key} = {state[key]!r}, this run has {value!r}: "
-                "restore it, or start a new train.run_dir with train.init_from"
-            )
-
-
 def _identity(trainer: Trainer) -> dict[str, Any]:
-    """What must not change between the parts of one run."""
-    config = trainer.config
+    """What must not change between the parts of one run; the most telling difference first."""
+    config, loader = trainer.config, trainer.loader
     return {
         "model": to_dict(config)["model"],
-        "dataset_fingerprint": trainer.loader.dataset.fingerprint,
+        "tokenizer": loader.dataset.manifest["tokenizer"],
         "seq_length_tokens": config.data.seq_length_tokens,
         "document_multiple_tokens": config.data.document_multiple_tokens,
+        "dataset_fingerprint": loader.dataset.fingerprint,
+        "packing_sha256": packing_sha256(loader.rows),
         "global_batch_rows": config.train.global_batch_rows,
         "epochs": config.train.epochs,
         "seed": config.train.seed,
@@ -95,7 +91,7 @@ def save(trainer: Trainer) -> Path:
         "step": trainer.step,
         "num_steps": trainer.num_steps,
         "code_version": __version__,
-        "tokenizer": trainer.loader.dataset.manifest["tokenizer"],
+        "spikes": trainer.rule.state(),
         "config": to_dict(trainer.config),
     }
     is_async = trainer.config.train.async_save

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from acc_megatron.compatibility import check_compatible
-from acc_megatron.config import Config, from_dict, load_config, read_toml
+from acc_megatron.config import Config, from_dict, load_config, read_tree
 from acc_megatron.errors import ConfigError
 from acc_megatron.layout import build_layout, check_fit
 
@@ -158,7 +158,7 @@ class Loaded:
 
 def load_experiment(path: Path, overrides: Sequence[str] = (), stages: str | None = None) -> Loaded:
     """Read an experiment file and check its stages and its layout; raises ConfigError."""
-    experiment = from_dict(Experiment, read_toml(path, overrides), str(path))
+    experiment = from_dict(Experiment, read_tree(path, overrides), str(path))
     if not experiment.name.replace("-", "").isalnum() or not experiment.name.islower():
         raise ConfigError(f"{path}: name = {experiment.name!r} must be small letters, digits and '-': it names jobs")
     chosen = _choose(experiment, stages, path)

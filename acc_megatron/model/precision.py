@@ -18,7 +18,7 @@ class Recipe:
 
     megatron: str  # TransformerConfig.fp8_recipe
     engine_class: str  # in transformer_engine.common.recipe
-    engine_arguments: tuple[str, ...]  # those that Megatron passes to it
+    engine_arguments: tuple[str, ...]  # those that Megatron passes and it takes
     format: Format  # e4m3 throughout, or hybrid: e5m2 for the gradients of outputs
     alignment_tokens: int  # what the tokens of an expert are padded to
     alignment_dim: int  # what every dim of a quantised matrix is a multiple of
@@ -34,9 +34,8 @@ class Precision:
     recipe: Recipe | None = None
 
 
-_DELAYED_ARGUMENTS = (
-    "margin", "fp8_format", "amax_compute_algo", "amax_history_len", "override_linear_precision", "fp8_dpa", "fp8_mha",
-)  # fmt: skip
+# Megatron 0.19.2 also passes override_linear_precision, which Transformer Engine 2.20 no longer has and lets drop
+_DELAYED_ARGUMENTS = ("margin", "fp8_format", "amax_compute_algo", "amax_history_len", "fp8_dpa", "fp8_mha")
 PRECISIONS = {
     "float32": Precision("float32"),
     "bfloat16": Precision("bfloat16"),

@@ -27,12 +27,29 @@ from acc_megatron.model.attention import PackedAttention
 from acc_megatron.model.fp8_linear import EmulatedColumnParallelLinear, EmulatedRowParallelLinear, Emulation
 
 
-class RMSNorm(torch.nn.RMSNorm):
-    """RMSNorm whose weight gradient is summed over the tensor-parallel group under sequence parallelism."""
+class FoldedRMSNorm(torch.nn.RMSNorm):
+    """RMSNorm whose weight gradient is summed over the tensor-parallel group under sequence parallelism.
+
+    The norm before linear_qkv, which TE folds into that layer.
+    """
 
     def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-6, **_: Any) -> None:
         super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+
+class RMSNorm(FoldedRMSNorm):
+    """The other norms; their extra state in checkpoints is empty, but TE's norm looks for one."""
+
+    def get_extra_state(self) -> None:
+        """Nothing, under the name that TE's norm loads."""
+
+    def set_extra_state(self, state: Any) -> None:
+        """TE's is empty."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict.setdefault(f"{prefix}_extra_state")  # weights alone load too
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class TorchSpecProvider(LocalSpecProvider):
@@ -103,7 +120,7 @@ def _torch_layer(config: TransformerConfig, emulated: Emulation | None) -> Modul
     )
     moe = get_moe_module_spec_for_backend(backend, num_experts=config.num_moe_experts, moe_grouped_gemm=False)
     submodules = TransformerLayerSubmodules(
-        input_layernorm=backend.layer_norm(),
+        input_layernorm=FoldedRMSNorm,
         self_attention=attention,
         self_attn_bda=get_bias_dropout_add,
         pre_mlp_layernorm=backend.layer_norm(),
