@@ -60,7 +60,7 @@ setup(
         "fast": ["gigatoken==0.10.0"],
         "ray": ["ray"],
         "dedupe": ["datasketch"],
-        # leptonai 0.47 lost a module that nemo-run imports; use a venv of its own: nemo-run holds urllib3 below 1.27
+        # leptonai 0.47 lost a module that nemo-run imports; best in an environment of its own: make .venv-launch
         "launch": ["nemo-run[kubeflow]==0.11.1", "leptonai>=0.26.6,<0.47"],
         "wandb": ["wandb"],
         "mlflow": ["mlflow"],

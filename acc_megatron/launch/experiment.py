@@ -117,7 +117,7 @@ class KubernetesSettings:
     priority_class: str | None = None
     retries: int = 3  # failures of the whole job; evicted pods do not count
     port: int = 29500
-    runtime: str = "torch-distributed"  # of a trainjob
+    runtime: str = "torch-distributed"  # of a trainjob; its terminationGracePeriodSeconds must leave time for a save
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ def import_nemo_run(folder: Path) -> Any:
     try:
         import nemo_run
     except ImportError as error:
-        raise EnvironmentProblem(f"launching needs nemo-run ({error}): install it {MEND}") from None
+        raise EnvironmentProblem(f"launching needs nemo-run ({error}): {MEND}") from None
     return nemo_run
 
 
