@@ -1,4 +1,4 @@
-"""The verbs that look at a model and a run: eval, report."""
+"""The verbs that look at a model: eval."""
 
 import json
 import sys
@@ -53,19 +53,3 @@ def eval_(
     else:
         print("\n".join([*result_lines(results), str(out / "report.html")]))
     check_complete(results)
-
-
-@verbs.command(short_help="Draw a dataset and a run on one page.")
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder, a training run, or both in one.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="HTML file; by default DIR/report.html beside a run.")
-    ] = None,
-    compiled: Annotated[
-        Path | None, typer.Option(help="The folder of the compile, for pass rates; by default 'triples' beside.")
-    ] = None,
-) -> None:
-    """Draw lengths, shares and drops of a dataset, and the curves of a run, on one self-contained page."""
-    from acc_megatron.observe.report import write_report
-
-    print(write_report(folder, out, compiled))

@@ -212,7 +212,7 @@ def test_an_endpoint_that_is_down_stops_the_run(tmp_path: Path, ask: Any) -> Non
     compiled = write_compiled(tmp_path / "many", 60)
     with Teacher(truthful) as teacher:
         pass  # closed again: nobody listens there
-    with pytest.raises(DataError, match="20 requests in a row had no answer"):
+    with pytest.raises(DataError, match=r"2\d requests in a row had no answer"):
         ask(teacher, compiled)
 
 
