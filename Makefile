@@ -32,7 +32,7 @@ quickstart: .venv
 	$(BIN)/acc-megatron quickstart --out runs/quickstart
 
 test: .venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # mypy sees the package as it is installed: kernels/ and data_tools/ inside acc_megatron/
 check: .venv

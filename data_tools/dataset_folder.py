@@ -62,6 +62,12 @@ class DatasetFolder:
         local = number - int(self.shard_starts[shard])
         return tokens[local], mask[local]
 
+    def check_unchanged(self, documents: list[int]) -> None:
+        """Raise DataError when a shard that holds one of these documents was changed since it was opened."""
+        for shard in np.unique(np.searchsorted(self.shard_starts, np.asarray(documents, np.int64), side="right") - 1):
+            for file in self.shards[shard]:
+                file.check_unchanged()
+
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of every document, `[documents]` int64."""

@@ -6,6 +6,7 @@ offsets, int64 document bounds. Here every sequence is one document.
 """
 
 import hashlib
+import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -86,7 +87,8 @@ class IndexedFile:
         if not data_path.is_file():
             raise DataError(f"{data_path} is missing")
         expected = int(self.lengths.sum(dtype=np.int64)) * self.dtype.itemsize
-        size = data_path.stat().st_size
+        self._path, self._opened_as = data_path, _size_and_time(data_path)
+        size = self._opened_as[0]
         if size != expected:
             raise DataError(f"{data_path} has {size} bytes, its index needs {expected}: it was cut or appended to")
         self._items = np.memmap(data_path, self.dtype, mode="r") if size else np.empty(0, self.dtype)
@@ -94,10 +96,32 @@ class IndexedFile:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def check_unchanged(self) -> None:
+        """Raise DataError when the data was written to, cut or replaced since it was opened.
+
+        Ask before a read and after it: reading a map behind the end of a cut file kills the process.
+        """
+        try:
+            now = _size_and_time(self._path)
+        except OSError as error:
+            raise DataError(f"{self._path} was removed while it was in use: {os.strerror(error.errno or 0)}") from None
+        if now != self._opened_as:
+            raise DataError(
+                f"{self._path} was changed while it was in use: it had {self._opened_as[0]} bytes, last written at "
+                f"{self._opened_as[1] / 1e9:.6f}, and has {now[0]}, written at {now[1] / 1e9:.6f}; restore the "
+                "dataset, or check it with `acc-megatron verify`, and start again"
+            )
+
     def __getitem__(self, number: int) -> np.ndarray:
         """Document `number` as a read-only view `[tokens]`."""
         start = int(self._starts[number])
         return self._items[start : start + int(self.lengths[number])]
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes, and nanoseconds of the last write."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _read_index(path: Path) -> tuple[np.dtype, np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The verbs that make data: trajectories to triples to a dataset folder."""
+"""The verbs that make data and show it: trajectories to triples to a dataset folder, and reports."""
 
 import json
 import os
@@ -95,10 +95,10 @@ def reason(
     as_json: Json = False,
 ) -> None:
     """Reasoning from a teacher behind an endpoint; keeps what reaches the ground truth, pays for nothing twice."""
+    from acc_megatron.data_tools.answer_cache import Budget
+    from acc_megatron.data_tools.chat_client import ClientSettings
     from acc_megatron.data_tools.discover import find_resources
     from acc_megatron.data_tools.reason import ReasonSettings, reason_folder
-    from acc_megatron.data_tools.reason_cache import Budget
-    from acc_megatron.data_tools.reason_client import ClientSettings
     from acc_megatron.data_tools.tokenizer import load_tokenizer
     from acc_megatron.data_tools.verify_answer import Verifier, swe_test
 
@@ -216,3 +216,19 @@ def verify(
     else:
         print("\n".join(problems) or f"{folder} is whole")
     sys.exit(1 if problems else 0)
+
+
+@verbs.command(short_help="Draw a dataset and a run on one page.")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder, a training run, or both in one.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file; by default DIR/report.html beside a run.")
+    ] = None,
+    compiled: Annotated[
+        Path | None, typer.Option(help="The folder of the compile, for pass rates; by default 'triples' beside.")
+    ] = None,
+) -> None:
+    """Draw lengths, shares and drops of a dataset, and the curves of a run, on one self-contained page."""
+    from acc_megatron.observe.report import write_report
+
+    print(write_report(folder, out, compiled))

@@ -10,22 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from acc_megatron.config import ModelConfig
+from acc_megatron.flops import forward_flops
 
 
 def row_cost_flops(lengths_tokens: Sequence[int], model: ModelConfig) -> float:
-    """Forward floating-point operations of a row of documents: a linear term and the sum of squared lengths.
-
-    2 per weight and token for the active weights of every layer, and 4 x heads x head_dim x l^2 / 2 for causal
-    attention in each layer; the head is left out, since it runs on supervised rows alone.
-    """
-    lengths = np.asarray(lengths_tokens, np.float64)
-    queries = model.num_attention_heads * model.head_dim
-    keys = model.num_key_value_heads * model.head_dim
-    attention_weights = model.hidden_size * (2 * queries + 2 * keys)
-    expert_weights = 3 * model.hidden_size * model.moe_intermediate_size * model.num_experts_per_tok
-    router_weights = model.hidden_size * model.num_experts
-    per_token = 2 * (attention_weights + expert_weights + router_weights)
-    return model.num_hidden_layers * (per_token * lengths.sum() + 2 * queries * np.square(lengths).sum())
+    """Forward FLOPs of a row of documents; the head is left out, since it runs on supervised rows alone."""
+    squared = sum(length * length for length in lengths_tokens)
+    return forward_flops(model, tokens=sum(lengths_tokens), squared_tokens=squared)
 
 
 def like_with_like(batch: Sequence[int], costs: Sequence[float]) -> list[int]:
