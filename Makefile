@@ -1,4 +1,4 @@
-# Targets: .venv (install), quickstart, test, check, and for launching .venv-launch (install), test-slurm.
+# Targets: .venv (install), quickstart, test, check, test-image, and for launching .venv-launch (install), test-slurm.
 # Everything goes into .venv from constraints.txt and into .venv-launch from constraints-launch.txt.
 PYTHON ?= python3
 VENV := .venv
