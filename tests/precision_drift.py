@@ -51,7 +51,7 @@ def make_drift_recipe(folder: Path, steps: int) -> Path:
 
     from acc_megatron.data_tools.convert import ConvertSettings, convert
 
-    triples = write_triples(folder / "many.jsonl", [440 - 7 * (n % 5) for n in range(4 * steps)], answer_words=40)
+    triples = write_triples(folder / "many.jsonl", [360 - 7 * (n % 5) for n in range(4 * steps)], answer_words=40)
     convert([triples], folder / "many", ConvertSettings())
     return make_recipe(folder, dataset=folder / "many", **MODEL)
 
