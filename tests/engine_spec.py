@@ -54,7 +54,7 @@ def overrides(recipe: Path) -> list[str]:
         "train.precision=float32",
         "train.global_batch_rows=4",
         "train.epochs=6",
-        "train.process_timeout_seconds=120",
+        "train.process_timeout_seconds=300",
         f"train.init_from={recipe.parent / 'checkpoint'}",
         f"train.run_dir={recipe.parent / 'unset'}",
         "optimizer.learning_rate=1e-3",
@@ -107,7 +107,7 @@ def train_either_spec(recipe: Path, case: Case, _: Result | None) -> Result:
     own = [f"train.run_dir={run_dir(recipe, case.name)}"]
     config = load_config(recipe, [*overrides(recipe), *own, *case.overrides])
     check_job(config, case.world)
-    with process_groups(config.parallel, timeout_seconds=120) as layout:
+    with process_groups(config.parallel, timeout_seconds=300) as layout:
         trainer = build_trainer(config, layout)
         restore(trainer)
         assert trainer.step == (SAVED_STEP if ">" in case.name else 0)
