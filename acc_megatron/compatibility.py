@@ -1,21 +1,28 @@
 """What cannot work together, refused by the names of its keys before any process group starts."""
 
+import importlib.util
 import shutil
 import subprocess
 
 from acc_megatron.config import Config, Fp8Config
-from acc_megatron.errors import ConfigError
+from acc_megatron.errors import ConfigError, EnvironmentProblem
 from acc_megatron.layout import Layout, build_layout, check_fit
 from acc_megatron.model.precision import PRECISIONS, Recipe, quantised_dims, shares_gradient_buffer
 
 RECOMPUTE_MODULES = ("core_attn", "layernorm", "moe", "moe_act")
 
 
-def check_job(config: Config, world: int) -> Layout:
-    """The layout of a job of `world` ranks, after every check that needs no torch; raises ConfigError."""
+def check_job(config: Config, world: int, *, has_gpu: bool | None = None) -> Layout:
+    """The layout of a job of `world` ranks, after every check that needs no torch; raises ConfigError.
+
+    `has_gpu` says where the job will run; None: on this machine.
+    """
     layout = build_layout(config.parallel, world)
     check_fit(config, layout)
-    check_compatible(config, layout, has_gpu=shutil.which("nvidia-smi") is not None, capability=_gpu_capability())
+    capability = None
+    if has_gpu is None:
+        has_gpu, capability = shutil.which("nvidia-smi") is not None, _gpu_capability()
+    check_compatible(config, layout, has_gpu=has_gpu, capability=capability)
     return layout
 
 
@@ -27,6 +34,7 @@ def check_compatible(config: Config, layout: Layout, *, has_gpu: bool, capabilit
     _check_parallel(config, layout)
     _check_memory(config, layout)
     _check_precision(config, layout, capability)
+    _check_resilience(config)
     if not has_gpu:
         _check_cpu(config)
 
@@ -157,6 +165,26 @@ def _gpu_capability() -> float | None:
         return min(float(line) for line in told.split())
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
+
+
+def _check_resilience(config: Config) -> None:
+    """Rules that could never fire or always would, and trackers that are not installed."""
+    r = config.resilience
+    if r.spike_sigmas < 0 or r.spike_window_steps < 2 or r.spike_limit < 1 or r.spike_limit_steps < 1:
+        raise ConfigError(
+            f"resilience: spike_sigmas = {r.spike_sigmas} must not be negative, spike_window_steps = "
+            f"{r.spike_window_steps} at least 2, spike_limit = {r.spike_limit} and spike_limit_steps = "
+            f"{r.spike_limit_steps} at least 1"
+        )
+    hang, process = r.hang_timeout_seconds, config.train.process_timeout_seconds
+    if hang is not None and not 0 < hang < process:
+        raise ConfigError(
+            f"resilience.hang_timeout_seconds = {hang} must be positive and below train.process_timeout_seconds = "
+            f"{process}, which ends a collective without naming anyone"
+        )
+    for name in ("wandb", "mlflow"):
+        if getattr(config.observe, name) and importlib.util.find_spec(name) is None:
+            raise EnvironmentProblem(f"observe.{name} needs the package: pip install 'acc-megatron[{name}]'")
 
 
 def _check_cpu(config: Config) -> None:

@@ -18,7 +18,7 @@ def build_optimizer(config: Config, chunks: list[torch.nn.Module]) -> MegatronOp
     if not torch.cuda.is_available():
         install_cpu_adamw()
     dtype = DTYPES[config.train.precision]
-    return get_megatron_optimizer(
+    optimizer = get_megatron_optimizer(
         MegatronOptimizerConfig(
             optimizer="adam" if settings.kind == "adamw" else "sgd",
             lr=settings.learning_rate,
@@ -37,6 +37,10 @@ def build_optimizer(config: Config, chunks: list[torch.nn.Module]) -> MegatronOp
         chunks,
         use_gloo_process_groups=False,
     )
+    if settings.kind == "sgd":  # has no state to make room for before a checkpoint is read, and Megatron calls None
+        for part in optimizer.chained_optimizers:
+            part.init_state_fn = lambda *_: None
+    return optimizer
 
 
 def set_learning_rate(optimizer: MegatronOptimizer, rate: float) -> None:

@@ -21,8 +21,18 @@ TINY_MODEL: dict[str, Any] = {
 WORDS = ["table", "row", "value", "north", "river", "of", "the", "seven", "blue", "index", "query", "file"]
 
 
-def write_triples(path: Path, lengths_words: list[int], *, answer_words: int = 12, seed: int = 0) -> Path:
-    """Triples of random words, one evidence piece each, with long contexts and short answers at their end."""
+def write_triples(
+    path: Path,
+    lengths_words: list[int],
+    *,
+    answer_words: int = 12,
+    seed: int = 0,
+    reasoning: dict[int, str] | None = None,
+) -> Path:
+    """Triples of random words, one evidence piece each, with long contexts and short answers at their end.
+
+    `reasoning` replaces the words of some documents' reasoning.
+    """
     rng = np.random.default_rng(seed)
 
     def text(count: int) -> str:
@@ -35,7 +45,7 @@ def write_triples(path: Path, lengths_words: list[int], *, answer_words: int = 1
                 "agent": ("search", "swe", "sql")[number % 3],
                 "question": f"which {text(3)}?",
                 "context": [{"id": "a", "title": "page", "text": text(length), "kind": "evidence"}],
-                "reasoning": text(answer_words),
+                "reasoning": (reasoning or {}).get(number) or text(answer_words),
                 "answer": text(3),
             }
             file.write(json.dumps(row) + "\n")
@@ -47,6 +57,17 @@ def make_dataset(folder: Path) -> Path:
     from acc_megatron.data_tools.convert import ConvertSettings, convert
 
     triples = write_triples(folder / "triples.jsonl", [340, 60, 260, 90, 20, 160])
+    convert([triples], folder / "dataset", ConvertSettings())
+    return folder / "dataset"
+
+
+def make_one_row_documents(folder: Path, count: int, reasoning: dict[int, str] | None = None) -> Path:
+    """A dataset of `count` documents of 140 to 250 tokens, so that each fills a row of 256 alone."""
+    from acc_megatron.data_tools.convert import ConvertSettings, convert
+
+    lengths = [80 + number * 80 // count for number in range(count)]
+    folder.mkdir(parents=True, exist_ok=True)
+    triples = write_triples(folder / "triples.jsonl", lengths, reasoning=reasoning)
     convert([triples], folder / "dataset", ConvertSettings())
     return folder / "dataset"
 
