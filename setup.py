@@ -16,6 +16,7 @@ SUBPACKAGES = {
         "checkpoint",
         "cli",
         "data",
+        "doctor",
         "evaluate",
         "launch",
         "model",
@@ -59,7 +60,14 @@ setup(
         "fast": ["gigatoken==0.10.0"],
         "ray": ["ray"],
         "dedupe": ["datasketch"],
-        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "setuptools", "wheel", "datasketch"],
+        # leptonai 0.47 lost a module that nemo-run imports; use a venv of its own: nemo-run holds urllib3 below 1.27
+        "launch": ["nemo-run[kubeflow]==0.11.1", "leptonai>=0.26.6,<0.47"],
+        "wandb": ["wandb"],
+        "mlflow": ["mlflow"],
+        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "setuptools", "wheel", "datasketch", "gigatoken==0.10.0"],
     },
-    entry_points={"console_scripts": ["acc-megatron = acc_megatron.cli:main"]},
+    entry_points={
+        "console_scripts": ["acc-megatron = acc_megatron.cli:main"],
+        "torchrun.logs_specs": ["acc_ranks = acc_megatron.observe.rank_logs:RankLogs"],
+    },
 )

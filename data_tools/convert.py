@@ -13,7 +13,6 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -133,6 +132,8 @@ def in_processes(num_workers: int) -> Runner:
         if num_workers <= 1 or len(tasks) <= 1:
             yield from map(make_shard, tasks)
             return
+        from concurrent.futures import ProcessPoolExecutor, as_completed
+
         with ProcessPoolExecutor(min(num_workers, len(tasks)), initializer=_end_with_parent) as pool:
             for future in as_completed([pool.submit(make_shard, task) for task in tasks]):
                 yield future.result()

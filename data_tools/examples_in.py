@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from acc_megatron.data_tools.conversation import Conversation, Turn
-from acc_megatron.data_tools.discover import expanded
 from acc_megatron.data_tools.jsonl import BadRow, Row, read_jsonl, read_lines
 from acc_megatron.data_tools.parquet_rows import open_parquet, read_parquet
 from acc_megatron.data_tools.render import user_content
-from acc_megatron.data_tools.row_files import row_file_kind
+from acc_megatron.data_tools.row_files import expanded, row_file_kind
 from acc_megatron.data_tools.schema import Piece, Triple
 from acc_megatron.data_tools.streams import located
 from acc_megatron.errors import DataError
@@ -95,7 +94,11 @@ def read_rows(rows: RowRange) -> Iterator[Row | BadRow]:
     """The rows of one range, good and bad."""
     if row_file_kind(rows.path) != "parquet":
         yield from read_jsonl(
-            rows.path, byte_offset=rows.byte_offset, first_line=rows.first_line, num_rows=rows.num_rows
+            rows.path,
+            byte_offset=rows.byte_offset,
+            first_line=rows.first_line,
+            num_rows=rows.num_rows,
+            hashed=False,
         )
         return
     yield from read_parquet(rows.path, first_row=rows.first_row, num_rows=rows.num_rows)

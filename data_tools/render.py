@@ -28,10 +28,11 @@ class Rendered:
 
 def user_content(question: str, context: Sequence[Piece]) -> str:
     """The user turn: the instruction, every piece under a numbered heading, and the question last."""
-    documents = "\n\n".join(
-        f"[Document {number}] {piece.title}\n{piece.text}" for number, piece in enumerate(context, start=1)
-    )
-    return f"{INSTRUCTION}\n\n{documents}\n\nQuestion: {question}"
+    parts = [f"{INSTRUCTION}\n\n"]
+    for number, piece in enumerate(context, start=1):
+        parts += (f"[Document {number}] ", piece.title, "\n", piece.text, "\n\n")
+    parts += () if context else ("\n\n",)
+    return "".join([*parts, "Question: ", question])
 
 
 def assistant_content(reasoning: str, answer: str) -> tuple[str, str]:
@@ -74,7 +75,7 @@ def render_turns(user: str, reasoning: str, answer: str, tokenizer: Tokenizer, t
         target = []
     closing, tail = encode(f"\n\n{answer}"), encode("\n")
     target += [body, unthink, closing, end]
-    parts = [np.asarray(part, np.int32) for part in (*prompt, *target, tail)]
+    parts = [part.view(np.int32) for part in (*prompt, *target, tail)]
     num_prompt = sum(len(part) for part in prompt)
     ids = np.concatenate(parts)
     mask = np.ones(len(ids), np.uint8)

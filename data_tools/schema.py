@@ -107,8 +107,9 @@ def _need_text(row: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
 def _piece(row: object, where: str) -> Piece:
     if not isinstance(row, dict):
         raise DataError(f"{where} must be an object, got {type(row).__name__}")
-    _need_text(row, ("id", "title", "text"), where)
-    kind = row.get("kind", "evidence")
+    id_, title, text, kind = row.get("id"), row.get("title"), row.get("text"), row.get("kind", "evidence")
+    if not (type(id_) is type(title) is type(text) is str):
+        _need_text(row, ("id", "title", "text"), where)  # names the one that is wrong
     if kind not in ("evidence", "distractor"):
         raise DataError(f"{where}: kind must be 'evidence' or 'distractor', got {kind!r}")
-    return Piece(id=row["id"], title=row["title"], text=row["text"], kind=kind, filled=row.get("filled") is True)
+    return Piece(id=id_, title=title, text=text, kind=kind, filled=row.get("filled") is True)

@@ -168,7 +168,7 @@ def whole_gradients(trainer: Any) -> dict[str, torch.Tensor]:
 
 def difference(trainer: Any, reference: Result, ranks: Any) -> float:
     """This rank's shards against the same shards of the reference, relative to each parameter's largest entry."""
-    from acc_megatron.checkpoint.weight_map import entry_for, take_shard
+    from acc_megatron.checkpoint.weight_map import entry_for, own_range
 
     largest = 0.0
     model, layout = trainer.config.model, trainer.layout
@@ -177,9 +177,9 @@ def difference(trainer: Any, reference: Result, ranks: Any) -> float:
         first_expert = ranks.expert * (model.num_experts // layout.expert)
         for name, parameter in chunk.named_parameters():
             entry = entry_for(name, first_layer, first_expert, model)
-            whole = entry.join(*(reference.gradients[hf] for hf in entry.hf_names))
-            expected = take_shard(whole, entry.shard, layout, ranks)
-            scale = float(whole.abs().max())
+            whole = [reference.gradients[hf] for hf in entry.hf_names]
+            expected = entry.join(*(t[own_range(entry.cut, tuple(t.shape), layout, ranks)] for t in whole))
+            scale = max(float(tensor.abs().max()) for tensor in whole)
             error = float((parameter.main_grad - expected).abs().max())
             # an expert that no token reached has no gradient at all, in any layout
             largest = max(largest, error / scale if scale else error)

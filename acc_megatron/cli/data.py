@@ -93,10 +93,10 @@ def reason(
     as_json: Json = False,
 ) -> None:
     """Reasoning from a teacher behind an endpoint; keeps what reaches the ground truth, pays for nothing twice."""
+    from acc_megatron.data_tools.answer_cache import Budget
+    from acc_megatron.data_tools.chat_client import ClientSettings
     from acc_megatron.data_tools.discover import find_resources
     from acc_megatron.data_tools.reason import ReasonSettings, reason_folder
-    from acc_megatron.data_tools.reason_cache import Budget
-    from acc_megatron.data_tools.reason_client import ClientSettings
     from acc_megatron.data_tools.tokenizer import load_tokenizer
     from acc_megatron.data_tools.verify_answer import Verifier, swe_test
 

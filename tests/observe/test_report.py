@@ -9,7 +9,7 @@ import pytest
 from acc_megatron.data_tools.dataset_folder import open_dataset
 from acc_megatron.data_tools.verify import verify
 from acc_megatron.errors import DataError
-from acc_megatron.observe.metrics import MetricsLog, read_steps
+from acc_megatron.observe.metrics import MetricsLog, read_restarts, read_steps
 from acc_megatron.observe.report import write_report
 
 
@@ -26,6 +26,21 @@ def test_a_step_done_again_after_a_restart_counts_once(tmp_path: Path) -> None:
     log_run(tmp_path, range(3, 7))
     assert [row["step"] for row in read_steps(tmp_path)] == [1, 2, 3, 4, 5, 6]
     assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_a_line_that_a_kill_tore_off_is_neither_read_nor_built_upon(tmp_path: Path) -> None:
+    log_run(tmp_path, range(1, 4))
+    with (tmp_path / "steps.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    assert [row["step"] for row in read_steps(tmp_path)] == [1, 2, 3]
+    log_run(tmp_path, range(4, 6))
+    assert [row["step"] for row in read_steps(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_restarts_are_marked_with_the_steps_done_again(tmp_path: Path) -> None:
+    for part in (range(1, 8), range(5, 9), range(9, 11)):
+        log_run(tmp_path, part)
+    assert read_restarts(tmp_path) == [(5, 3), (9, 0)]
 
 
 def test_an_inactive_log_writes_nothing(tmp_path: Path) -> None:
