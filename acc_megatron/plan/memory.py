@@ -86,7 +86,7 @@ def in_flight(config: Config, layout: Layout, stage: int) -> float:
 
 
 def optimizer_bytes(config: Config, layout: Layout, parameters: Parameters) -> float:
-    """AdamW's two moments in float32, and float32 weights beside bfloat16 ones; the distributed optimizer shards."""
+    """AdamW's two moments and, beside bfloat16 weights, float32 ones; the distributed optimizer shards them."""
     per_parameter = 8 if config.optimizer.kind == "adamw" else 0
     if config.train.precision == "bfloat16":
         per_parameter += 4

@@ -37,6 +37,7 @@ class Plan:
     workload: Workload
     stages: tuple[Stage, ...]
     collectives: tuple[Collective, ...]
+    expert_load: float
     time: StepTime
 
     @property
@@ -98,11 +99,16 @@ def make_plan(
     machine: Machine,
     workload: Workload,
     parameters: list[Parameters] | None = None,
+    *,
+    expert_load: float = EXPERT_LOAD,
 ) -> Plan:
-    """Plan a run on GPUs; `parameters` of each stage come from the real model, or from the formula without it."""
+    """Plan a run on GPUs; `parameters` of each stage come from the real model, or from the formula without it.
+
+    `expert_load`: tokens of the busiest rank's experts over the mean, where experts are spread over ranks.
+    """
     if parameters is None:
         parameters = [stage_parameters(config.model, layout, stage) for stage in range(layout.pipeline)]
-    load = EXPERT_LOAD if layout.expert > 1 else 1.0
+    load = expert_load if layout.expert > 1 else 1.0
     shapes = rank_shapes(config, layout, on_gpu=True, expert_load=load)
     stages = tuple(
         Stage(
@@ -119,6 +125,7 @@ def make_plan(
         workload=workload,
         stages=stages,
         collectives=tuple(found),
+        expert_load=load,
         time=step_time(config, layout, shapes, parameters[-1], workload, found, machine),
     )
 
@@ -132,7 +139,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "machine": plan.machine.name,
         "recompute": describe_recompute(plan.config),
         "workload": plan.workload.source,
-        "expert_load": EXPERT_LOAD,
+        "expert_load": plan.expert_load,
         "parameters": model_parameters(plan.config.model),
         "stages": [
             {

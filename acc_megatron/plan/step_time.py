@@ -122,8 +122,9 @@ def _forward(config: Config, layout: Layout, s: Shapes, workload: Workload, mach
 def _traffic_bytes(s: Shapes) -> float:
     """Reads and writes of a layer's forward pass outside matrix products and attention.
 
-    Stream: two norms (4) and two additions (6). Queries and keys: split, norm, rotation (6). Tokens of experts: permuted,
-    sent, sorted, and back (8). Their activation, unfused: SiLU, product, probability (10 of the expert's width).
+    Stream: two norms (4) and two additions (6). Queries and keys: split, norm, rotation (6). Tokens of experts:
+    permuted, sent, sorted, and back (8). Their activation, unfused: SiLU, product, probability (10 of
+    the expert's width).
     """
     heads = s.tokens * (s.queries + s.keys) * s.element_bytes
     experts = s.expert_tokens * (8 * s.hidden + 10 * s.expert_ffn) * s.element_bytes
