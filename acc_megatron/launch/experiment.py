@@ -55,8 +55,9 @@ class ExportStage:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalStage:
-    """`acc-megatron eval` of the export."""
+    """`acc-megatron eval` of the export, or of an evaluation file."""
 
+    run: str | None = None  # a file of models and benchmarks; default: the export
     gpus: int = 0
     options: list[str] = field(default_factory=list)
 
