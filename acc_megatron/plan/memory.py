@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from acc_megatron.config import Config
 from acc_megatron.layout import Layout
+from acc_megatron.model.precision import PRECISIONS
 from acc_megatron.plan.activations import layer_memory, layer_tensors, working_bytes
 from acc_megatron.plan.parameters import Parameters
 from acc_megatron.plan.shapes import Shapes
@@ -88,7 +89,7 @@ def in_flight(config: Config, layout: Layout, stage: int) -> float:
 def optimizer_bytes(config: Config, layout: Layout, parameters: Parameters) -> float:
     """AdamW's two moments and, beside bfloat16 weights, float32 ones; the distributed optimizer shards them."""
     per_parameter = 8 if config.optimizer.kind == "adamw" else 0
-    if config.train.precision == "bfloat16":
+    if PRECISIONS[config.train.precision].dtype == "bfloat16":
         per_parameter += 4
     if not config.parallel.distributed_optimizer:
         return per_parameter * parameters.total

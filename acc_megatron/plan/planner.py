@@ -7,6 +7,7 @@ from typing import Any
 from acc_megatron.compatibility import check_job
 from acc_megatron.config import Config
 from acc_megatron.layout import Layout
+from acc_megatron.model.precision import PRECISIONS
 from acc_megatron.plan.communication import Collective, collectives
 from acc_megatron.plan.machines import FIT_SHARE, Machine
 from acc_megatron.plan.memory import StageMemory, stage_memory
@@ -75,9 +76,10 @@ class Plan:
     def checkpoint_bytes(self) -> float:
         """Weights, moments, and float32 weights where the optimizer has its own."""
         train, parallel = self.config.train, self.config.parallel
-        each = {"float32": 4.0, "bfloat16": 2.0}[train.precision]
+        dtype = PRECISIONS[train.precision].dtype
+        each = {"float32": 4.0, "bfloat16": 2.0}[dtype]
         each += 8.0 if self.config.optimizer.kind == "adamw" else 0.0
-        if train.precision == "bfloat16" or parallel.distributed_optimizer:
+        if dtype == "bfloat16" or parallel.distributed_optimizer:
             each += 4.0
         return each * model_parameters(self.config.model)
 
