@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 import subprocess
+from functools import cache
 
 from acc_megatron.config import Config, Fp8Config
 from acc_megatron.errors import ConfigError, EnvironmentProblem
@@ -156,6 +157,7 @@ def _check_fp8_shapes(config: Config, layout: Layout, recipe: Recipe) -> None:
             )
 
 
+@cache
 def _gpu_capability() -> float | None:
     """The lowest compute capability of this machine's GPUs, as nvidia-smi tells it; None where it does not."""
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]

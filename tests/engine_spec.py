@@ -113,14 +113,14 @@ def train_either_spec(recipe: Path, case: Case, _: Result | None) -> Result:
         assert trainer.step == (SAVED_STEP if ">" in case.name else 0)
         losses: list[float] = []
         gradients: dict[str, torch.Tensor] = {}
-        update = trainer.optimizer.step
+        prepare = trainer.optimizer.prepare_grads  # the step calls it when gradients are summed over ranks
 
-        def look_then_update() -> Any:
+        def look_then_prepare() -> Any:
             if "float32 base" in case.name and not gradients:
                 gradients.update(whole_gradients(trainer))
-            return update()
+            return prepare()
 
-        trainer.optimizer.step = look_then_update
+        trainer.optimizer.prepare_grads = look_then_prepare
         while trainer.step < NUM_STEPS:
             losses.append(train_step(trainer)["loss"])
             if trainer.step == SAVED_STEP and ">" not in case.name:

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 def first_step(recipe: Path, case: Case, reference: Result | None) -> Result:
     """Losses of two steps and the first's gradients, over float32; the case is named `precision/layout`.
 
-    `gradients["distance"]` is that of all gradients from the reference's of the same precision, relative to its norm.
+    `gradient_difference` is from the reference's gradients of the same precision.
     """
     from acc_megatron.distributed import own_ranks, process_groups  # isort: split
     from acc_megatron.config import load_config
@@ -37,17 +37,17 @@ def first_step(recipe: Path, case: Case, reference: Result | None) -> Result:
     with process_groups(config.parallel, timeout_seconds=300) as layout:
         trainer = build_trainer(config, layout)
         restore(trainer)
-        update = trainer.optimizer.step
+        prepare = trainer.optimizer.prepare_grads  # the step calls it when gradients are summed over ranks
 
-        def look_then_update() -> Any:
+        def look_then_prepare() -> Any:
             if trainer.step == 0 and reference is None:
                 result.gradients = {f"{name}/{key}": part for key, part in whole_gradients(trainer).items()}
             elif trainer.step == 0 and reference is not None:
                 own = {key.split("/")[1]: part for key, part in reference.gradients.items() if key.startswith(name)}
                 result.gradient_difference = difference(trainer, Result([], own), own_ranks())
-            return update()
+            return prepare()
 
-        trainer.optimizer.step = look_then_update
+        trainer.optimizer.prepare_grads = look_then_prepare
         result.losses = [train_step(trainer)["loss"] for _ in range(2)]
     return result
 
@@ -68,12 +68,12 @@ def test_layouts_agree_where_the_recipe_scales_nothing_across_a_cut(recipe: Path
         assert reference.losses != one["float32/one"].losses, f"{name}: eight bits must show"
         for layout in settings:
             result = two[f"{name}/{layout}"]
-            forward = abs(result.losses[0] - reference.losses[0])
-            # a scale of a whole tensor is another where the tensor is: a weight's half, a rank's tokens
-            is_exact = name != "fp8_current"
-            assert forward <= (1e-5 if is_exact else 1e-3), f"{name} {layout}: {forward}"
-            print(name, layout, forward, abs(result.losses[1] - reference.losses[1]), result.gradient_difference)
-            assert abs(result.losses[1] - reference.losses[1]) <= 2e-3
+            forward, after = (abs(a - b) for a, b in zip(result.losses, reference.losses, strict=True))
+            # a last bit turns a few roundings of the backward pass, each worth 1/16 of its value; and with current
+            # scales a tensor's is another where the tensor is: half a weight, or the tokens of two rows
+            assert forward <= (1e-3 if name == "fp8_current" else 1e-5), f"{name} {layout}: {forward}"
+            assert after <= (1e-2 if name == "fp8_current" else 2e-3), f"{name} {layout}: {after}"
+            assert 0 < result.gradient_difference < 0.5, "gradients were compared"
 
 
 def test_the_drift_of_every_recipe_is_bounded(tmp_path: Path) -> None:
