@@ -49,7 +49,8 @@ ALLOWED = {
     },
     "quickstart": {"config", "data_tools", "errors", "observe"},
     "bench": {
-        "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "kernels", "resume", "step", "trainer",
+        "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "kernels", "loss", "model", "observe",
+        "optimizer", "resume", "step", "trainer",
     },
     "doctor": {"compatibility", "config", "cpu_backend", "data_tools", "errors"},
     "cli": {
