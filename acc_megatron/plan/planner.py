@@ -75,20 +75,11 @@ class Plan:
     @property
     def checkpoint_bytes(self) -> float:
         """Weights, moments, and float32 weights where the optimizer has its own."""
-<<<<<<< HEAD
         precision = PRECISIONS[self.config.train.precision]
         each = 4 if precision.dtype == "float32" else 2
         each += 8 if self.config.optimizer.kind == "adamw" else 0
         if precision.dtype == "bfloat16" or self.config.parallel.distributed_optimizer:
             each += 4
-=======
-        train, parallel = self.config.train, self.config.parallel
-        dtype = PRECISIONS[train.precision].dtype
-        each = {"float32": 4.0, "bfloat16": 2.0}[dtype]
-        each += 8.0 if self.config.optimizer.kind == "adamw" else 0.0
-        if dtype == "bfloat16" or parallel.distributed_optimizer:
-            each += 4.0
->>>>>>> precision
         return each * model_parameters(self.config.model)
 
 
