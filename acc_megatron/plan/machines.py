@@ -39,7 +39,7 @@ MACHINES = {
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """Shares of the peak figures that are assumed; see the plan's README for where they come from."""
+    """Shares of the peak figures that are assumed, for every machine; the plan's README says how they were set."""
 
     dense_gemm: float = 0.65
     expert_gemm: float = 0.5  # grouped, with the recipe's narrow experts

@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ epochs = 100
 """
 SUPERVISED_SHARE = 0.05
 DOCUMENTS = (0.5, 0.3125, 0.1875)  # of a row
+TIME_LIMIT_SECONDS = 1200
 WARM_UP_STEPS = 2  # optimizer states and cached buffers exist after these
 
 
@@ -111,8 +113,9 @@ def run_cases(cases: Sequence[Case]) -> list[list[Measured]]:
         context = mp.start_processes(_worker, (cases, ports, folder), nprocs=world, join=False, start_method="spawn")
         assert context is not None
         try:
-            while not context.join(timeout=900):
-                pass
+            deadline = time.monotonic() + TIME_LIMIT_SECONDS
+            while not context.join(timeout=1):
+                assert time.monotonic() < deadline, f"no end after {TIME_LIMIT_SECONDS} s"
         finally:
             for process in context.processes:
                 process.kill()

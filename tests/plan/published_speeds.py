@@ -1,6 +1,6 @@
 """Published training speeds beside the time model: `python tests/plan/published_speeds.py`.
 
-Nothing in the model is fitted to a row; its shares of peak are those of `plan/machines.py` for every row.
+No row has constants of its own: shares of peak are those of `plan/machines.py` for all.
 """
 
 from dataclasses import dataclass
