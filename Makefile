@@ -1,4 +1,4 @@
-# Targets: .venv (install), quickstart, test, check, and for launching .venv-launch (install), test-slurm.
+# Targets: .venv (install), quickstart, test, check, test-image, and for launching .venv-launch (install), test-slurm.
 # Everything goes into .venv from constraints.txt and into .venv-launch from constraints-launch.txt.
 PYTHON ?= python3
 VENV := .venv
@@ -39,7 +39,7 @@ quickstart: .venv
 	$(BIN)/acc-megatron quickstart --out runs/quickstart
 
 test: .venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not buildah"
 
 .venv-launch: $(LAUNCH)/.installed
 
@@ -57,6 +57,13 @@ test-slurm: .venv .venv-launch
 	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM) >/dev/null; } \
 	  || echo "SLURM is not installed and cannot be: its tests are skipped" >&2
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/launch -rs --durations=10
+
+# really builds the Dockerfile, on a stand-in for NVIDIA's base image
+test-image: .venv
+	@command -v buildah >/dev/null && command -v debootstrap >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends buildah debootstrap >/dev/null; } \
+	  || echo "buildah is not installed and cannot be: its test is skipped" >&2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_dockerfile.py -rs -m buildah
 
 # mypy sees the package as it is installed: kernels/ and data_tools/ inside acc_megatron/
 check: .venv

@@ -37,7 +37,7 @@ ALLOWED = {
     "step": {"config", "data", "errors", "flops", "loss", "observe", "optimizer", "resilience", "schedule", "trainer"},
     "resilience": {"config", "data_tools", "errors", "ranks"},
     "train": {
-        "config", "data_tools", "distributed", "observe", "ranks", "resilience", "resume", "step", "trainer",
+        "config", "data_tools", "distributed", "errors", "observe", "ranks", "resilience", "resume", "step", "trainer",
     },
     "plan": {
         "compatibility", "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "flops", "layout",

@@ -57,6 +57,7 @@ def _facts(steps: list[dict[str, Any]], restarts: list[tuple[int, int]]) -> str:
 
 def _curves(steps: list[dict[str, Any]], restarts: list[tuple[int, int]]) -> str:
     import matplotlib.figure
+    from matplotlib.ticker import MaxNLocator
 
     drawing = matplotlib.figure.Figure(figsize=(9.6, 5.4), layout="constrained")
     axes = drawing.subplots(2, 2, sharex=True)
@@ -85,7 +86,7 @@ def _curves(steps: list[dict[str, Any]], restarts: list[tuple[int, int]]) -> str
             axis.set_ylim(bottom=0)
     for axis in axes[1]:
         axis.set_xlabel("step")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return svg(drawing)
 
 
@@ -104,6 +105,7 @@ def _mark_restarts(axis: Any, restarts: Sequence[tuple[int, int]], colour: str =
 
 def _expert_load(steps: list[dict[str, Any]], restarts: list[tuple[int, int]]) -> str:
     import matplotlib.figure
+    from matplotlib.ticker import MaxNLocator
 
     load = np.array([row["expert_load_max_over_mean"] for row in steps], np.float64).T  # [layers, steps]
     dead = np.array([row["dead_experts"] for row in steps], np.int64).T
@@ -119,8 +121,8 @@ def _expert_load(steps: list[dict[str, Any]], restarts: list[tuple[int, int]]) -
     _mark_restarts(axis, restarts, "white")
     axis.set_xlabel("step")
     axis.set_ylabel("layer")
-    axis.yaxis.get_major_locator().set_params(integer=True)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     worst = int(load[:, -1].argmax())
     text = (
         f"At the last step layer {worst + 1} is the least even: its fullest expert has {load[worst, -1]:.2f} times the "

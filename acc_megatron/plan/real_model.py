@@ -20,6 +20,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: E402
 
 from acc_megatron.config import Config, MemoryConfig  # noqa: E402
 from acc_megatron.layout import Layout  # noqa: E402
+from acc_megatron.model.precision import PRECISIONS  # noqa: E402
 from acc_megatron.model.qwen3_moe import build_chunks  # noqa: E402
 from acc_megatron.model.transformer_config import training_config  # noqa: E402
 from acc_megatron.plan.parameters import Parameters  # noqa: E402
@@ -46,9 +47,12 @@ def _build_stage(config: Config, layout: Layout, stage: int) -> Parameters:
 
 
 def _without_gpu_parts(config: Config) -> Config:
-    """What Megatron refuses to configure without a GPU, and what makes no parameter: recompute and dispatcher."""
+    """The same parameters without what Megatron cannot configure here: recompute, dispatcher and FP8 make none."""
     return dataclasses.replace(
-        config, memory=MemoryConfig(), moe=dataclasses.replace(config.moe, dispatcher="alltoall")
+        config,
+        memory=MemoryConfig(),
+        moe=dataclasses.replace(config.moe, dispatcher="alltoall"),
+        train=dataclasses.replace(config.train, precision=PRECISIONS[config.train.precision].dtype),
     )
 
 

@@ -38,7 +38,7 @@ def _head(plan: Plan) -> list[str]:
     return [
         f"{config.name} on {layout.world} {plan.machine.name} ({nodes} nodes)",
         f"layout     {layout}{virtual}, ETP{layout.expert_tensor}, expert DP{layout.expert_data}; "
-        f"recompute {describe_recompute(config)}",
+        f"recompute {describe_recompute(config)}; {config.train.precision}",
         f"model      {model_parameters(model):,} parameters; checkpoint {plan.checkpoint_bytes / 1e9:.1f} GB",
         f"step       {config.train.global_batch_rows} rows of {work.row_tokens:,} tokens, "
         f"{work.supervised_tokens:,.0f} of each supervised; {plan.flops_per_step:.3g} FLOPs",

@@ -31,11 +31,12 @@ def _read(arms: list[str], trained: list[dict[str, Any]]) -> str:
     rows = []
     for arm in arms:
         own = [row for row in trained if row["arm"] == arm]
-        means = {
-            name: sum(row[name] for row in own) / len(own) for name in ("documents", "tokens", "supervised_tokens")
-        }
+        names = ("documents", "epochs", "tokens", "supervised_tokens")
+        means = {name: sum(row[name] for row in own) / len(own) for name in names}
         rows.append([arm, *(f"{value:,.0f}" for value in means.values())])
-    return _markdown("What each arm read (mean over seeds)", ["arm", "documents", "tokens", "supervised tokens"], rows)
+    return _markdown(
+        "What each arm read (mean over seeds)", ["arm", "documents", "epochs", "tokens", "supervised tokens"], rows
+    )
 
 
 def _scores(title: str, summary: Summary, columns: dict[str, str]) -> str:

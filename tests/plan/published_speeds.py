@@ -20,7 +20,8 @@ BASE = (
     "data.seq_length_tokens=4096", "parallel.tensor=1", "parallel.context=1", "memory.recompute=none",
     "parallel.overlap_grad_reduce=true", "parallel.overlap_param_gather=true",
 )  # fmt: skip
-GUESSED = "the model counts BF16, and alltoall, which is not said"
+GUESSED = "alltoall is our guess"
+FP8 = "train.precision=fp8_current"
 QWEN3_235B = (
     "model.hidden_size=4096", "model.num_hidden_layers=94", "model.num_attention_heads=64",
     "model.moe_intermediate_size=1536",
@@ -50,14 +51,14 @@ PUBLISHED = [
     Published("Megatron-MoE-ModelZoo issue 21", "32 H100, run_30b.sh; EP8 and alltoall are our guess", 32, 120,
               ("parallel.expert=8", "train.global_batch_rows=1024")),
     Published(f"{BRIDGE} 26.04", "16 H100, FP8, EP16", 16, 205.0,
-              ("parallel.expert=16", "train.global_batch_rows=1024"), note=GUESSED),
+              (FP8, "parallel.expert=16", "train.global_batch_rows=1024"), note=GUESSED),
     Published(f"{BRIDGE} 26.02.01", "16 H100, FP8, PP2 of 12 chunks, EP8", 16, 208.0,
-              ("parallel.expert=8", "parallel.pipeline=2", "parallel.virtual_pipeline=12",
+              (FP8, "parallel.expert=8", "parallel.pipeline=2", "parallel.virtual_pipeline=12",
                "train.global_batch_rows=1024"), note=GUESSED),
     Published(f"{BRIDGE} 26.04, Qwen3-235B-A22B", "256 H100, FP8, TP2 PP8 EP32", 256, 250.0,
-              (*QWEN3_235B, "parallel.tensor=2", "parallel.pipeline=8", "parallel.expert=32",
+              (FP8, *QWEN3_235B, "parallel.tensor=2", "parallel.pipeline=8", "parallel.expert=32",
                "model.num_hidden_layers=96", "train.global_batch_rows=2048"),
-              note="the model counts BF16, alltoall and 96 layers for 94"),
+              note="96 layers for 94; alltoall is our guess"),
 ]  # fmt: skip
 
 

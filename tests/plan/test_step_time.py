@@ -50,7 +50,7 @@ def test_a_group_knows_when_it_leaves_its_node() -> None:
 
 def test_more_of_the_same_work_takes_longer_and_a_faster_machine_less() -> None:
     config = load_config(RECIPE)
-    layout, workload = check_plan(config, 64), read_workload(config)
+    layout, workload = check_plan(config, 64, find_machine("h100")), read_workload(config)
     plans = {name: make_plan(config, layout, find_machine(name), workload) for name in MACHINES}
     assert plans["b200"].time.total < plans["h200"].time.total < plans["h100"].time.total
     kept = load_config(RECIPE, ["memory.recompute=none"])
@@ -64,7 +64,7 @@ def test_more_of_the_same_work_takes_longer_and_a_faster_machine_less() -> None:
 
 def test_model_flops_of_a_step_are_those_of_its_documents_and_not_of_its_rows() -> None:
     config = load_config(RECIPE)
-    layout, workload = check_plan(config, 64), read_workload(config)
+    layout, workload = check_plan(config, 64, find_machine("h100")), read_workload(config)
     plan = make_plan(config, layout, find_machine("h100"), workload)
     full_rows = 16 * 3 * 48 * 2 * 4096 * 131_072.0**2
     attention = 16 * 3 * 48 * 2 * 4096 * workload.squared_tokens
