@@ -1,6 +1,7 @@
 """One typed tree of settings, from TOML plus `key=value` overrides; nothing else configures a run."""
 
 import dataclasses
+import datetime
 import difflib
 import json
 import tomllib
@@ -236,6 +237,8 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
+    if isinstance(value, datetime.date | datetime.time):
+        value = text  # no setting is a date; 08:00:00 is what a batch system calls eight hours
     *sections, last = key.strip().split(".")
     for section in sections:
         tree = tree.setdefault(section, {})

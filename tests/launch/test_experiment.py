@@ -53,6 +53,11 @@ def test_the_users_environment_wins_over_the_defaults() -> None:
     assert variables["CUDA_DEVICE_MAX_CONNECTIONS"] == "1"
 
 
+def test_a_time_limit_may_be_given_on_the_command_line_as_the_batch_system_writes_it() -> None:
+    assert load("slurm.time=08:00:00").experiment.slurm.time == "08:00:00"
+    assert load("slurm.time=2-08:00:00").experiment.slurm.time == "2-08:00:00"
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -61,7 +66,7 @@ def test_the_users_environment_wins_over_the_defaults() -> None:
         (["train.node=1"], ["unknown key train.node", "train.nodes"]),
         (["name=Big_Name"], ["small letters"]),
         (["convert.shards=0"], ["convert.shards = 0"]),
-        (["environment.A=1"], ["environment must be a section of str"]),
+        (["environment.A=1"], ["environment.A must be str, got 1"]),
         (["train.device=cpu", "train.overrides=[\"moe.dispatcher='deepep'\"]"], ["needs a GPU"]),
     ],
 )
