@@ -120,7 +120,8 @@ def make_shards(tasks: list[ShardTask], runner: Runner) -> None:
     if len(todo) < len(tasks):
         print(f"convert: {len(tasks) - len(todo)} of {len(tasks)} shards are there already", file=sys.stderr)
     progress = Progress("convert", len(todo))
-    for counts in runner(todo):
+    for done, counts in enumerate(runner(todo), start=1):
+        progress.reach(done)
         progress.add(**counts)
     progress.finish()
 

@@ -16,7 +16,7 @@ from acc_megatron.data_tools.streams import BadStream, open_stream
 
 MAX_ROW_BYTES = 64 << 20
 MAX_DEPTH = 64
-_SKIP_BYTES = 64 << 10
+_SKIP_BYTES = 4096 << 10
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _NESTED = (dict, list)
 

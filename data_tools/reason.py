@@ -8,7 +8,6 @@ response is the reasoning, accepted without a filter. Rows come out in the order
 
 import asyncio
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +28,7 @@ from acc_megatron.data_tools.compile_output import (
     need_free_or_own,
 )
 from acc_megatron.data_tools.jsonl import BadRow, Row, read_jsonl
+from acc_megatron.data_tools.progress import Progress
 from acc_megatron.data_tools.render import user_content
 from acc_megatron.data_tools.schema import Dropped, Triple
 from acc_megatron.data_tools.tokenizer import Tokenizer
@@ -94,8 +94,11 @@ def reason_folder(
     with atomic_folder(out) as made, AnswerCache(cache_path, budget) as cache:
         if cache.num_interrupted:
             print(f"reason: {cache.num_interrupted} requests were in flight when the last run ended", file=sys.stderr)
-        with CompileWriter(made) as writer:
-            asyncio.run(_reason_rows(read_jsonl(source), client, cache, settings, verifier, tokenizer, writer))
+        progress = Progress("reason", source.stat().st_size, unit="bytes")
+        with CompileWriter(made, progress) as writer:
+            asyncio.run(
+                _reason_rows(read_jsonl(source), client, cache, settings, verifier, tokenizer, writer, progress)
+            )
         summary = writer.summary()
         manifest = {
             "format": FORMAT,
@@ -119,22 +122,20 @@ async def _reason_rows(
     verifier: Verifier,
     tokenizer: Tokenizer,
     writer: CompileWriter,
+    progress: Progress,
 ) -> None:
     """Work on a bounded window of rows; results are written in the order of the rows."""
     window: deque[tuple[Row | BadRow, asyncio.Task[Triple]]] = deque()
-    started, done = time.monotonic(), 0
     async with Client(client_settings, cache) as client:
         teacher = _Teacher(client, client_settings.model, settings, verifier, tokenizer)
         try:
             for row in rows:
                 window.append((row, asyncio.create_task(_reason_row(row, teacher))))
                 if len(window) >= 4 * client_settings.concurrency:
+                    progress.reach(window[0][0].byte_offset)
                     await _write(*window.popleft(), writer)
-                    done += 1
-                    if done % 50 == 0:
-                        elapsed = time.monotonic() - started
-                        print(f"reason: {done} documents, {done / elapsed:.1f} a second", file=sys.stderr)
             while window:
+                progress.reach(window[0][0].byte_offset)
                 await _write(*window.popleft(), writer)
         finally:
             tasks = [task for _, task in window]

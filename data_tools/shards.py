@@ -127,7 +127,9 @@ def _render(example: Example, tokenizer: Tokenizer, settings: ConvertSettings) -
     if example.turns:
         rendered = render_conversation(example.turns, tokenizer, settings.template)
     else:
-        rendered = render_turns(example.user, example.reasoning, example.answer, tokenizer, settings.template)
+        rendered = render_turns(
+            example.user, example.reasoning, example.answer, tokenizer, settings.template, system=example.system
+        )
     if len(rendered.ids) > settings.max_tokens:
         raise Dropped("over_max_tokens", f"{len(rendered.ids)} tokens, the limit is {settings.max_tokens}")
     return rendered

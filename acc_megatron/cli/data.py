@@ -35,6 +35,7 @@ def compile(
     decontaminate: Annotated[
         list[Path] | None, typer.Option(help="Evaluation questions to keep away from; repeatable.")
     ] = None,
+    max_bad: MaxBad = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     table_format: Annotated[str, typer.Option(help="Tables as markdown or csv.")] = "markdown",
     tokenizer: TokenizerName = "qwen3",
@@ -63,6 +64,7 @@ def compile(
         resources=resources or [],
         settings=settings,
         tokenizer=load_tokenizer(tokenizer),
+        max_bad_share=max_bad,
         near=NearSettings(questions=dedupe_questions, contexts=dedupe_contexts, evaluation=tuple(decontaminate or [])),
     )
     print_counts(manifest, out, as_json)
