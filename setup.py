@@ -60,6 +60,7 @@ setup(
         "fast": ["gigatoken==0.10.0"],
         "ray": ["ray"],
         "dedupe": ["datasketch"],
+        "analyze": ["umap-learn"],
         "eval": ["lm-eval==0.4.13", "langdetect", "immutabledict"],
         # leptonai 0.47 lost a module that nemo-run imports; best in an environment of its own: make .venv-launch
         "launch": ["nemo-run[kubeflow]==0.11.1", "leptonai>=0.26.6,<0.47"],

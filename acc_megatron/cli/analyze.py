@@ -79,3 +79,43 @@ def routing(
 def _named(before: Path, after: Path | None, control: Path | None) -> dict[str, Path]:
     named = {"before": before, "after": after, "control": control}
     return {name: path for name, path in named.items() if path is not None}
+
+
+@analyze.command(short_help="How near training questions come to a benchmark's.")
+def overlap(
+    training: Annotated[list[Path], typer.Option(help="File of training rows, such as triples; repeatable.")],
+    benchmark: Annotated[list[str], typer.Option(metavar="NAME=FILE", help="A benchmark's rows; repeatable.")],
+    out: Out,
+    embedder: Annotated[Path | None, typer.Option(help="Folder of an embedding model for transformers.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="OpenAI-compatible URL of an embedding model.")] = None,
+    model: Annotated[str, typer.Option(help="Its name at the endpoint.")] = "all-MiniLM-L6-v2",
+    num_words: Annotated[int, typer.Option(help="Words in a shared run.")] = 13,
+    similarity: Annotated[float, typer.Option(help="Cosine from which questions count as the same.")] = 0.9,
+    max_questions: Annotated[int, typer.Option(min=10, help="Questions of a side that are embedded.")] = 2000,
+    seed: Seed = 0,
+) -> None:
+    """Shared n-grams; with an embedder also similar questions, separability (AUC) and a UMAP picture."""
+    from acc_megatron.analyze.embeddings import endpoint_embedder, local_embedder
+    from acc_megatron.analyze.overlap import analyze_overlap
+    from acc_megatron.analyze.overlap_page import publish_overlap
+    from acc_megatron.errors import ConfigError
+
+    if embedder is not None and endpoint is not None:
+        raise ConfigError("give --embedder or --endpoint, not both")
+    benchmarks: dict[str, Path] = {}
+    for text in benchmark:
+        name, equals, file = text.partition("=")
+        if not (name and equals and file):
+            raise ConfigError(f"--benchmark {text!r} is not NAME=FILE")
+        benchmarks[name] = Path(file)
+    embed = local_embedder(embedder) if embedder else endpoint_embedder(endpoint, model) if endpoint else None
+    result, vectors = analyze_overlap(
+        training,
+        benchmarks,
+        embed=embed,
+        num_words=num_words,
+        similarity=similarity,
+        max_questions=max_questions,
+        seed=seed,
+    )
+    print(publish_overlap(out, result, vectors))

@@ -32,17 +32,15 @@ def run_tasks(name: str, benchmark: BenchmarkSettings, run: RunSettings, ask: As
     for repeat in range(run.repeats):
         model = _asking_model(ask, name, benchmark.max_new_tokens, repeat)
         try:
-            results = lm_eval.simple_evaluate(
-                model=model,
-                tasks=list(benchmark.tasks),
-                task_manager=manager,
-                num_fewshot=benchmark.num_fewshot,
+            # simple_evaluate would also run pip and git, to describe the machine
+            results = lm_eval.evaluator.evaluate(
+                lm=model,
+                task_dict=_load(manager, benchmark, run),
                 samples=samples,
                 apply_chat_template=True,
+                fewshot_as_multiturn=True,
                 log_samples=True,
                 bootstrap_iters=0,
-                random_seed=run.seed,
-                fewshot_random_seed=run.seed,
             )
         except (ConfigError, DataError):
             raise
@@ -64,6 +62,7 @@ def run_tasks(name: str, benchmark: BenchmarkSettings, run: RunSettings, ask: As
 def _lm_eval() -> Any:
     try:
         import lm_eval
+        import lm_eval.evaluator
         import lm_eval.tasks
     except ImportError as error:
         raise EnvironmentProblem(
@@ -81,6 +80,19 @@ def _manager(lm_eval: Any, benchmark: BenchmarkSettings) -> Any:
     return lm_eval.tasks.TaskManager(include_path=benchmark.task_folder)
 
 
+def _load(manager: Any, benchmark: BenchmarkSettings, run: RunSettings) -> dict[str, Any]:
+    """The tasks with their examples in the prompt: as many as the task says, or none, or as set here."""
+    loaded: dict[str, Any] = manager.load(list(benchmark.tasks))
+    for task in loaded["tasks"].values():
+        own = task.get_config("num_fewshot")
+        if own != 0:  # a task that says 0 has none to give
+            task.set_config(
+                key="num_fewshot", value=benchmark.num_fewshot if benchmark.num_fewshot is not None else own or 0
+            )
+        task.set_fewshot_seed(seed=run.seed)
+    return loaded
+
+
 def _cannot_run(name: str, error: Exception) -> DataError:
     words = " ".join(str(error).split())[:300]
     return DataError(
@@ -92,7 +104,7 @@ def _cannot_run(name: str, error: Exception) -> DataError:
 def _sample(manager: Any, benchmark: BenchmarkSettings, run: RunSettings) -> dict[str, list[int]]:
     """Seeded row numbers of each task, `run.limit` at most."""
     try:
-        tasks = manager.load(list(benchmark.tasks))["tasks"]
+        tasks = _load(manager, benchmark, run)["tasks"]
         sizes = {name: len(list(task.eval_docs)) for name, task in tasks.items()}
     except Exception as error:
         raise _cannot_run(", ".join(benchmark.tasks), error) from error
