@@ -35,7 +35,7 @@ def main() -> None:
     base = train_base(out / "base", tokenizer, settings.stages)
     acc(out / "base" / "export.json", "export", base, "--out", out / "base" / "export", "--tokenizer", tokenizer)
     trained = train_arms(out, base, tokenizer, settings, arguments.jobs)
-    scores = score_all(out, tokenizer, [f"{row['arm']}/seed{row['seed']}" for row in trained])
+    scores = score_all(out, tokenizer, [f"{row['arm']}/seed{row['seed']}" for row in trained], arguments.jobs)
     by_model = {name: measures(rows) for name, rows in scores.items()}
     summary = {"base": over_seeds([by_model["base"]])}
     for arm in settings.arms:
@@ -58,13 +58,18 @@ def train_arms(out: Path, base: Path, tokenizer: Path, settings: Settings, num_j
         return list(pool.map(one, itertools.product(settings.seeds, settings.arms)))
 
 
-def score_all(out: Path, tokenizer: Path, names: list[str]) -> dict[str, Any]:
-    """The scores of the base and of every arm, by name."""
+def score_all(out: Path, tokenizer: Path, names: list[str], num_jobs: int) -> dict[str, Any]:
+    """The scores of the base and of every arm, by name; `num_jobs` processes share the models."""
     folders = {"base": out / "base"} | {name: out / "arms" / name for name in names}
-    script = str(Path(__file__).with_name("evaluate.py"))
-    pairs = [f"{folder / 'export'}={folder / 'scores.json'}" for folder in folders.values()]
-    options = ["--items", str(out / "items"), "--tokenizer", str(tokenizer)]
-    command(out / "evaluate.json", [sys.executable, script, *options, *pairs])
+    words = [sys.executable, str(Path(__file__).with_name("evaluate.py")), "--items", str(out / "items")]
+    words += ["--tokenizer", str(tokenizer)]
+    waiting = [folder for folder in folders.values() if not (folder / "scores.json").is_file()]
+
+    def one(share: list[Path]) -> None:
+        command(share[0] / "evaluate.json", [*words, *(f"{own / 'export'}={own / 'scores.json'}" for own in share)])
+
+    with ThreadPoolExecutor(num_jobs) as pool:
+        list(pool.map(one, [waiting[first::num_jobs] for first in range(min(num_jobs, len(waiting)))]))
     return {name: json.loads((folder / "scores.json").read_bytes()) for name, folder in folders.items()}
 
 
