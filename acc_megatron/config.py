@@ -271,9 +271,9 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     if origin is types.UnionType and value is not None and dataclasses.is_dataclass(options[0]):
         return _convert(options[0], value, where, key)
     if origin is dict:
-        if not isinstance(value, dict) or any(type(item) is not options[1] for item in value.values()):
-            raise ConfigError(f"{where}: {key} must be a section of {options[1].__name__} values, got {value!r}")
-        return value
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: {key} must be a section, got {value!r}")
+        return {name: _convert(options[1], item, where, f"{key}.{name}") for name, item in value.items()}
     if origin is Literal:
         if value not in options:
             raise ConfigError(f"{where}: {key} must be one of {', '.join(map(repr, options))}, got {value!r}")
@@ -282,10 +282,6 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
         if not isinstance(value, list) or any(type(item) is not options[0] for item in value):
             raise ConfigError(f"{where}: {key} must be a list of {options[0].__name__}, got {value!r}")
         return value
-    if origin is dict:  # tables by a name of the user's choice
-        if not isinstance(value, dict) or not value:
-            raise ConfigError(f"{where}: give at least one table [{key}.NAME], got {value!r}")
-        return {name: _convert(options[1], item, where, f"{key}.{name}") for name, item in value.items()}
     allowed = options if origin in (typing.Union, types.UnionType) else (hint,)
     if float in allowed and type(value) is int:
         return float(value)

@@ -10,9 +10,11 @@ import torch.distributed as dist
 
 from acc_megatron.config import Config, to_dict
 from acc_megatron.data_tools.atomic import write_json
+from acc_megatron.errors import AccError, CheckpointError
 from acc_megatron.observe.metrics import MetricsLog
 from acc_megatron.ranks import say
 from acc_megatron.resilience.abandoned import Abandoned, leave
+from acc_megatron.resilience.nvrx import ResiliencyExtension
 from acc_megatron.resilience.stop import StopRequest, cause_name
 from acc_megatron.resilience.watchdog import Watchdog
 from acc_megatron.resume import restore, save, settle
@@ -60,11 +62,16 @@ def _run(trainer: Trainer) -> tuple[list[float], Path | None]:
     if dist.get_rank() == 0:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_json(run_dir / "config.json", to_dict(config))
-    with MetricsLog(run_dir, dist.get_rank() == 0, first_step=trainer.step + 1, config=config) as log:
+    with (
+        MetricsLog(run_dir, dist.get_rank() == 0, first_step=trainer.step + 1, config=config) as log,
+        ResiliencyExtension() as extension,
+    ):
         saved_step = trainer.step
         try:
             while trainer.step < last_step and not trainer.stopped_by:
-                values = train_step(trainer)
+                with extension.section():
+                    values = train_step(trainer)
+                extension.after_step()
                 losses.append(values["loss"])
                 log.step(trainer.step, **values)
                 _print_step(trainer, values, last_step)
@@ -75,13 +82,21 @@ def _run(trainer: Trainer) -> tuple[list[float], Path | None]:
                     folder, saved_step = save(trainer), trainer.step
             settle(trainer, wait=True)
         except Abandoned as abandoned:
-            trainer.progress.enter("checkpoint", trainer.step)
-            if saved_step != trainer.step:
-                save(trainer)
-            settle(trainer, wait=True)
-            raise leave(abandoned.error) from None
+            raise leave(_save_and_say(trainer, abandoned.error, saved_step)) from None
         trainer.progress.enter("end", trainer.step)
     return losses, folder
+
+
+def _save_and_say(trainer: Trainer, error: AccError, saved_step: int) -> AccError:
+    """Save what was learned since the last checkpoint; the error, which says so too when that fails."""
+    trainer.progress.enter("checkpoint", trainer.step)
+    try:
+        if saved_step != trainer.step:
+            save(trainer)
+        settle(trainer, wait=True)
+    except CheckpointError as problem:
+        return type(error)(f"{error}; but step {trainer.step} could not be saved: {problem}")
+    return error
 
 
 def _is_time_to_save(trainer: Trainer) -> bool:

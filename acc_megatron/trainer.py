@@ -64,7 +64,7 @@ def build_trainer(config: Config, layout: Layout) -> Trainer:
     models: list[torch.nn.Module] = [
         model.to(torch.cuda.current_device()) for model in build_chunks(config.model, transformer, emulated)
     ]
-    if config.train.precision != "float32":
+    if transformer.bf16:
         models = [Float16Module(transformer, model) for model in models]
     chunks = _wrap(config, transformer, models)
     optimizer = build_optimizer(config, chunks)

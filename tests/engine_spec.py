@@ -1,10 +1,12 @@
 """The GPU configuration on CPU: Megatron's own Transformer Engine spec over the stand-in, in child processes alone."""
 
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from commands import ROOT
-from layout_matrix import NUM_STEPS, Case, Result
+from layout_matrix import NUM_STEPS, Case, Result, whole_gradients
 from make_inputs import TINY_MODEL, make_recipe
 
 STANDIN = ROOT / "tests" / "transformer_engine_standin"
@@ -52,12 +54,25 @@ def overrides(recipe: Path) -> list[str]:
         "train.precision=float32",
         "train.global_batch_rows=4",
         "train.epochs=6",
-        "train.process_timeout_seconds=120",
+        "train.process_timeout_seconds=300",
         f"train.init_from={recipe.parent / 'checkpoint'}",
         f"train.run_dir={recipe.parent / 'unset'}",
         "optimizer.learning_rate=1e-3",
         "optimizer.min_learning_rate=1e-3",
     ]
+
+
+def run_dir(recipe: Path, name: str) -> Path:
+    """The run folder of a case."""
+    return recipe.parent / "runs" / name.replace(" ", "_").replace(">", "--")
+
+
+def going_on(recipe: Path, source: str, target: str) -> Case:
+    """A case that goes on in layout `target` from the checkpoint that `source` saved."""
+    world, settings = LAYOUTS[target]
+    case = Case(f"{source}>{target}", world, settings)
+    shutil.copytree(run_dir(recipe, source) / "checkpoints", run_dir(recipe, case.name) / "checkpoints")
+    return case
 
 
 def train_on_engine_spec(recipe: Path, case: Case, reference: Result | None) -> Result:
@@ -69,8 +84,9 @@ def train_on_engine_spec(recipe: Path, case: Case, reference: Result | None) -> 
 def train_either_spec(recipe: Path, case: Case, _: Result | None) -> Result:
     """Train NUM_STEPS; a case whose name holds '>' goes on from its run folder, others save after SAVED_STEP.
 
-    `float32 base` in the name keeps FP8 runs' parameters in float32. `gradients["layers"]` counts the layers of
-    Transformer Engine, `gradients["fp8"]` how often its FP8 context was entered.
+    `float32 base` in the name keeps FP8 runs' parameters in float32 and brings the first step's gradients back.
+    `gradients["layers"]` counts the layers of Transformer Engine, `gradients["fp8"]` how often its FP8 context was
+    entered.
     """
     from acc_megatron.distributed import process_groups  # isort: split
     import dataclasses
@@ -88,14 +104,23 @@ def train_either_spec(recipe: Path, case: Case, _: Result | None) -> Result:
         for name, kind in precision.PRECISIONS.items():
             precision.PRECISIONS[name] = dataclasses.replace(kind, dtype="float32")
             transformer_config.DTYPES[name] = torch.float32
-    own = [f"train.run_dir={recipe.parent / 'runs' / case.name.replace(' ', '_').replace('/', '_').replace('>', '')}"]
+    own = [f"train.run_dir={run_dir(recipe, case.name)}"]
     config = load_config(recipe, [*overrides(recipe), *own, *case.overrides])
     check_job(config, case.world)
-    with process_groups(config.parallel, timeout_seconds=120) as layout:
+    with process_groups(config.parallel, timeout_seconds=300) as layout:
         trainer = build_trainer(config, layout)
         restore(trainer)
         assert trainer.step == (SAVED_STEP if ">" in case.name else 0)
-        losses = []
+        losses: list[float] = []
+        gradients: dict[str, torch.Tensor] = {}
+        update = trainer.optimizer.step
+
+        def look_then_update() -> Any:
+            if "float32 base" in case.name and not gradients:
+                gradients.update(whole_gradients(trainer))
+            return update()
+
+        trainer.optimizer.step = look_then_update
         while trainer.step < NUM_STEPS:
             losses.append(train_step(trainer)["loss"])
             if trainer.step == SAVED_STEP and ">" not in case.name:
@@ -110,4 +135,5 @@ def train_either_spec(recipe: Path, case: Case, _: Result | None) -> Result:
         entered = 0 if state is None else len(state.FP8GlobalStateManager.entered)
         if state is not None:
             state.FP8GlobalStateManager.reset()
-        return Result(losses=losses, gradients={"layers": torch.tensor(len(engine)), "fp8": torch.tensor(entered)})
+        gradients |= {"layers": torch.tensor(len(engine)), "fp8": torch.tensor(entered)}
+        return Result(losses=losses, gradients=gradients)

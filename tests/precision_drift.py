@@ -39,7 +39,7 @@ def losses_of(recipe: Path, case: Case, _: Result | None) -> Result:
     precision, steps = case.name.split("/")[:2]
     config = load_config(recipe, [*ADAM, f"train.precision={precision}", *case.overrides])
     check_job(config, case.world)
-    with process_groups(config.parallel, timeout_seconds=120) as layout:
+    with process_groups(config.parallel, timeout_seconds=300) as layout:
         trainer = build_trainer(config, layout)
         restore(trainer)
         return Result(losses=[train_step(trainer)["loss"] for _ in range(int(steps))])
@@ -51,7 +51,7 @@ def make_drift_recipe(folder: Path, steps: int) -> Path:
 
     from acc_megatron.data_tools.convert import ConvertSettings, convert
 
-    triples = write_triples(folder / "many.jsonl", [440 - 7 * (n % 5) for n in range(4 * steps)], answer_words=40)
+    triples = write_triples(folder / "many.jsonl", [360 - 7 * (n % 5) for n in range(4 * steps)], answer_words=40)
     convert([triples], folder / "many", ConvertSettings())
     return make_recipe(folder, dataset=folder / "many", **MODEL)
 

@@ -52,7 +52,7 @@ class Run:
     def output(self, rank: int = 0) -> str:
         return (self.folder / f"stdout_{rank}").read_text()
 
-    def wait(self, timeout: float = 120) -> list[int | None]:
+    def wait(self, timeout: float = 400) -> list[int | None]:
         """The exit codes, once all have ended; fails the test, and ends them, when they do not."""
         until = time.monotonic() + timeout
         for process in self.processes:
@@ -63,7 +63,7 @@ class Run:
             pytest.fail(f"exit codes after {timeout} s: {codes}\n" + self.error_output()[-3000:])
         return codes
 
-    def wait_for(self, condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
+    def wait_for(self, condition: Callable[[], bool], what: str, timeout: float = 300) -> None:
         """Wait until something is seen from outside, while all processes live."""
         until = time.monotonic() + timeout
         while not condition():

@@ -163,6 +163,32 @@ def with_bad_gradient(command: list[str]) -> None:
     train_and_hash(command)
 
 
+def with_jumping_clock(command: list[str]) -> None:
+    """Train while the clock of the machine jumps ten days ahead and back again between any two looks at it."""
+    import itertools
+    import time
+
+    real, days = time.time, itertools.cycle((0, 10, -10))
+    time.time = lambda: real() + 86_400 * next(days)
+    command_line(command)
+
+
+def with_counted_experts(command: list[str]) -> None:
+    """Train; write what the ranks agreed on of each step's expert counts."""
+    import acc_megatron.step as module
+
+    real, seen = module.load_values, []
+
+    def load_values(totals: Any) -> Any:
+        seen.append(totals.tolist())
+        run_dir = Path(next(text for text in command if text.startswith("train.run_dir=")).partition("=")[2])
+        (run_dir / f"counts_{os.environ.get('RANK', '0')}.json").write_text(json.dumps(seen))
+        return real(totals)
+
+    module.load_values = load_values
+    command_line(command)
+
+
 def with_sleeping_rank(command: list[str]) -> None:
     """Train; rank $SLEEPER falls asleep reading its rows, in the step $SLEEP_IN_STEP, for a long time."""
     import time

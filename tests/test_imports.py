@@ -37,7 +37,7 @@ ALLOWED = {
     "step": {"config", "data", "errors", "flops", "loss", "observe", "optimizer", "resilience", "schedule", "trainer"},
     "resilience": {"config", "data_tools", "errors", "ranks"},
     "train": {
-        "config", "data_tools", "distributed", "observe", "ranks", "resilience", "resume", "step", "trainer",
+        "config", "data_tools", "distributed", "errors", "observe", "ranks", "resilience", "resume", "step", "trainer",
     },
     "plan": {
         "compatibility", "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "flops", "layout",
@@ -49,7 +49,8 @@ ALLOWED = {
     },
     "quickstart": {"config", "data_tools", "errors", "observe"},
     "bench": {
-        "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "kernels", "resume", "step", "trainer",
+        "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "kernels", "loss", "model", "observe",
+        "optimizer", "resume", "step", "trainer",
     },
     "doctor": {"compatibility", "config", "cpu_backend", "data_tools", "errors"},
     "cli": {

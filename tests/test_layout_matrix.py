@@ -3,7 +3,18 @@
 from pathlib import Path
 
 import pytest
-from layout_matrix import PAIRS, SINGLES, Case, Result, loss_difference, one_process, run_cases
+from layout_matrix import (
+    PAIRS,
+    SHARDED_PAIRS,
+    SHARDED_SINGLES,
+    SINGLES,
+    Case,
+    Result,
+    loss_difference,
+    norm_difference,
+    one_process,
+    run_cases,
+)
 from make_inputs import make_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
@@ -15,8 +26,13 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(recipe: Path) -> Result:
+def references(recipe: Path) -> tuple[Result, Result]:
     return one_process(recipe)
+
+
+@pytest.fixture(scope="module")
+def reference(references: tuple[Result, Result]) -> Result:
+    return references[0]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +50,19 @@ def test_losses_and_gradients_of_every_layout_are_those_of_one_process(
     }
     assert not wrong, f"(loss difference, relative gradient difference): {wrong}"
     assert any(result.gradient_difference > 0 for result in results.values()), "gradients were compared"
+
+
+@pytest.mark.parametrize("cases", [SHARDED_SINGLES, SHARDED_PAIRS], ids=["on 2", "pairs on 4"])
+def test_losses_and_gradient_norms_under_the_distributed_optimizer_are_those_of_one_process(
+    cases: list[Case], recipe: Path, references: tuple[Result, Result]
+) -> None:
+    _, adamw = references
+    assert adamw.losses[0] - adamw.losses[-1] > 0.05
+    results = run_cases(recipe, cases, None)
+    differences = {name: (loss_difference(r, adamw), norm_difference(r, adamw)) for name, r in results.items()}
+    # Megatron's norm is summed in another order under TP, which costs up to 1e-5; a wrong scale would be 2 or 4
+    wrong = {name: pair for name, pair in differences.items() if pair[0] > 1e-5 or pair[1] > 1e-4}
+    assert not wrong, f"(loss difference, relative norm difference): {wrong}"
 
 
 def test_gradients_of_one_process_are_those_of_transformers_in_float64(recipe: Path, reference: Result) -> None:

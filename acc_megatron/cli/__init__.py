@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from acc_megatron.cli import data, evaluate, operate, train
+from acc_megatron.cli import data, evaluate, operate, plan, train
 from acc_megatron.cli.analyze import analyze
 from acc_megatron.cli.bench import bench
 from acc_megatron.cli.launch import launch
@@ -20,7 +20,7 @@ app = typer.Typer(
     "21 a loss or gradient is not a number, 22 too many spikes, 23 a hang. Under torchrun they are the ranks' own.",
 )
 # in the order of the road
-for group in (data, train, evaluate, operate):
+for group in (data, plan, train, evaluate, operate):
     app.add_typer(group.verbs)
 app.add_typer(analyze, name="analyze", short_help="What training changed inside a model.")
 app.add_typer(launch, name="launch", short_help="Run an experiment here, on SLURM or on Kubernetes.")

@@ -38,7 +38,7 @@ def plan(
         plans = rank_layouts(resolved, world, gpu, read_workload(resolved))
         print(json.dumps(search_as_json(plans)) if as_json else render_search(plans, world))
         return
-    layout = check_plan(resolved, world)
+    layout = check_plan(resolved, world, gpu)
     workload = read_workload(resolved)
     from acc_megatron.plan.real_model import built_parameters
     from acc_megatron.plan.table import render_plan

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import Any
 
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 300
 
 
 def probe(name: str) -> dict[str, Any]:

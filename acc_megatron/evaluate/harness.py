@@ -25,7 +25,7 @@ def run_tasks(name: str, benchmark: BenchmarkSettings, run: RunSettings, ask: As
     that needs the likelihood of given texts, which a chat endpoint does not tell.
     """
     lm_eval = _lm_eval()
-    manager = lm_eval.tasks.TaskManager(include_path=benchmark.task_folder)
+    manager = _manager(lm_eval, benchmark)
     samples = _sample(manager, benchmark, run) if run.limit is not None else None
     items: dict[str, dict[str, Any]] = {}
     aggregates = []
@@ -70,6 +70,15 @@ def _lm_eval() -> Any:
             f"benchmarks of kind lm_eval need lm-eval ({error}): run pip install 'acc-megatron[eval]'"
         ) from None
     return lm_eval
+
+
+def _manager(lm_eval: Any, benchmark: BenchmarkSettings) -> Any:
+    """lm-eval's index of tasks; its own thousands of files are read only where the folder lacks a task."""
+    if benchmark.task_folder is not None:
+        manager = lm_eval.tasks.TaskManager(include_path=benchmark.task_folder, include_defaults=False)
+        if set(benchmark.tasks) <= set(manager.all_tasks):
+            return manager
+    return lm_eval.tasks.TaskManager(include_path=benchmark.task_folder)
 
 
 def _cannot_run(name: str, error: Exception) -> DataError:

@@ -13,6 +13,7 @@ from acc_megatron.observe.page import STYLE, figure, svg, table
 
 HEADLINE = {"mrcr": "score", "graphwalks": "f1", "multiple_choice": "accuracy"}
 _COLOURS = ("#1f5fa8", "#c2571a", "#2e7d4f", "#8a3fa0", "#8c6d1f", "#555555")
+_STYLE = f"{STYLE} body {{ max-width: 80rem }} td.number {{ white-space: nowrap }}"
 NONE = "–"
 
 
@@ -40,7 +41,7 @@ def write_report(runs: Sequence[dict[str, Any]], path: Path) -> None:
     ]
     title = f"Evaluation: {html.escape(runs[0]['name'])}"
     body = "\n".join(section for section in sections if section)
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     page = f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{title}</h1>{body}</body></html>\n'
     with atomic_file(path) as file:
         file.write(page.encode())
@@ -197,7 +198,7 @@ def _bins_figure(values: Sequence[str], metric: str, summaries: Sequence[tuple[S
     axes.set_ylim(-2, 102)
     axes.set_ylabel(f"{metric}, percent")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return svg(drawing)
 
 

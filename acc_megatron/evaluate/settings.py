@@ -129,6 +129,9 @@ def folder_run(
 def run_from_tree(tree: dict[str, Any], where: str) -> RunSettings:
     """A run from a plain tree, every setting checked; raises ConfigError by key."""
     run = from_dict(RunSettings, tree, where)
+    for section in ("models", "benchmarks"):
+        if not getattr(run, section):
+            raise ConfigError(f"{where}: give at least one table [{section}.NAME]")
     for name, value in (("limit", run.limit), ("repeats", run.repeats), ("bootstrap_samples", run.bootstrap_samples)):
         if value is not None:
             check_at_least(name, value, 1)

@@ -55,8 +55,9 @@ class ExportStage:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalStage:
-    """`acc-megatron eval` of the export."""
+    """`acc-megatron eval` of the export, or of an evaluation file."""
 
+    run: str | None = None  # a file of models and benchmarks; default: the export
     gpus: int = 0
     options: list[str] = field(default_factory=list)
 
@@ -117,7 +118,7 @@ class KubernetesSettings:
     priority_class: str | None = None
     retries: int = 3  # failures of the whole job; evicted pods do not count
     port: int = 29500
-    runtime: str = "torch-distributed"  # of a trainjob
+    runtime: str = "torch-distributed"  # of a trainjob; its terminationGracePeriodSeconds must leave time for a save
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,17 +63,9 @@ def trainjob(loaded: Loaded, stage: Stage) -> dict[str, Any]:
 
     wanted = objects.resources(settings, stage)["limits"]
     gpus = wanted.pop("nvidia.com/gpu", None)
-    pod: dict[str, Any] = {}
-    if experiment.train is not None:
-        pod["terminationGracePeriodSeconds"] = experiment.train.grace_seconds + 30
-    if settings.node_selector:
-        pod["nodeSelector"] = dict(settings.node_selector)
-    if settings.host_network:
-        pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
+    pod: dict[str, Any] = {"nodeSelector": dict(settings.node_selector)} if settings.node_selector else {}
     if settings.service_account:
         pod["serviceAccountName"] = settings.service_account
-    if settings.priority_class:
-        pod["priorityClassName"] = settings.priority_class
     executor = Offline(
         runtime_ref=settings.runtime,
         namespace=settings.namespace,
@@ -112,6 +104,12 @@ def check_settings(experiment: Experiment) -> None:
     if not objects.is_below_a_volume(settings, out):
         mounts = ", ".join(settings.volumes.values())
         raise ConfigError(f"out = {out} is in no volume ({mounts}), so that it would be lost with the pod")
+    if settings.kind == "trainjob" and (settings.host_network or settings.priority_class):
+        key = "host_network" if settings.host_network else "priority_class"
+        raise ConfigError(
+            f"kubernetes.{key} works with kubernetes.kind = 'job': a TrainJob has no such field, so set it in the "
+            f"ClusterTrainingRuntime {settings.runtime}"
+        )
     for variable, source in settings.secrets.items():
         if source.count("/") != 1:
             raise ConfigError(f"kubernetes.secrets.{variable} = {source!r} must be secret/key")

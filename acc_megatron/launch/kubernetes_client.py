@@ -8,6 +8,7 @@ from typing import Any
 
 from acc_megatron.errors import ConfigError, EnvironmentProblem
 from acc_megatron.launch.experiment import KubernetesSettings
+from acc_megatron.launch.nemo import MEND
 
 TRAINJOB = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "plural": "trainjobs"}
 IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
@@ -16,13 +17,13 @@ ENDED = ("SUCCEEDED", "FAILED", "GONE")
 
 def connect(settings: KubernetesSettings) -> "Cluster":
     """The cluster of the current kubeconfig context; raises EnvironmentProblem without one."""
-    try:
-        import kubernetes
-    except ImportError as error:
-        raise EnvironmentProblem(f"launching needs the extra [launch] of acc-megatron ({error})") from None
     path = Path(os.environ.get("KUBECONFIG", Path.home() / ".kube" / "config"))
     if not path.is_file() and IN_CLUSTER not in os.environ:
         raise EnvironmentProblem(f"no kubeconfig at {path}: set KUBECONFIG, or use --dry-run and kubectl apply")
+    try:
+        import kubernetes
+    except ImportError as error:
+        raise EnvironmentProblem(f"launching needs the package kubernetes ({error}): {MEND}") from None
     try:
         if path.is_file():
             kubernetes.config.load_kube_config(str(path))
@@ -81,8 +82,8 @@ class Cluster:
                 conditions, active = found.get("status", {}).get("conditions", []), 0
             else:
                 status = self._jobs.read_namespaced_job(name, self.namespace).status
-                conditions = [{"type": c.type, "status": c.status} for c in status.conditions or []]
-                active = status.active or 0
+                conditions = [{"type": c.type, "status": c.status} for c in (status and status.conditions) or []]
+                active = (status and status.active) or 0
         except self._error as error:
             if error.status == 404:
                 return "GONE"

@@ -25,7 +25,7 @@ def import_nemo_run(folder: Path) -> Any:
     try:
         import nemo_run
     except ImportError as error:
-        raise EnvironmentProblem(f"launching needs nemo-run ({error}): install it {MEND}") from None
+        raise EnvironmentProblem(f"launching needs nemo-run ({error}): {MEND}") from None
     return nemo_run
 
 
@@ -65,7 +65,7 @@ class NemoExperiment:
             self._add()
             self.experiment.run(detach=detach)
             jobs = {job.id: job.handle.rsplit("/", 1)[-1] for job in self.experiment.jobs if job.handle}
-            states = {job.id: job.status(self.experiment._runner).name for job in self.experiment.jobs}
+        states = {job.id: job.state.name for job in self.experiment.jobs}  # leaving the block has waited for the end
         scripts = {name: str(path) for name, path in self._scripts().items()}
         folders = {job.id: job.executor.job_dir for job in self.experiment.jobs}
         return Launched(jobs=jobs, states={} if detach else states, scripts=scripts, logs=folders)

@@ -54,7 +54,8 @@ def _stages(loaded: Loaded, one_machine: bool, recipe: str) -> Iterator[Stage]:
         elif name == "export" and (export := experiment.export):
             yield Stage(name, [VERBS, name, run_dir(experiment), "--out", f"{out / 'export'}", *export.options])
         elif name == "eval" and (evaluation := experiment.eval):
-            command = [VERBS, name, f"{out / 'export'}", "--out", f"{out / 'eval'}", *evaluation.options]
+            target = evaluation.run or f"{out / 'export'}"
+            command = [VERBS, name, target, "--out", f"{out / 'eval'}", *evaluation.options]
             yield Stage(name, command, kind="gpu" if evaluation.gpus else "cpu", gpus_per_node=evaluation.gpus)
 
 

@@ -116,31 +116,34 @@ def _layer_collectives(config: Config, layout: Layout, s: Shapes, machine: Machi
         # a gather and a scatter a pass; backward gathers the input again for the weight's gradient
         count = calls * (2 * forward + 3)
         yield Collective(
-            "sequence gather and scatter (TP)",
+            "sequence (TP)",
             tensor.size, tensor.nodes, count, size, tensor.ring_seconds(size, machine),
         )  # fmt: skip
     if context.size > 1:
         pair = 2 * s.tokens * s.keys * s.element_bytes
-        name, size = "keys and values around the ring (CP)", (context.size - 1) * pair
+        name, size = "keys and values (CP)", (context.size - 1) * pair
         seconds = context.neighbour_seconds(size, machine)
         if config.parallel.context_communication.startswith("a2a"):
             size = 2 * s.tokens * (s.queries + s.keys) * s.element_bytes
             name, seconds = "heads for tokens (CP)", context.all_to_all_seconds(size, machine)
         # backward sends keys and values again, and the gradients of both
         yield Collective(name, context.size, context.nodes, calls * (forward + 2), size, seconds)
+    # the experts may be made again alone
+    if config.memory.recompute == "selective" and "moe" in config.memory.recompute_modules:
+        forward = 2
     choices = s.split_tokens * s.experts_per_token * s.hidden * s.element_bytes
     if expert.size > 1:
         size = choices * (1 - 1 / expert.size)
         seconds = expert.all_to_all_seconds(choices, machine, network_share=_network_share(config, s, expert))
         yield Collective(
-            "tokens to experts and back (EP)",
+            "tokens to experts (EP)",
             expert.size, expert.nodes, calls * 2 * (forward + 1), size, seconds,
         )  # fmt: skip
     if layout.expert_tensor > 1:
         group = found["expert tensor"]
         size = choices * (group.size - 1)
         yield Collective(
-            "tokens of an expert's shards (ETP)",
+            "tokens in shards (ETP)",
             group.size, group.nodes, calls * 2 * (forward + 1), size, group.ring_seconds(size, machine),
         )  # fmt: skip
 
@@ -173,7 +176,7 @@ def _gradients(
             continue
         share = 1 - 1 / group.size
         gradients, weights = count * MAIN_GRADIENT_BYTES * share, count * s.element_bytes * share
-        what = f"{name} gradients and weights (DP)"
+        what = f"{name} grads, weights (DP)"
         size = gradients + weights
         if not config.parallel.distributed_optimizer:
             what, size = f"{name} gradients (DP)", 2 * gradients

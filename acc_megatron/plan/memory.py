@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from acc_megatron.config import Config
 from acc_megatron.layout import Layout
+from acc_megatron.model.precision import PRECISIONS
 from acc_megatron.plan.activations import layer_memory, layer_tensors, working_bytes
 from acc_megatron.plan.parameters import Parameters
 from acc_megatron.plan.shapes import Shapes
@@ -62,7 +63,7 @@ def stage_memory(
         kept += 2 * shapes.split_tokens * shapes.hidden * (2 if shapes.on_gpu else 4)
     loss = head_bytes(config, shapes, row) if is_last else 0.0
     working = layer.remade_bytes + working_bytes(shapes)
-    weights = parameters.total * shapes.element_bytes
+    weights = parameters.total * weight_bytes(config, shapes)
     gradients = parameters.total * MAIN_GRADIENT_BYTES
     optimizer = optimizer_bytes(config, layout, parameters)
     buffers = buffer_bytes(layout, shapes)
@@ -70,6 +71,13 @@ def stage_memory(
     update = 0.0 if shapes.on_gpu else 2 * 4 * parameters.largest
     activations = max(kept + max(0.0, working - loss), update - loss)
     return StageMemory(weights, gradients, optimizer, activations, loss, buffers)
+
+
+def weight_bytes(config: Config, shapes: Shapes) -> int:
+    """Of one weight. On GPU an FP8 recipe keeps it in FP8 and transposed, beside bfloat16 unless FP8 is gathered."""
+    if not shapes.on_gpu or PRECISIONS[config.train.precision].recipe is None:
+        return shapes.element_bytes
+    return 2 if config.fp8.param_gather else shapes.element_bytes + 2
 
 
 def in_flight(config: Config, layout: Layout, stage: int) -> float:
@@ -86,9 +94,9 @@ def in_flight(config: Config, layout: Layout, stage: int) -> float:
 
 
 def optimizer_bytes(config: Config, layout: Layout, parameters: Parameters) -> float:
-    """AdamW's two moments in float32, and float32 weights beside bfloat16 ones; the distributed optimizer shards."""
+    """AdamW's two moments and, beside bfloat16 weights, float32 ones; the distributed optimizer shards them."""
     per_parameter = 8 if config.optimizer.kind == "adamw" else 0
-    if config.train.precision == "bfloat16":
+    if PRECISIONS[config.train.precision].dtype == "bfloat16":
         per_parameter += 4
     if not config.parallel.distributed_optimizer:
         return per_parameter * parameters.total

@@ -7,6 +7,7 @@ from typing import Any
 from acc_megatron.compatibility import check_job
 from acc_megatron.config import Config
 from acc_megatron.layout import Layout
+from acc_megatron.model.precision import PRECISIONS
 from acc_megatron.plan.communication import Collective, collectives
 from acc_megatron.plan.machines import FIT_SHARE, Machine
 from acc_megatron.plan.memory import StageMemory, stage_memory
@@ -37,6 +38,7 @@ class Plan:
     workload: Workload
     stages: tuple[Stage, ...]
     collectives: tuple[Collective, ...]
+    expert_load: float
     time: StepTime
 
     @property
@@ -73,11 +75,11 @@ class Plan:
     @property
     def checkpoint_bytes(self) -> float:
         """Weights, moments, and float32 weights where the optimizer has its own."""
-        train, parallel = self.config.train, self.config.parallel
-        each = {"float32": 4.0, "bfloat16": 2.0}[train.precision]
-        each += 8.0 if self.config.optimizer.kind == "adamw" else 0.0
-        if train.precision == "bfloat16" or parallel.distributed_optimizer:
-            each += 4.0
+        precision = PRECISIONS[self.config.train.precision]
+        each = 4 if precision.dtype == "float32" else 2
+        each += 8 if self.config.optimizer.kind == "adamw" else 0
+        if precision.dtype == "bfloat16" or self.config.parallel.distributed_optimizer:
+            each += 4
         return each * model_parameters(self.config.model)
 
 
@@ -87,9 +89,9 @@ def smallest_world(config: Config) -> int:
     return p.pipeline * math.lcm(p.tensor * p.context, p.expert_tensor * p.expert)
 
 
-def check_plan(config: Config, num_gpus: int) -> Layout:
-    """The layout, after every check that training itself makes; raises ConfigError."""
-    return check_job(config, num_gpus, has_gpu=True)
+def check_plan(config: Config, num_gpus: int, machine: Machine) -> Layout:
+    """The layout, after every check that training itself makes there; raises ConfigError."""
+    return check_job(config, num_gpus, has_gpu=True, capability=machine.capability)
 
 
 def make_plan(
@@ -98,11 +100,16 @@ def make_plan(
     machine: Machine,
     workload: Workload,
     parameters: list[Parameters] | None = None,
+    *,
+    expert_load: float = EXPERT_LOAD,
 ) -> Plan:
-    """Plan a run on GPUs; `parameters` of each stage come from the real model, or from the formula without it."""
+    """Plan a run on GPUs; `parameters` of each stage come from the real model, or from the formula without it.
+
+    `expert_load`: tokens of the busiest rank's experts over the mean, where experts are spread over ranks.
+    """
     if parameters is None:
         parameters = [stage_parameters(config.model, layout, stage) for stage in range(layout.pipeline)]
-    load = EXPERT_LOAD if layout.expert > 1 else 1.0
+    load = expert_load if layout.expert > 1 else 1.0
     shapes = rank_shapes(config, layout, on_gpu=True, expert_load=load)
     stages = tuple(
         Stage(
@@ -119,6 +126,7 @@ def make_plan(
         workload=workload,
         stages=stages,
         collectives=tuple(found),
+        expert_load=load,
         time=step_time(config, layout, shapes, parameters[-1], workload, found, machine),
     )
 
@@ -130,9 +138,10 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "world_size": layout.world,
         "layout": str(layout),
         "machine": plan.machine.name,
+        "precision": plan.config.train.precision,
         "recompute": describe_recompute(plan.config),
         "workload": plan.workload.source,
-        "expert_load": EXPERT_LOAD,
+        "expert_load": plan.expert_load,
         "parameters": model_parameters(plan.config.model),
         "stages": [
             {

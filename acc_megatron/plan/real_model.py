@@ -1,9 +1,10 @@
 """The model that training builds, on the meta device as one rank of the whole world: its parameters, counted.
 
-A fake process group gives the world its size, so neither memory nor other processes are needed. Stages between the first
-and the last are alike: one of them is built.
+A fake process group gives the world its size, so neither memory nor other processes are needed. Stages between the
+first and the last are alike: one of them is built.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,8 +18,9 @@ from megatron.core import parallel_state  # noqa: E402
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed  # noqa: E402
 from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: E402
 
-from acc_megatron.config import Config  # noqa: E402
+from acc_megatron.config import Config, MemoryConfig  # noqa: E402
 from acc_megatron.layout import Layout  # noqa: E402
+from acc_megatron.model.precision import PRECISIONS  # noqa: E402
 from acc_megatron.model.qwen3_moe import build_chunks  # noqa: E402
 from acc_megatron.model.transformer_config import training_config  # noqa: E402
 from acc_megatron.plan.parameters import Parameters  # noqa: E402
@@ -33,7 +35,7 @@ def built_parameters(config: Config, layout: Layout) -> list[Parameters]:
 
 def _build_stage(config: Config, layout: Layout, stage: int) -> Parameters:
     with _fake_rank(config, layout, stage * (layout.world // layout.pipeline)), torch.device("meta"):
-        transformer = training_config(config, layout)
+        transformer = training_config(_without_gpu_parts(config), layout)
         transformer.perform_initialization = False
         transformer.use_cpu_initialization = False
         transformer.init_model_with_meta_device = True
@@ -42,6 +44,16 @@ def _build_stage(config: Config, layout: Layout, stage: int) -> Parameters:
     experts = sum(parameter.numel() for name, parameter in named if ".experts." in name)
     total = sum(parameter.numel() for _, parameter in named)
     return Parameters(total - experts, experts, max(parameter.numel() for _, parameter in named))
+
+
+def _without_gpu_parts(config: Config) -> Config:
+    """The same parameters without what Megatron cannot configure here: recompute, dispatcher and FP8 make none."""
+    return dataclasses.replace(
+        config,
+        memory=MemoryConfig(),
+        moe=dataclasses.replace(config.moe, dispatcher="alltoall"),
+        train=dataclasses.replace(config.train, precision=PRECISIONS[config.train.precision].dtype),
+    )
 
 
 @contextmanager

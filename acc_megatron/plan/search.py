@@ -21,7 +21,7 @@ RECOMPUTE = (
 MOST_CHUNKS = 4
 
 
-def legal_layouts(config: Config, num_gpus: int) -> Iterator[tuple[Config, Layout]]:
+def legal_layouts(config: Config, num_gpus: int, machine: Machine) -> Iterator[tuple[Config, Layout]]:
     """Every tensor, context, pipeline, virtual pipeline, expert and expert tensor size that training would accept."""
     model = config.model
     tensors = _divisors(model.num_key_value_heads)
@@ -43,7 +43,7 @@ def legal_layouts(config: Config, num_gpus: int) -> Iterator[tuple[Config, Layou
             )
             changed = dataclasses.replace(config, parallel=parallel)
             try:
-                layout = check_plan(changed, num_gpus)
+                layout = check_plan(changed, num_gpus, machine)
             except ConfigError:
                 continue
             yield changed, layout
@@ -56,7 +56,7 @@ def search(config: Config, num_gpus: int, machine: Machine, workload: Workload) 
     """
     plans = [
         make_plan(dataclasses.replace(changed, memory=memory), layout, machine, workload)
-        for changed, layout in legal_layouts(config, num_gpus)
+        for changed, layout in legal_layouts(config, num_gpus, machine)
         for memory in RECOMPUTE
     ]
     if not plans:

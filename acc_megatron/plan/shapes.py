@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from acc_megatron.config import Config
 from acc_megatron.layout import Layout
-
-ELEMENT_BYTES = {"float32": 4, "bfloat16": 2}
+from acc_megatron.model.precision import PRECISIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ def rank_shapes(config: Config, layout: Layout, *, on_gpu: bool, expert_load: fl
     heads, key_heads = model.num_attention_heads // layout.tensor, model.num_key_value_heads // layout.tensor
     return Shapes(
         on_gpu=on_gpu,
-        element_bytes=ELEMENT_BYTES[config.train.precision],
+        element_bytes=4 if PRECISIONS[config.train.precision].dtype == "float32" else 2,
         row_tokens=config.data.seq_length_tokens,
         tokens=tokens,
         split_tokens=split_tokens,

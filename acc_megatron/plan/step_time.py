@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from acc_megatron.config import Config
 from acc_megatron.flops import attention_flops_per_squared_token, training_flops
 from acc_megatron.layout import Layout
+from acc_megatron.model.precision import PRECISIONS
 from acc_megatron.plan.communication import Collective, passes
 from acc_megatron.plan.machines import EFFICIENCY, Machine
 from acc_megatron.plan.memory import HEAD_KEEP_LIMIT_BYTES, head_rows
@@ -107,27 +108,35 @@ def step_time(
 def _forward(config: Config, layout: Layout, s: Shapes, workload: Workload, machine: Machine) -> _LayerTime:
     """A layer's forward pass on one rank."""
     model, peak = config.model, machine.flops_per_second
+    is_fp8 = PRECISIONS[config.train.precision].recipe is not None
+    linear_peak = peak * (machine.fp8_speedup if is_fp8 else 1)
     attention_weights = s.hidden * 2 * (s.queries + s.keys)
     dense = 2 * s.tokens * attention_weights + 2 * s.split_tokens * s.hidden * s.experts
     experts = 2 * s.expert_tokens * 3 * s.hidden * s.expert_ffn
     pairs = attention_flops_per_squared_token(model) * workload.squared_tokens / (layout.context * layout.tensor)
     rate = machine.memory_bytes_per_second * EFFICIENCY.memory
     return _LayerTime(
-        arithmetic=dense / (peak * EFFICIENCY.dense_gemm) + experts / (peak * EFFICIENCY.expert_gemm),
+        arithmetic=dense / (linear_peak * EFFICIENCY.dense_gemm) + experts / (linear_peak * EFFICIENCY.expert_gemm),
         attention=pairs / (peak * EFFICIENCY.attention_forward),
-        memory=_traffic_bytes(s) / rate,
+        memory=(_traffic_bytes(s) + (_cast_bytes(s) if is_fp8 else 0)) / rate,
     )
 
 
 def _traffic_bytes(s: Shapes) -> float:
     """Reads and writes of a layer's forward pass outside matrix products and attention.
 
-    Stream: two norms (4) and two additions (6). Queries and keys: split, norm, rotation (6). Tokens of experts: permuted,
-    sent, sorted, and back (8). Their activation, unfused: SiLU, product, probability (10 of the expert's width).
+    Stream: two norms (4) and two additions (6). Queries and keys: split, norm, rotation (6). Tokens of experts:
+    permuted, sent, sorted, and back (8). Their activation, unfused: SiLU, product, probability (10 of
+    the expert's width).
     """
     heads = s.tokens * (s.queries + s.keys) * s.element_bytes
     experts = s.expert_tokens * (8 * s.hidden + 10 * s.expert_ffn) * s.element_bytes
     return 10 * s.stream_bytes + 6 * heads + experts
+
+
+def _cast_bytes(s: Shapes) -> float:
+    """FP8: the input of each linear layer is read in bfloat16 and written in FP8, as it is and transposed."""
+    return 4 * (s.tokens * (s.hidden + s.queries) + s.expert_tokens * (s.hidden + s.expert_ffn))
 
 
 def _selective_seconds(config: Config, s: Shapes, layer: _LayerTime, machine: Machine) -> float:

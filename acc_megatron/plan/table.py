@@ -1,17 +1,21 @@
-"""A plan and a search as text of at most 100 columns; every figure beside what it rests on."""
+"""A plan and a search as text of at most 80 columns; every figure beside what it rests on."""
+
+import textwrap
 
 from acc_megatron.plan.machines import EFFICIENCY, FIT_SHARE
 from acc_megatron.plan.parameters import model_parameters
-from acc_megatron.plan.planner import EXPERT_LOAD, Plan, describe_recompute
+from acc_megatron.plan.planner import Plan, describe_recompute
 from acc_megatron.plan.search import why_behind
 from acc_megatron.plan.step_time import StepTime
 
+COLUMNS = 79
 PARTS = ("weights", "gradients", "optimizer", "activations", "loss", "buffers", "total")
 
 
 def render_plan(plan: Plan) -> str:
     """The plan of one layout."""
-    return "\n".join([*_head(plan), "", *_memory(plan), "", *_traffic(plan), "", *_time(plan), "", *_assumptions(plan)])
+    head = [line for long in _head(plan) for line in textwrap.wrap(long, COLUMNS, subsequent_indent=" " * 11)]
+    return "\n".join([*head, "", *_memory(plan), "", *_traffic(plan), "", *_time(plan), "", *_assumptions(plan)])
 
 
 def _grid(header: list[str], rows: list[list[str]]) -> list[str]:
@@ -34,10 +38,10 @@ def _head(plan: Plan) -> list[str]:
     return [
         f"{config.name} on {layout.world} {plan.machine.name} ({nodes} nodes)",
         f"layout     {layout}{virtual}, ETP{layout.expert_tensor}, expert DP{layout.expert_data}; "
-        f"recompute {describe_recompute(config)}",
+        f"recompute {describe_recompute(config)}; {config.train.precision}",
         f"model      {model_parameters(model):,} parameters; checkpoint {plan.checkpoint_bytes / 1e9:.1f} GB",
         f"step       {config.train.global_batch_rows} rows of {work.row_tokens:,} tokens, "
-        f"{work.supervised_tokens:,.0f} of each supervised; {plan.flops_per_step:.3g} model FLOPs",
+        f"{work.supervised_tokens:,.0f} of each supervised; {plan.flops_per_step:.3g} FLOPs",
         f"run        {work.num_rows:,} rows x {config.train.epochs} epochs = {work.num_steps:,} steps",
     ]
 
@@ -55,8 +59,8 @@ def _memory(plan: Plan) -> list[str]:
     limit = FIT_SHARE * plan.machine.memory_bytes
     verdict = "fits" if plan.fits else "DOES NOT FIT"
     return [
-        "memory of a GPU at its peak, GB, by pipeline stage",
-        *_grid(["stage", "params 1e9", *PARTS], rows),
+        "memory of a GPU at its peak in GB, parameters in thousand millions, by stage",
+        *_grid(["stage", "params", *(part.replace("gradients", "grads") for part in PARTS)], rows),
         f"{verdict}: {plan.peak_bytes / 1e9:.1f} GB of {limit / 1e9:.1f} GB "
         f"({FIT_SHARE:.0%} of {plan.machine.memory_bytes / 1e9:.0f} GB)",
     ]
@@ -72,7 +76,7 @@ def _traffic(plan: Plan) -> list[str]:
         ]
         for item in plan.collectives
     ]  # fmt: skip
-    header = ["sent by a GPU of the last stage", "ranks", "nodes", "calls", "MB a call", "GB a step", "s"]
+    header = ["sent by a GPU", "ranks", "nodes", "calls", "MB a call", "GB a step", "s"]
     return _grid(header, rows)
 
 
@@ -81,7 +85,7 @@ def _time(plan: Plan) -> list[str]:
     parts = [f"{name.replace('_', ' ')} {value:.2f}" for name, value in seconds.items() if value >= 0.005]
     lines, line = [], "           "
     for part in parts:
-        if len(line) + len(part) + 2 > 79:
+        if len(line) + len(part) + 2 > COLUMNS:
             lines.append(line.rstrip())
             line = "           "
         line += part + ", "
@@ -90,7 +94,7 @@ def _time(plan: Plan) -> list[str]:
     days, hours = plan.run_seconds / 86_400, plan.run_seconds * plan.layout.world / 3_600
     return [
         f"predicted  {plan.time.total:.2f} s a step, {plan.tokens_per_second_per_gpu:,.0f} tokens/s/GPU, "
-        f"{plan.flops_per_second_per_gpu / 1e12:.0f} model TFLOP/s/GPU ({share:.0%} of peak)",
+        f"{plan.flops_per_second_per_gpu / 1e12:.0f} TFLOP/s/GPU ({share:.0%} of peak)",
         *lines,
         f"whole run  {days:.2f} days, {hours:,.0f} GPU-hours, without start-up and checkpoints",
     ]
@@ -100,10 +104,11 @@ def _assumptions(plan: Plan) -> list[str]:
     e = EFFICIENCY
     return [
         "No GPU has confirmed these figures. They rest on:",
-        f"- lengths: {plan.workload.source}",
-        f"- the busiest rank's experts take {EXPERT_LOAD} x the mean number of tokens",
-        f"- shares of peak: GEMM {e.dense_gemm}, grouped {e.expert_gemm}, attention {e.attention_forward} / "
-        f"{e.attention_backward}, memory {e.memory}, links {e.link}",
+        *textwrap.wrap(f"- lengths: {plan.workload.source}", COLUMNS, subsequent_indent="  "),
+        f"- the busiest rank's experts take {plan.expert_load} x the mean number of tokens",
+        f"- shares of peak: GEMM {e.dense_gemm}, grouped {e.expert_gemm}, attention {e.attention_forward} forward, "
+        f"{e.attention_backward} backward,",
+        f"  memory {e.memory}, links {e.link}; launches {1e3 * e.host_seconds_per_layer} ms a layer's forward pass",
     ]
 
 
@@ -130,4 +135,4 @@ def render_search(plans: list[Plan], num_gpus: int, *, num_shown: int = 10) -> s
         )
         if number > 1:
             lines.append(f"     behind {number - 1}: {why_behind(plans[number - 2], plan)}")
-    return "\n".join([title, *lines, "", *_assumptions(first)])
+    return "\n".join([*textwrap.wrap(title, COLUMNS), *lines, "", *_assumptions(first)])

@@ -49,9 +49,8 @@ def read_workload(config: Config) -> Workload:
 
         samples = open_dataset(path).samples
         lengths = samples["tokens"].to_pylist()
-        return _workload(
-            config, lengths, samples["supervised_tokens"].to_pylist(), f"{len(lengths):,} documents of {path}"
-        )
+        supervised = samples["supervised_tokens"].to_pylist()
+        return _workload(config, lengths, supervised, f"{len(lengths):,} documents of {path}")
     lengths = acc_like_lengths(NUM_DOCUMENTS, config.data.seq_length_tokens, config.train.seed)
     supervised = [max(1, round(length * ASSUMED_SUPERVISED_SHARE)) for length in lengths]
     source = (

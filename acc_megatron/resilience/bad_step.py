@@ -47,7 +47,7 @@ def non_finite_step(rule: SpikeRule, step: int, own: dict[str, Any]) -> NonFinit
     return NonFiniteStep(
         f"step {step}: {what}. Samples: "
         f"{_listed(f'{samples[number]!r} (document {number})' for number in sorted(samples))}. "
-        f"Losses before: {last}. The weights are those of step {step - 1}, which is saved: look at these samples with "
+        f"Losses before: {last}. The weights are those of step {step - 1}, which is kept: look at these samples with "
         "`acc-megatron inspect DATASET --doc N`, lower optimizer.learning_rate, or leave the samples out"
     )
 

@@ -2,10 +2,10 @@
 
     python examples/small_study/evaluate.py --items OUT/items --tokenizer OUT/tokenizer EXPORT=SCORES ...
 
-`exact` is what greedy decoding gives: every token of reasoning and answer is the most likely one after the true tokens
-before it, and a first wrong token is where decoding would leave the truth. A look-up forgives the form: given the true
-text so far, is the town behind a road the most likely token? Chance is one in the pages of a context, or one in 64
-without it.
+`greedy` is what greedy decoding gives: every token of reasoning and answer is the most likely one after the true tokens
+before it, and a first wrong token is where decoding would leave the truth. The others forgive the form, which not every
+arm was taught: given the true text so far, is a town the most likely token? A road's second town is looked up in the
+context, where chance is one in its pages (one in 64 without it); its first is copied, as is the answer.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def read_items(folder: Path, kind: str) -> list[Item]:
 
 
 def score(model: Any, items: list[Item], road_id: int) -> list[dict[str, Any]]:
-    """One row an item: pages, hops, exact, and `[depth, right]` of every look-up."""
+    """One row an item: pages, hops, greedy, the first towns of its roads, `[depth, right]` of look-ups, the answer."""
     by_length = defaultdict(list)
     for item in items:
         by_length[len(item.ids)].append(item)
@@ -78,11 +78,16 @@ def _row(item: Item, right: np.ndarray, road_id: int) -> dict[str, Any]:
     """`right` `[tokens - 1]`: whether each token from the second on is the most likely one."""
     supervised = np.flatnonzero(item.mask)
     # a road is three tokens, "road" and two towns: the second town is what is looked up
-    looked_up = [place + 2 for place in supervised if item.ids[place] == road_id]
-    assert len(looked_up) == item.num_hops
-    lookups = [[depth, bool(right[place - 1])] for depth, place in zip(item.depths, looked_up, strict=True)]
-    exact = bool(right[supervised - 1].all())
-    return {"pages": item.num_pages, "hops": item.num_hops, "exact": exact, "lookups": lookups}
+    roads = [place for place in supervised if item.ids[place] == road_id]
+    assert len(roads) == item.num_hops
+    return {
+        "pages": item.num_pages,
+        "hops": item.num_hops,
+        "greedy": bool(right[supervised - 1].all()),
+        "starts": [bool(right[place]) for place in roads],
+        "lookups": [[depth, bool(right[place + 1])] for depth, place in zip(item.depths, roads, strict=True)],
+        "answer": bool(right[supervised[-2] - 1]),  # before the end of the turn
+    }
 
 
 def main() -> None:

@@ -10,9 +10,12 @@ from typing import Any
 
 from arms import train_arm
 from base import train_base
+from figure import draw
 from items import make_items
-from road import acc, command
+from road import acc, command, publish
 from settings import FULL, SMOKE, Settings
+from summary import measures, over_seeds
+from table import tables
 from tokenizer import write_tokenizer
 
 
@@ -33,7 +36,15 @@ def main() -> None:
     acc(out / "base" / "export.json", "export", base, "--out", out / "base" / "export", "--tokenizer", tokenizer)
     trained = train_arms(out, base, tokenizer, settings, arguments.jobs)
     scores = score_all(out, tokenizer, [f"{row['arm']}/seed{row['seed']}" for row in trained])
-    print(len(scores))
+    by_model = {name: measures(rows) for name, rows in scores.items()}
+    summary = {"base": over_seeds([by_model["base"]])}
+    for arm in settings.arms:
+        summary[arm] = over_seeds([by_model[f"{arm}/seed{seed}"] for seed in settings.seeds])
+    publish(out / "results.json", json.dumps({"trained": trained, "models": by_model, "summary": summary}, indent=1))
+    text = tables(summary, trained, settings.lengths_pages)
+    publish(out / "tables.md", text)
+    draw(summary, settings.lengths_pages, settings.arm_pages, out / "figure.svg")
+    print(text)
 
 
 def train_arms(out: Path, base: Path, tokenizer: Path, settings: Settings, num_jobs: int) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ FULL = Settings(
     ),
     arms=tuple(ARMS),
     seeds=(0, 1, 2),
-    arm_steps=400,
+    arm_steps=200,
     arm_pages=(16, 32),
     arm_learning_rate=3e-3,
     lengths_pages=(8, 16, 32, 48),

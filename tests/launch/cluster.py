@@ -37,12 +37,12 @@ class SlurmCluster:
 
     def start(self) -> None:
         """Start the daemons; fails with their logs."""
-        done = run_command(["bash", str(HERE / "slurm_up.sh"), str(self.folder), "2", str(free_port())], timeout=120)
+        done = run_command(["bash", str(HERE / "slurm_up.sh"), str(self.folder), "2", str(free_port())], timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr + self.logs()
 
     def stop(self) -> None:
         """Cancel what runs and end every daemon."""
-        done = run_command(["bash", str(HERE / "slurm_down.sh"), str(self.folder)], timeout=120)
+        done = run_command(["bash", str(HERE / "slurm_down.sh"), str(self.folder)], timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def logs(self) -> str:
@@ -66,7 +66,7 @@ class SlurmCluster:
         while not (value := until()):
             if time.monotonic() > end:
                 pytest.fail(f"no {what} after {seconds} s\n{self.ask('squeue')}\n{explain()}\n{self.logs()[-4000:]}")
-            time.sleep(0.3)
+            time.sleep(0.5)
         return value
 
     def start_now(self, job: str) -> None:

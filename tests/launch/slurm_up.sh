@@ -29,7 +29,7 @@ mariadbd --no-defaults --user=root --datadir="$D/mysql" --socket="$D/mysql.sock"
     --port=$SQL --bind-address=127.0.0.1 --innodb-buffer-pool-size=64M --innodb-lock-wait-timeout=900 \
     >"$D/log/mysql.log" 2>&1 </dev/null &
 sql() { mariadb --no-defaults --socket="$D/mysql.sock" -u root -e "$1"; }
-wait_for 30 database sql "select 1"
+wait_for 90 database sql "select 1"
 sql "create database if not exists slurm_acct_db;
      create user if not exists slurm@'127.0.0.1' identified by 'slurm'; grant all on slurm_acct_db.* to slurm@'127.0.0.1';
      create user if not exists slurm@localhost identified by 'slurm'; grant all on slurm_acct_db.* to slurm@localhost;"
@@ -91,7 +91,7 @@ echo "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSu
 export SLURM_CONF=$D/slurm.conf
 
 slurmdbd
-wait_for 30 slurmdbd sacctmgr -n list cluster
+wait_for 90 slurmdbd sacctmgr -n list cluster
 for what in "cluster loop" "account acct cluster=loop" "user root account=acct cluster=loop"; do
     # shellcheck disable=SC2086
     sacctmgr -i add $what >/dev/null || true  # already there on a second start
@@ -99,5 +99,5 @@ done
 slurmctld -i
 for i in $(seq "$NODES"); do slurmd -N "n$i"; done
 all_idle() { [ "$(sinfo -h -N -t idle -o %N | wc -l)" -eq "$NODES" ]; }
-wait_for 30 "idle nodes" all_idle
+wait_for 90 "idle nodes" all_idle
 sinfo -N -l

@@ -66,6 +66,7 @@ class Measured:
     standing_bytes: int
     peak_bytes: int
     resident_bytes: int
+    expert_load: float  # tokens of the rank's experts over the even share, in the last microbatch, mean over layers
 
 
 def write_dataset(folder: Path, lengths_tokens: Sequence[int], vocab_size: int, *, supervised_share: float) -> Path:
@@ -151,7 +152,7 @@ def _worker(rank: int, cases: Sequence[Case], ports: list[int], folder: Path) ->
         (folder / f"{number}-{rank}.json").write_text(json.dumps(measure(config)))
 
 
-def measure(config: Any) -> dict[str, int]:
+def measure(config: Any) -> dict[str, float]:
     """One rank's memory between steps and in its third step, beyond what the process held before."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -164,15 +165,33 @@ def measure(config: Any) -> dict[str, int]:
     before = allocated_bytes()
     with process_groups(config.parallel, timeout_seconds=300) as layout:
         trainer = build_trainer(config, layout)
+        taken = _watch_experts(trainer)
         for _ in range(WARM_UP_STEPS):
             train_step(trainer)
         standing = allocated_bytes() - before
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             train_step(trainer)
         peak = max(_totals(profiler)) - before
+        load = _expert_load(trainer, taken)
         del trainer
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"standing_bytes": standing, "peak_bytes": peak, "resident_bytes": resident}
+    return {"standing_bytes": standing, "peak_bytes": peak, "resident_bytes": resident, "expert_load": load}
+
+
+def _watch_experts(trainer: Any) -> dict[int, int]:
+    """Tokens that each layer's experts took last, filled as the model runs."""
+    taken: dict[int, int] = {}
+    for model in trainer.models:
+        for module in model.modules():
+            if hasattr(module, "local_experts"):
+                module.register_forward_pre_hook(lambda layer, inputs: taken.update({id(layer): len(inputs[0])}))
+    return taken
+
+
+def _expert_load(trainer: Any, taken: dict[int, int]) -> float:
+    config, layout = trainer.config, trainer.layout
+    split = config.data.seq_length_tokens // layout.context // layout.tensor
+    return sum(taken.values()) / len(taken) / (split * config.model.num_experts_per_tok * layout.expert_tensor)
 
 
 def allocated_bytes() -> int:

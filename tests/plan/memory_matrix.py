@@ -34,8 +34,8 @@ CASES = [
 ]  # fmt: skip
 
 
-def predicted(case: Case) -> list[Any]:
-    """`plan`'s memory of every stage of a case, as `StageMemory`."""
+def predicted(case: Case, stage: int, expert_load: float) -> Any:
+    """`plan`'s memory of a stage of a case, as `StageMemory`; the router's balance is what the run had."""
     from acc_megatron.layout import build_layout
     from acc_megatron.plan.memory import Row, stage_memory
     from acc_megatron.plan.parameters import stage_parameters
@@ -44,41 +44,37 @@ def predicted(case: Case) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
         config = case_config(case, Path(folder))
     layout = build_layout(config.parallel, case.world)
-    shapes = rank_shapes(config, layout, on_gpu=False)
+    shapes = rank_shapes(config, layout, on_gpu=False, expert_load=expert_load)
     documents = row_documents(config)
     row = Row(documents, sum(max(1, round(length * SUPERVISED_SHARE)) for length in documents))
-    return [
-        stage_memory(config, layout, shapes, stage_parameters(config.model, layout, stage), stage=stage, row=row)
-        for stage in range(layout.pipeline)
-    ]
+    parameters = stage_parameters(config.model, layout, stage)
+    return stage_memory(config, layout, shapes, parameters, stage=stage, row=row)
 
 
 def compare(cases: Sequence[Case]) -> list[tuple[Case, int, Any, Measured]]:
     """`(case, stage, predicted, measured)` of the rank of each stage that needed most; cases of one world."""
     rows = []
     for case, ranks in zip(cases, run_cases(cases), strict=True):
-        stages = predicted(case)
-        size = case.world // len(stages)
-        for stage, said in enumerate(stages):
-            group = ranks[stage * size : (stage + 1) * size]
-            rows.append((case, stage, said, max(group, key=lambda rank: rank.peak_bytes)))
+        pipelined = any("parallel.pipeline=2" in override for override in case.overrides)
+        stages = [ranks[: case.world // 2], ranks[case.world // 2 :]] if pipelined else [ranks]
+        for stage, group in enumerate(stages):
+            fullest = max(group, key=lambda rank: rank.peak_bytes)
+            rows.append((case, stage, predicted(case, stage, fullest.expert_load), fullest))
     return rows
 
 
 def main() -> None:
     """Print the table as Markdown; arguments choose cases by parts of their names."""
-    print(
-        "| run | processes, stage | measured MB: standing, peak (resident) | predicted MB: standing, peak | peak off by |"
-    )
-    print("|---|---|---|---|---|")
+    print("| run | processes, stage | experts' load | measured MB: standing, peak (resident) | predicted | off by |")
+    print("|---|---|---|---|---|---|")
     chosen = [case for case in CASES if not sys.argv[1:] or any(part in case.name for part in sys.argv[1:])]
     for world in sorted({case.world for case in chosen}):
         for case, stage, said, found in compare([case for case in chosen if case.world == world]):
             standing = said.weights + said.gradients + said.optimizer
             print(
-                f"| {case.name} | {world}, {stage} | {found.standing_bytes / 1e6:.1f}, {found.peak_bytes / 1e6:.1f} "
-                f"({found.resident_bytes / 1e6:.0f}) | {standing / 1e6:.1f}, {said.total / 1e6:.1f} "
-                f"| {said.total / found.peak_bytes - 1:+.1%} |",
+                f"| {case.name} | {world}, {stage} | {found.expert_load:.2f} "
+                f"| {found.standing_bytes / 1e6:.1f}, {found.peak_bytes / 1e6:.1f} ({found.resident_bytes / 1e6:.0f}) "
+                f"| {standing / 1e6:.1f}, {said.total / 1e6:.1f} | {said.total / found.peak_bytes - 1:+.1%} |",
                 flush=True,
             )
 

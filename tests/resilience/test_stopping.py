@@ -17,6 +17,8 @@ from survivors import (
     train_and_hash,
     with_bad_embedding,
     with_bad_gradient,
+    with_counted_experts,
+    with_jumping_clock,
     with_sleeping_rank,
     write_recipe,
 )
@@ -185,9 +187,9 @@ def test_a_hang_is_named(dataset: Path, tmp_path: Path) -> None:
     sleeping = {"SLEEPER": "1", "SLEEP_IN_STEP": "9"}
     command = arguments(recipe, run_dir, f"resilience.hang_timeout_seconds={timeout}", "train.save_every_steps=8")
     run = start(tmp_path, command, world=2, body=with_sleeping_rank, **sleeping)
-    run.wait_for(lambda: num_lines(run_dir) >= 8, "step 8", timeout=100)
+    run.wait_for(lambda: num_lines(run_dir) >= 8, "step 8")
     started = time.monotonic()
-    assert run.wait(60) == [23, 23]
+    assert run.wait() == [23, 23]
     assert time.monotonic() - started >= timeout
     errors = run.error_output() + run.error_output(1)
     assert errors.count("error: no progress for 5 s") == 1
@@ -263,3 +265,35 @@ def test_a_dataset_changed_under_the_run_is_refused_and_what_was_learned_is_save
     more = start(tmp_path / "more", arguments(tmp_path / "recipe.toml", run_dir, f"train.max_steps={last}"))
     assert more.wait() == [0], more.error_output()
     assert open_dataset(mine).fingerprint and len(read_steps(run_dir)) == last
+
+
+def test_a_clock_that_jumps_loses_nothing(dataset: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.toml", dataset, batch_rows=4, epochs=1)
+    command = arguments(recipe, tmp_path / "run", "resilience.hang_timeout_seconds=60", "train.save_every_steps=4")
+    run = start(tmp_path, command, body=with_jumping_clock)
+    assert run.wait() == [0], run.error_output()
+    steps = read_steps(tmp_path / "run")
+    assert len(steps) == NUM_DOCUMENTS // 4 and all(0 < row["seconds"] < 60 for row in steps)
+    assert saved_steps(tmp_path / "run") == ["step_00000008", "step_00000012"]
+
+
+def test_every_routed_token_is_counted_once_in_every_layout(dataset: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.toml", dataset, batch_rows=2, epochs=1)
+    loads = {}
+    layouts = {
+        "one": (1, ()),
+        "recomputed": (1, ("memory.recompute=full",)),
+        "EP2": (2, ("parallel.expert=2",)),
+        "PP2": (2, ("parallel.pipeline=2",)),
+    }
+    for name, (world, overrides) in layouts.items():
+        folder = tmp_path / name
+        command = arguments(recipe, folder / "run", "train.max_steps=2", *overrides)
+        assert start(folder, command, world=world, body=with_counted_experts).wait() == [0] * world
+        counts = json.loads((folder / "run" / "counts_0.json").read_text())
+        assert [[sum(layer) for layer in step] for step in counts] == [[2 * 256 * 2] * 2] * 2, "tokens x top-k, exactly"
+        row = read_steps(folder / "run")[0]
+        assert row["expert_load_max_over_mean"] == [round(max(layer) / (sum(layer) / 4), 4) for layer in counts[0]]
+        assert row["dead_experts"] == [layer.count(0) for layer in counts[0]]
+        loads[name] = counts[0]
+    assert loads["recomputed"] == loads["one"]

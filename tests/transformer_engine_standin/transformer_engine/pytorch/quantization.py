@@ -32,7 +32,7 @@ class FP8GlobalStateManager:
 
     @classmethod
     def get_fp8_recipe(cls) -> Any:
-        return cls._stack[-1][0]
+        return cls._stack[-1][0] if cls._stack else None  # the original: the device's default
 
     @classmethod
     def get_fp8_group(cls) -> Any:

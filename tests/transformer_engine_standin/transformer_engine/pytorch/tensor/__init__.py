@@ -1,7 +1,5 @@
-"""Tensors in FP8, of which the stand-in makes none."""
+"""Tensors in FP8."""
 
-import torch
+from ..quantized_tensor import QuantizedTensor
 
-
-class QuantizedTensor(torch.Tensor):
-    """Nothing is one."""
+__all__ = ["QuantizedTensor"]

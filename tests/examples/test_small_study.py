@@ -1,0 +1,147 @@
+"""The small study: its worlds and runs are what they say, its scores are right, and its smoke version runs whole."""
+
+import json
+import random
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import ROOT, acc, good, run_command
+
+STUDY = ROOT / "examples" / "small_study"
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports a module of the study, as its own scripts do, and forgets it afterwards."""
+    monkeypatch.syspath_prepend(str(STUDY))
+    before = set(sys.modules)
+
+    def load(name: str) -> ModuleType:
+        return __import__(name)
+
+    yield load
+    for name in set(sys.modules) - before:
+        if str(STUDY) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def test_a_run_meets_every_page_once_and_its_path_is_in_its_world(study: Any) -> None:
+    draw_run = study("trajectories").draw_run
+    rng = random.Random(3)
+    for num_pages, num_hops in ((4, 3), (8, 1), (33, 2), (48, 3)):
+        run = draw_run(rng, num_pages, num_hops)
+        outputs = [message["content"] for message in run["messages"] if message["role"] == "tool"]
+        listed = [line for text in outputs[::2] for line in text.splitlines() if line.startswith("road")]
+        assert len(listed) == len(set(listed)) == num_pages
+        roads = dict(line.split()[1:] for line in listed)
+        assert len(set(roads.values())) == num_pages
+        number, _, _, start = run["question"].split()
+        assert int(number) == num_hops
+        town, path = start, []
+        for _ in range(num_hops):
+            path.append(f"road {town} {roads[town]}")
+            town = roads[town]
+        assert outputs[1::2] == path and run["ground_truth"] == f"at {town}"
+        assert "\n".join(path) in run["messages"][-1]["content"]
+
+
+def test_two_draws_of_a_world_agree_on_a_road_no_more_often_than_chance(study: Any) -> None:
+    draw_world = study("world").draw_world
+    rng = random.Random(5)
+    first = draw_world(rng, 48)
+    agree = [world.roads.get(town) == end for world in (draw_world(rng, 48) for _ in range(400))
+             for town, end in first.roads.items() if town in world.roads]  # fmt: skip
+    # a town's road ends in one of the 63 others
+    assert abs(np.mean(agree) - 1 / 63) < 4 * np.sqrt(1 / 63 / len(agree))
+
+
+def test_every_word_and_frame_is_one_token(study: Any, tmp_path: Path) -> None:
+    study("tokenizer").write_tokenizer(tmp_path / "tokenizer")
+    runs = tmp_path / "runs.jsonl"
+    run = study("trajectories").draw_run(random.Random(0), 12, 2)
+    runs.write_text(json.dumps(run) + "\n")
+    counts = {}
+    for arm in ("acc", "agent-sft"):
+        options = ("--arm", arm, "--tokenizer", tmp_path / "tokenizer", "--json")
+        counts[arm] = good(acc("compile", runs, "--out", tmp_path / arm, *options))
+    # a page: [Document, number, ], page, newline, page, road, two towns. Around them: user and its newline behind a
+    # control token, five of the question, five from turn to turn, a last newline. Learned: two roads, answer, frame
+    assert counts["acc"]["tokens"] == 12 * 9 + (3 + 5 + 5 + 1) + 12
+    assert counts["acc"]["supervised_tokens"] == 12
+    assert counts["agent-sft"]["documents_out"] == 1 and counts["agent-sft"]["supervised_tokens"] > 12
+
+
+def _item(study: Any) -> Any:
+    # ids: 9 is "road"; the prompt is 5 tokens, then two roads, an answer and an end
+    ids = np.array([1, 2, 3, 4, 5, 6, 9, 20, 21, 9, 21, 22, 7, 22, 8], np.int32)
+    mask = (np.arange(len(ids)) >= 5).astype(np.uint8)
+    return study("evaluate").Item("x", 8, 2, [0.1, 0.9], ids, mask)
+
+
+@pytest.mark.parametrize(
+    ("wrong_at", "greedy", "starts", "lookups", "answer"),
+    [
+        (None, True, [True, True], [True, True], True),
+        (3, True, [True, True], [True, True], True),  # in the prompt
+        (7, False, [False, True], [True, True], True),
+        (10, False, [True, False], [True, True], True),
+        (8, False, [True, True], [False, True], True),
+        (11, False, [True, True], [True, False], True),
+        (13, False, [True, True], [True, True], False),
+        (14, False, [True, True], [True, True], True),  # goes on where it should end
+    ],
+)
+def test_one_wrong_token_is_counted_where_it_stands(
+    study: Any, wrong_at: int | None, greedy: bool, starts: list[bool], lookups: list[bool], answer: bool
+) -> None:
+    torch = pytest.importorskip("torch")
+    item = _item(study)
+
+    def model(ids: Any) -> SimpleNamespace:
+        """Gives every next token all the weight, but for one."""
+        following = torch.roll(ids, -1, dims=1)
+        if wrong_at is not None:
+            following[:, wrong_at - 1] = 30
+        return SimpleNamespace(logits=torch.nn.functional.one_hot(following, 32).float())
+
+    [row] = study("evaluate").score(model, [item], 9)
+    found = [[0.1, lookups[0]], [0.9, lookups[1]]]
+    expected = {"greedy": greedy, "starts": starts, "lookups": found, "answer": answer}
+    assert row == {"pages": 8, "hops": 2} | expected
+
+
+def test_measures_are_shares_and_deviations_are_over_seeds(study: Any) -> None:
+    summary = study("summary")
+    same = {"pages": 8, "greedy": False}
+    row = same | {"hops": 1, "starts": [False], "lookups": [[0.99, True]], "answer": True}
+    far = same | {"hops": 3, "starts": [False, True, False], "lookups": [[0.0, True], [0.3, False], [0.8, False]]}
+    rows = [row, far | {"answer": True}, row | {"answer": False}, row | {"greedy": True}]
+    cell = summary.measures({"with_context": rows, "without_context": rows[1:2]})
+    expected = {"retrieval/8": 2 / 3, "multi-hop/8": 0, "greedy/8": 1 / 4, "next/8": 1 / 2, "look-up/8": 4 / 6,
+                "no context": 1 / 3, "depth/8/first": 1, "depth/8/second": 0, "depth/8/last": 3 / 4}  # fmt: skip
+    assert cell == pytest.approx(expected)
+    assert summary.over_seeds([{"a": 1.0}, {"a": 2.0}, {"a": 6.0}])["a"] == pytest.approx((3, 7**0.5))
+
+
+@pytest.mark.slow
+def test_the_smoke_version_runs_whole_with_matched_tokens_and_a_second_call_only_reads(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    command = [sys.executable, str(STUDY / "run.py"), "--smoke", "--out", str(tmp_path)]
+    done = run_command(command, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "results.json").read_bytes())
+    assert {row["arm"] for row in results["trained"]} == {"acc", "agent-sft"}
+    assert len({row["tokens"] for row in results["trained"]}) == 1
+    assert all(row["steps"] == 5 for row in results["trained"])
+    for rows in (results["models"]["base"], results["models"]["acc/seed0"]):
+        assert {"retrieval/6", "multi-hop/12", "look-up/12", "greedy/6", "no context", "depth/6/first"} <= set(rows)
+    assert "| agent-sft |" in done.stdout and (tmp_path / "figure.svg").read_text().startswith("<?xml")
+    figure, stages = (tmp_path / "figure.svg").read_bytes(), done.stderr.count(" s\n")
+    assert stages > 10
+    again = run_command(command, timeout=60)
+    assert again.returncode == 0 and again.stderr.count(" s\n") == 0
+    assert again.stdout == done.stdout and (tmp_path / "figure.svg").read_bytes() == figure
