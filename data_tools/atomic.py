@@ -74,10 +74,12 @@ def publish_folder(temporary: Path, path: Path) -> None:
 
 def _exchanged(first: Path, second: Path) -> bool:
     """Whether two names changed places in one step; not every system and file system can."""
-    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "renameat2"):
+        return False
     current_folder, exchange = -100, 2
     paths = os.fsencode(first), os.fsencode(second)
-    return bool(renameat2) and renameat2(current_folder, paths[0], current_folder, paths[1], exchange) == 0
+    return library.renameat2(current_folder, paths[0], current_folder, paths[1], exchange) == 0
 
 
 def _aside(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from acc_megatron.data_tools.conversation import Turn, agent_turn, call_text
+from acc_megatron.data_tools.conversation import Role, Turn, agent_turn, call_text
 from acc_megatron.data_tools.sources.fields import embedded_object, optional_object
 
 # what OpenHands notes beside a call's own arguments
@@ -34,7 +34,7 @@ def _action_turns(event: dict[str, Any], action: str, *, is_begun: bool) -> list
     if action == "system":
         return [Turn(role="system", text=content)]
     if event.get("source") == "user":
-        role = "tool" if is_begun else "user"
+        role: Role = "tool" if is_begun else "user"
         return [Turn(role=role, text=content)] if action == "message" and content.strip() else []
     if event.get("source") == "environment":
         return []  # what OpenHands itself does, as changing the agent's state

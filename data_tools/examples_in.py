@@ -163,7 +163,7 @@ def _from_conversation(conversation: Conversation) -> Example:
 def _from_dialog(row: Row, key: str, where: str) -> Example:
     messages = row.value[key]
     roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
-    texts = [message.get("content") if isinstance(message, dict) else None for message in messages]
+    texts: list[Any] = [message.get("content") if isinstance(message, dict) else None for message in messages]
     if roles not in DIALOG_ROLES or not all(isinstance(text, str) for text in texts):
         raise DataError(
             f"{where}: {key!r} must be a user and an assistant message with text, behind a system message or none, "

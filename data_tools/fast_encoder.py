@@ -5,18 +5,21 @@ the new ones stay with tiktoken. The tokenizer holds samples of what it encodes 
 """
 
 import re
+import sys
 import tempfile
 from binascii import b2a_base64
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from acc_megatron.data_tools.tokenizer import CHUNK_CHARACTERS, PATTERN, Tokenizer
 from acc_megatron.errors import EnvironmentProblem
 
+T = TypeVar("T")
 ENGINES = ("auto", "tiktoken", "gigatoken")
 SAMPLE_CHARACTERS = 8_000  # from the middle of one chunk in every
 CHARACTERS_BETWEEN_SAMPLES = 2_000_000
@@ -36,6 +39,7 @@ class BoundedGigatoken:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._limit_bytes = 0
         self._load()
 
     def encode(self, chunk: str) -> np.ndarray:
@@ -113,6 +117,15 @@ def with_engine(tokenizer: Tokenizer, engine: str) -> Tokenizer:
     if engine == "gigatoken":
         raise EnvironmentProblem(problem)
     return tokenizer
+
+
+def on_fast_engine(work: Callable[[Tokenizer], T], tokenizer: Tokenizer) -> T:
+    """What `work` gives with the fastest engine there is, done again with the reference if the engine disagrees."""
+    try:
+        return work(with_engine(tokenizer, "auto"))
+    except EngineDisagrees:
+        print("gigatoken disagrees with tiktoken on a sample: starting again without it", file=sys.stderr)
+        return work(tokenizer)
 
 
 def _problem(tokenizer: Tokenizer) -> str | None:

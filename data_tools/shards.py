@@ -26,6 +26,7 @@ from acc_megatron.data_tools.tokenizer import Tokenizer, load_tokenizer
 from acc_megatron.errors import DataError
 
 RESULT = "result.json"
+BLOCK_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,15 +155,24 @@ def _pieces(example: Example, rendered: Rendered, tokenizer: Tokenizer) -> list[
     """Where each piece of context lies: its heading opens its first token, and tokens are found by their bytes."""
     if not example.context:
         return []
-    ends = np.cumsum(tokenizer.byte_lengths[rendered.ids[1 : rendered.num_prompt_tokens]], dtype=np.int64)
     sizes = [len(f"user\n{INSTRUCTION}\n\n")]
     for number, piece in enumerate(example.context, 1):
         sizes.append(len(f"[Document {number}] \n\n\n") + _num_bytes(piece.title) + _num_bytes(piece.text))
-    bounds = 1 + np.searchsorted(ends, np.cumsum(sizes), side="right")
+    bounds = 1 + _num_tokens_within(rendered.ids[1 : rendered.num_prompt_tokens], np.cumsum(sizes), tokenizer)
     return [
         {"kind": piece.kind, "title": piece.title, "first_token": first, "tokens": last - first}
         for piece, first, last in zip(example.context, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
     ]
+
+
+def _num_tokens_within(ids: np.ndarray, sizes_bytes: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """How many of the first tokens fit into each number of bytes, `[sizes]`; block by block, as memory is dear."""
+    found, num_bytes = np.zeros(len(sizes_bytes), np.int64), 0
+    for start in range(0, len(ids), BLOCK_TOKENS):
+        ends = np.cumsum(tokenizer.byte_lengths[ids[start : start + BLOCK_TOKENS]], dtype=np.int64)
+        found += np.searchsorted(ends, sizes_bytes - num_bytes, side="right")
+        num_bytes += int(ends[-1])
+    return found
 
 
 def _num_bytes(text: str) -> int:

@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,18 +128,17 @@ def _normalized(text: str) -> str:
     return normalize("NFC", text)
 
 
-def _chunks(text: str) -> list[str]:
+def _chunks(text: str) -> Iterator[str]:
     """Cut long text where the ids of the parts join to the ids of the whole, so memory stays bounded."""
-    chunks, start = [], 0
+    start = 0
     while len(text) - start > CHUNK_CHARACTERS:
         cut = _CUT.search(text, start + CHUNK_CHARACTERS)
         if cut is None:
             break
-        chunks.append(text[start : cut.end()])
+        yield text[start : cut.end()]
         start = cut.end()
     if start < len(text):
-        chunks.append(text[start:])
-    return chunks
+        yield text[start:]
 
 
 def load_tokenizer(name_or_path: str = "qwen3") -> Tokenizer:

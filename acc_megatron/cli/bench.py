@@ -20,12 +20,15 @@ def data(
     workers: Annotated[int, typer.Option(help="Processes of both convert and Megatron's path.")] = 2,
     engine: Annotated[str, typer.Option(help="auto, tiktoken or gigatoken.")] = "auto",
     curve: Annotated[str, typer.Option(help="Input sizes in MB of the memory curve; '' for none.")] = "10,100",
+    real: Annotated[Path, typer.Option(help="Real trajectories, measured too where the folder is there.")] = Path(
+        "../shared/data"
+    ),
     csv_file: Annotated[Path, typer.Option("--csv", help="File that rows are appended to.")] = Path(
         "runs/bench/data.csv"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """`convert` against Megatron's per-document path and against its bare tokenizer, on generated documents."""
+    """`convert` against Megatron's per-document path and its bare tokenizer, on generated and on real documents."""
     from acc_megatron.bench.data import bench_data
 
     with tempfile.TemporaryDirectory() as folder:
@@ -36,6 +39,7 @@ def data(
             workers=workers,
             engine=engine,
             curve_megabytes=[float(size) for size in curve.split(",") if size],
+            real=real if real.is_dir() else None,
             csv_file=csv_file,
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )

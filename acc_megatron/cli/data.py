@@ -44,6 +44,7 @@ def compile(
     """Trajectories of search, SWE and SQL agents to triples: question, shuffled evidence, reasoning, answer."""
     from acc_megatron.data_tools.compile import CompileSettings, compile_inputs
     from acc_megatron.data_tools.decontaminate import NearSettings
+    from acc_megatron.data_tools.fast_encoder import on_fast_engine
     from acc_megatron.data_tools.fill import parse_targets
     from acc_megatron.data_tools.tokenizer import load_tokenizer
 
@@ -57,15 +58,19 @@ def compile(
         mask_observations=mask_observations,
         fill_tokens=parse_targets(fill_tokens or []),
     )
-    manifest = compile_inputs(
-        inputs,
-        out,
-        agent=agent,
-        resources=resources or [],
-        settings=settings,
-        tokenizer=load_tokenizer(tokenizer),
-        max_bad_share=max_bad,
-        near=NearSettings(questions=dedupe_questions, contexts=dedupe_contexts, evaluation=tuple(decontaminate or [])),
+    near = NearSettings(questions=dedupe_questions, contexts=dedupe_contexts, evaluation=tuple(decontaminate or []))
+    manifest = on_fast_engine(
+        lambda fastest: compile_inputs(
+            inputs,
+            out,
+            agent=agent,
+            resources=resources or [],
+            settings=settings,
+            tokenizer=fastest,
+            max_bad_share=max_bad,
+            near=near,
+        ),
+        load_tokenizer(tokenizer),
     )
     print_counts(manifest, out, as_json)
 

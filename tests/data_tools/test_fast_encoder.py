@@ -110,6 +110,22 @@ def test_the_fast_engine_forgets_words_when_it_has_grown_too_large(
     assert seen[0] is seen[1] is not seen[2] is seen[3] is seen[4], "too large at the third look, and never again"
 
 
+def test_work_that_meets_a_disagreement_is_done_again_with_the_reference(
+    tokenizer: Tokenizer, fast: FastTokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used: list[Tokenizer] = []
+
+    def work(given: Tokenizer) -> int:
+        used.append(given)
+        if isinstance(given, FastTokenizer):
+            raise EngineDisagrees
+        return given.count("hello world")
+
+    assert fast_encoder.on_fast_engine(work, tokenizer) == 2
+    assert [type(given) for given in used] == [FastTokenizer, Tokenizer] and "starting again" in capsys.readouterr().err
+    assert fast_encoder.on_fast_engine(lambda given: given.count("hello world"), tokenizer) == 2
+
+
 def test_an_engine_that_cannot_be_had_is_refused_by_name(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gigatoken", None)
     assert with_engine(tokenizer, "auto") is tokenizer
