@@ -111,7 +111,7 @@ def make_recipe(folder: Path, dataset: Path | None = None, **changes: Any) -> Pa
     model = TINY_MODEL | {"num_hidden_layers": 4} | changes
     hf = make_hf_folder(folder / "hf", **model)
     command = [sys.executable, "-m", "acc_megatron", "import", str(hf), "--out", str(folder / "checkpoint")]
-    subprocess.run([*command, "--precision", "float32"], check=True, capture_output=True, timeout=300)
+    subprocess.run([*command, "--precision", "float32"], check=True, capture_output=True, timeout=600)
     return write_recipe(
         folder / "recipe.toml",
         model=model,
