@@ -80,8 +80,8 @@ def status(experiment: File, overrides: Overrides = None, as_json: Json = False)
 @launch.command()
 def logs(
     experiment: File,
+    stage: Annotated[str, typer.Argument(metavar="[STAGE]", help="Whose log.")] = "train",
     overrides: Overrides = None,
-    stage: Annotated[str, typer.Option(help="Whose log.")] = "train",
     rank: Annotated[int | None, typer.Option(min=0, help="The log of one training process.")] = None,
 ) -> None:
     """Print the log of a stage, or of one rank of training, as the last start wrote it."""

@@ -38,7 +38,9 @@ def launch_kubernetes(loaded: Loaded, *, dry_run: bool) -> dict[str, Any]:
         if stage is not stages[-1]:
             state = cluster.wait(name, poll_seconds=POLL_SECONDS, say=lambda line: print(line, file=sys.stderr))
             if state != "SUCCEEDED":
-                raise StageFailed(f"{name} ended as {state}: 'acc-megatron launch logs --stage {stage.name}' says why")
+                raise StageFailed(
+                    f"{name} ended as {state}: 'acc-megatron launch logs {loaded.file} {stage.name}' says why"
+                )
     return {"jobs": record.jobs, "record": str(loaded.folder)}
 
 

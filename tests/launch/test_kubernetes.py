@@ -139,7 +139,7 @@ def test_launch_status_logs_and_cancel_over_http(kind: str, experiment: Path, se
     assert posts.index((names[0], False)) == len(names), "before any is kept"
     states = read_json(launch("status", *options, "--json", **environment))["states"]
     assert states["merge"] == "SUCCEEDED" and states["train"] in ("RUNNING", "PENDING")
-    assert "said by acc-train-0-abcde" in launch("logs", *options, **environment).stdout
+    assert "said by acc-train-0-abcde" in launch("logs", experiment, "train", options[1], **environment).stdout
     again = launch("kubernetes", *options, "--stages", "train", **environment)
     assert again.returncode == 2 and "409" in again.stderr and "launch cancel" in again.stderr
     assert launch("cancel", *options, **environment).returncode == 0

@@ -58,6 +58,6 @@ shards = 2
     done = launch("local", file, "--stages", "export,eval")
     assert done.returncode == 1 and "export ended as FAILED: see " in done.stderr.splitlines()[-1]
     assert read_json(launch("status", file, "--json"))["states"] == {"export": "FAILED"}
-    assert "no checkpoint at" in launch("logs", file, "--stage", "export").stdout
+    assert "no checkpoint at" in launch("logs", file, "export").stdout
     refused = launch("cancel", file)
     assert refused.returncode == 2 and "Ctrl-C" in refused.stderr
