@@ -66,7 +66,7 @@ def test_the_drift_of_every_recipe_is_bounded(tmp_path: Path) -> None:
     for precision in PRECISIONS[1:]:
         assert found[precision] != found["float32"]
         mean, largest = drift(found[precision], found["float32"])
-        assert mean < 0.01 and largest < 0.03, f"{precision}: {mean:.4f}, {largest:.4f}"
+        assert mean < 0.01 and largest < 0.05, f"{precision}: {mean:.4f}, {largest:.4f}"
 
 
 def test_every_product_of_a_layer_has_both_operands_quantised_along_what_it_sums_over() -> None:
