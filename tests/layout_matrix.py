@@ -60,6 +60,7 @@ PAIRS = [
     _case("EP2 PP2", 4, expert=2, pipeline=2),
     _case("EP2 DP4", 4, expert=2),
     _case("PP2 DP2", 4, pipeline=2),
+    _case("CP4", 4, context=4),
     _case("TP2 CP2 EP4", 4, tensor=2, context=2, expert=4),
 ]
 
