@@ -65,9 +65,9 @@ def test_the_distributed_optimizer_shards_experts_over_their_own_replicas() -> N
     config = recipe()
     layout = build_layout(config.parallel, 64)
     # 64 = TP2 x CP8 x DP4: dense over 32; EP8: experts over 8; 12 bytes a parameter
-    assert optimizer_bytes(config, layout, Parameters(3200, 800, 1)) == 12 * (100 + 100)
+    assert optimizer_bytes(config, layout, Parameters(3200, 1600, 1)) == 12 * (100 + 200)
     whole = dataclasses.replace(config, parallel=dataclasses.replace(config.parallel, distributed_optimizer=False))
-    assert optimizer_bytes(whole, layout, Parameters(3200, 800, 1)) == 12 * 4000
+    assert optimizer_bytes(whole, layout, Parameters(3200, 1600, 1)) == 12 * 4800
 
 
 def test_all_stages_together_hold_the_model_once_for_each_replica() -> None:
