@@ -1,4 +1,5 @@
-# Targets: .venv (install), quickstart, test, check. Everything goes into .venv from constraints.txt.
+# Targets: .venv (install), quickstart, test, check, test-image, and for launching .venv-launch (install), test-slurm.
+# Everything goes into .venv from constraints.txt and into .venv-launch from constraints-launch.txt.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,13 @@ TORCH := torch==2.13.0
 # used, and triton, which a CUDA torch brings along, compiles and interprets kernels without a GPU
 BARE := megatron-core==0.19.2 dashscope==2.0.2 triton==3.7.1
 
-.PHONY: quickstart test check clean
+# nemo-run holds urllib3 below 1.27 and brings 127 packages: launching has an environment of its own, without torch
+LAUNCH := .venv-launch
+LAUNCH_PIP := $(LAUNCH)/bin/python -m pip --disable-pip-version-check install -q -c constraints-launch.txt
+LAUNCH_TESTS := kubernetes-validate kubeflow-trainer-api kmock
+SLURM := slurm-wlm munge slurmdbd mariadb-server
+
+.PHONY: quickstart test test-slurm check clean
 .DELETE_ON_ERROR:
 
 # the stamp, not the folder, says that the installation is whole
@@ -32,7 +39,31 @@ quickstart: .venv
 	$(BIN)/acc-megatron quickstart --out runs/quickstart
 
 test: .venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not buildah"
+
+.venv-launch: $(LAUNCH)/.installed
+
+$(LAUNCH)/.installed: constraints-launch.txt setup.py
+	$(PYTHON) -m venv $(LAUNCH)
+	$(LAUNCH_PIP) setuptools wheel
+	$(LAUNCH_PIP) 'nemo-run[kubeflow]' leptonai typer rich $(LAUNCH_TESTS)
+	$(LAUNCH_PIP) --no-deps --no-build-isolation -e .
+	$(LAUNCH)/bin/python -m pip --disable-pip-version-check check
+	@touch $@
+
+# SLURM comes from Debian's packages where this user may install them; elsewhere its tests are skipped and say why
+test-slurm: .venv .venv-launch
+	@command -v slurmctld >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM) >/dev/null; } \
+	  || echo "SLURM is not installed and cannot be: its tests are skipped" >&2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/launch -rs --durations=10
+
+# really builds the Dockerfile, on a stand-in for NVIDIA's base image
+test-image: .venv
+	@command -v buildah >/dev/null && command -v debootstrap >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends buildah debootstrap >/dev/null; } \
+	  || echo "buildah is not installed and cannot be: its test is skipped" >&2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_dockerfile.py -rs -m buildah
 
 # mypy sees the package as it is installed: kernels/ and data_tools/ inside acc_megatron/
 check: .venv
@@ -44,4 +75,4 @@ check: .venv
 	cd build/types && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p acc_megatron
 
 clean:
-	rm -rf $(VENV) build runs .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LAUNCH) build runs .mypy_cache .ruff_cache

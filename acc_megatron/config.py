@@ -1,6 +1,7 @@
 """One typed tree of settings, from TOML plus `key=value` overrides; nothing else configures a run."""
 
 import dataclasses
+import datetime
 import difflib
 import json
 import tomllib
@@ -84,6 +85,18 @@ class MemoryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fp8Config:
+    """How the linear layers use FP8; for `train.precision` = 'fp8_...' alone. The head is never in FP8."""
+
+    format: Literal["auto", "e4m3", "hybrid"] = "auto"  # auto: the recipe's own; hybrid: e5m2 for gradients of outputs
+    bf16_layers_at_start: int = 0
+    bf16_layers_at_end: int = 0
+    param_gather: bool = False  # on GPU: parameters are kept and gathered in FP8
+    amax_history_steps: int = 1024  # of the delayed recipe, as is the next
+    amax_choice: Literal["max", "most_recent"] = "max"
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """The masked head: which code runs it, and whether compact logits are kept for the backward pass."""
 
@@ -115,11 +128,34 @@ class TrainConfig:
     epochs: int = 1
     max_steps: int | None = None  # stop after this step although the schedule runs on
     seed: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "fp8_delayed", "fp8_current", "fp8_blockwise", "fp8_mxfp8"] = "float32"
     init_from: str | None = None  # a checkpoint whose weights the run starts from
     save_every_steps: int | None = None  # besides the checkpoint at the end
     keep_checkpoints: int = 2
+    async_save: bool = False  # copy to host memory, then write while training goes on
+    fallback: bool = False  # when the latest checkpoint is damaged, go on from the newest that is not
     process_timeout_seconds: int = 600
+    allow_data_change: bool = False  # resume although dataset, tokenizer, packing or order are no longer the same
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResilienceConfig:
+    """When a step is skipped, when a run stops by itself, and when silence counts as a hang."""
+
+    spike_sigmas: float = 6.0  # loss or gradient norm so far above its window is a spike; 0 switches the rule off
+    spike_window_steps: int = 128
+    spike_limit: int = 3  # so many spikes within spike_limit_steps end the run
+    spike_limit_steps: int = 100
+    hang_timeout_seconds: float | None = None  # none: learned, five times the slowest section and at least 120 s
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserveConfig:
+    """Where a run's numbers go besides steps.jsonl and TensorBoard."""
+
+    peak_flops_per_second: float | None = None  # of one device, for the share of peak; none: by the GPU's name
+    wandb: str | None = None  # a project's name; needs the extra [wandb]
+    mlflow: str | None = None  # a tracking URI, as sqlite:///mlflow.db; needs the extra [mlflow]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,13 +168,21 @@ class Config:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     moe: MoEConfig = field(default_factory=MoEConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    fp8: Fp8Config = field(default_factory=Fp8Config)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig
     train: TrainConfig
+    resilience: ResilienceConfig = field(default_factory=ResilienceConfig)
+    observe: ObserveConfig = field(default_factory=ObserveConfig)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a TOML recipe and apply `section.key=value` overrides; raises ConfigError with the nearest key."""
+    return from_dict(Config, read_tree(path, overrides), str(path))
+
+
+def read_tree(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain tree of a TOML file under `section.key=value` overrides; raises ConfigError."""
     if not path.is_file():
         raise ConfigError(f"no config at {path}")
     try:
@@ -146,8 +190,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     for override in overrides:
-        _apply(tree, override)
-    return from_dict(Config, tree, str(path))
+        apply_override(tree, override)
+    return tree
+
+
+def load_parallel(recipe: Path | None, overrides: Sequence[str]) -> ParallelConfig:
+    """The [parallel] section of a recipe, or one process, with `parallel.key=value` overrides; raises ConfigError."""
+    tree: dict[str, Any] = {"parallel": dataclasses.asdict(load_config(recipe).parallel) if recipe else {}}
+    for override in overrides:
+        apply_override(tree, override)
+    if unknown := sorted(tree.keys() - {"parallel"}):
+        raise ConfigError(f"override {unknown[0]!r}: only parallel.KEY=VALUE here, such as parallel.expert=8")
+    return from_dict(ParallelConfig, tree["parallel"], str(recipe or "overrides"), "parallel.")
 
 
 def model_config_from_dict(tree: dict[str, Any], where: str) -> ModelConfig:
@@ -162,18 +216,20 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def difference(config: Config, recipe: Config) -> list[str]:
     """`key = new (recipe: old)` lines for every setting that is not the recipe's."""
-    new, old = _flatten(to_dict(config)), _flatten(to_dict(recipe))
+    new, old = flatten(to_dict(config)), flatten(to_dict(recipe))
     return [f"{key} = {json.dumps(new[key])} (recipe: {json.dumps(old[key])})" for key in new if new[key] != old[key]]
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested tree as one level of `section.key` names."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` in a plain tree; raises ConfigError."""
     key, equals, text = override.partition("=")
     if not equals:
         raise ConfigError(f"override {override!r} has no '=': write section.key=value")
@@ -181,6 +237,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
+    if isinstance(value, datetime.date | datetime.time):
+        value = text  # no setting is a date; 08:00:00 is what a batch system calls eight hours
     *sections, last = key.strip().split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
@@ -213,6 +271,12 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
             raise ConfigError(f"{where}: {key} must be a section, got {value!r}")
         return from_dict(hint, value, where, f"{key}.")
     origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType and value is not None and dataclasses.is_dataclass(options[0]):
+        return _convert(options[0], value, where, key)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: {key} must be a section, got {value!r}")
+        return {name: _convert(options[1], item, where, f"{key}.{name}") for name, item in value.items()}
     if origin is Literal:
         if value not in options:
             raise ConfigError(f"{where}: {key} must be one of {', '.join(map(repr, options))}, got {value!r}")

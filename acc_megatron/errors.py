@@ -31,3 +31,15 @@ class EnvironmentProblem(AccError):
 
 class ArgumentError(AccError):
     """An argument of a public function has the wrong shape, dtype, device or value."""
+
+
+class NonFiniteStep(AccError):
+    """A loss or a gradient is not a number; the step was not taken."""
+
+    exit_code = 21
+
+
+class TooManySpikes(AccError):
+    """More steps were skipped as spikes than the rule allows."""
+
+    exit_code = 22

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from acc_megatron.config import Config, ParallelConfig
+from acc_megatron.config import Config, ModelConfig, ParallelConfig
 from acc_megatron.errors import ConfigError
 
 
@@ -64,14 +64,7 @@ def build_layout(parallel: ParallelConfig, world: int) -> Layout:
 def check_fit(config: Config, layout: Layout) -> None:
     """Raise ConfigError when model, rows or batch do not divide over the layout; says the division."""
     model, rows, multiple = config.model, config.data.seq_length_tokens, config.data.document_multiple_tokens
-    stages = layout.pipeline * config.parallel.virtual_pipeline
     divisions = [
-        ("model.num_attention_heads", model.num_attention_heads, "parallel.tensor", layout.tensor),
-        ("model.num_key_value_heads", model.num_key_value_heads, "parallel.tensor", layout.tensor),
-        ("model.vocab_size", model.vocab_size, "parallel.tensor", layout.tensor),
-        ("model.num_experts", model.num_experts, "parallel.expert", layout.expert),
-        ("model.moe_intermediate_size", model.moe_intermediate_size, "parallel.expert_tensor", layout.expert_tensor),
-        ("model.num_hidden_layers", model.num_hidden_layers, "parallel.pipeline x virtual_pipeline", stages),
         ("data.document_multiple_tokens", multiple, "2 x parallel.context", layout.num_chunks),
         ("data.seq_length_tokens", rows, "data.document_multiple_tokens", multiple),
         ("data.seq_length_tokens", rows, "parallel.context x parallel.tensor", layout.context * layout.tensor),
@@ -87,9 +80,8 @@ def check_fit(config: Config, layout: Layout) -> None:
     for name, value in positive:
         if value < 1:
             raise ConfigError(f"{name} = {value} must be at least 1")
-    for name, value, divisor_name, divisor in divisions:
-        if value % divisor:
-            raise ConfigError(f"{name} = {value} does not divide by {divisor_name} = {divisor}")
+    check_model_fit(model, config.parallel.virtual_pipeline, layout)
+    _check_divisions(divisions)
     if model.num_experts_per_tok > model.num_experts:
         raise ConfigError(
             f"model.num_experts_per_tok = {model.num_experts_per_tok} exceeds model.num_experts = {model.num_experts}"
@@ -98,3 +90,29 @@ def check_fit(config: Config, layout: Layout) -> None:
         raise ConfigError(
             f"data.seq_length_tokens = {rows} exceeds model.max_position_embeddings = {model.max_position_embeddings}"
         )
+
+
+def check_model_fit(model: ModelConfig, virtual_pipeline: int, layout: Layout) -> None:
+    """Raise ConfigError when a model does not divide over the layout; says the division."""
+    stages = layout.pipeline * virtual_pipeline
+    _check_divisions(
+        [
+            ("model.num_attention_heads", model.num_attention_heads, "parallel.tensor", layout.tensor),
+            ("model.num_key_value_heads", model.num_key_value_heads, "parallel.tensor", layout.tensor),
+            ("model.vocab_size", model.vocab_size, "parallel.tensor", layout.tensor),
+            ("model.num_experts", model.num_experts, "parallel.expert", layout.expert),
+            (
+                "model.moe_intermediate_size",
+                model.moe_intermediate_size,
+                "parallel.expert_tensor",
+                layout.expert_tensor,
+            ),
+            ("model.num_hidden_layers", model.num_hidden_layers, "parallel.pipeline x virtual_pipeline", stages),
+        ]
+    )
+
+
+def _check_divisions(divisions: list[tuple[str, int, str, int]]) -> None:
+    for name, value, divisor_name, divisor in divisions:
+        if value % divisor:
+            raise ConfigError(f"{name} = {value} does not divide by {divisor_name} = {divisor}")

@@ -8,6 +8,7 @@ from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from torch.optim._functional import adamw
 
 from acc_megatron.config import Config
+from acc_megatron.model.precision import optimizer_fields
 from acc_megatron.model.transformer_config import DTYPES
 
 
@@ -17,7 +18,7 @@ def build_optimizer(config: Config, chunks: list[torch.nn.Module]) -> MegatronOp
     if not torch.cuda.is_available():
         install_cpu_adamw()
     dtype = DTYPES[config.train.precision]
-    return get_megatron_optimizer(
+    optimizer = get_megatron_optimizer(
         MegatronOptimizerConfig(
             optimizer="adam" if settings.kind == "adamw" else "sgd",
             lr=settings.learning_rate,
@@ -31,10 +32,15 @@ def build_optimizer(config: Config, chunks: list[torch.nn.Module]) -> MegatronOp
             use_distributed_optimizer=config.parallel.distributed_optimizer,
             params_dtype=dtype,
             bf16=dtype is torch.bfloat16,
+            **optimizer_fields(config.train.precision, config.fp8),
         ),
         chunks,
         use_gloo_process_groups=False,
     )
+    if settings.kind == "sgd":  # has no state to make room for before a checkpoint is read, and Megatron calls None
+        for part in optimizer.chained_optimizers:
+            part.init_state_fn = lambda *_: None
+    return optimizer
 
 
 def set_learning_rate(optimizer: MegatronOptimizer, rate: float) -> None:

@@ -172,7 +172,7 @@ def _export_and_evaluate(road: Road, out: Path) -> dict[str, Any]:
     road.stage("load in transformers", [sys.executable, "-c", LOAD_IN_TRANSFORMERS, str(export)])
     options = ("--items", "2", "--length-tokens", "2048", "--max-new-tokens", "32", "--json")
     evaluated = road.stage("eval", _acc("eval", export, "--out", out / "eval", *options))
-    return json.loads(evaluated[0])
+    return {name: found["models"][export.name] for name, found in json.loads(evaluated[0]).items()}
 
 
 def _print_summary(summary: dict[str, Any], out: Path, page: Path) -> None:

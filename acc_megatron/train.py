@@ -10,44 +10,93 @@ import torch.distributed as dist
 
 from acc_megatron.config import Config, to_dict
 from acc_megatron.data_tools.atomic import write_json
+from acc_megatron.errors import AccError, CheckpointError
 from acc_megatron.observe.metrics import MetricsLog
 from acc_megatron.ranks import say
-from acc_megatron.resume import restore, save
+from acc_megatron.resilience.abandoned import Abandoned, leave
+from acc_megatron.resilience.nvrx import ResiliencyExtension
+from acc_megatron.resilience.stop import StopRequest, cause_name
+from acc_megatron.resilience.watchdog import Watchdog
+from acc_megatron.resume import restore, save, settle
 from acc_megatron.step import train_step
 from acc_megatron.trainer import Trainer, build_trainer
 
 
 def train(config: Config) -> dict[str, Any]:
-    """Train to the end, or to `train.max_steps`; resumes from the run folder's latest checkpoint by itself.
+    """Train to the end, or to `train.max_steps`, or until it is asked to stop; resumes its run folder by itself.
 
-    Runs under torchrun or alone. Returns steps, first and last loss and the checkpoint's path. Raises
-    ConfigError, DataError or CheckpointError before the first step.
+    Runs under torchrun or alone. Returns steps, first and last loss, the checkpoint's path, and who stopped it.
+    Raises ConfigError, DataError or CheckpointError before the first step; after that NonFiniteStep, TooManySpikes or
+    DataError, with everything learned so far saved.
     """
-    parallel, settings = config.parallel, config.train
-    with process_groups(parallel, seed=settings.seed, timeout_seconds=settings.process_timeout_seconds) as layout:
+    parallel, settings, run_dir = config.parallel, config.train, Path(config.train.run_dir)
+    with (
+        process_groups(parallel, seed=settings.seed, timeout_seconds=settings.process_timeout_seconds) as layout,
+        StopRequest(run_dir) as stop,
+    ):
         trainer = build_trainer(config, layout)
-        last_step = min(trainer.num_steps, settings.max_steps or trainer.num_steps)
-        losses: list[float] = []
-        folder = restore(trainer)
+        trainer.stop = stop
+        with Watchdog(run_dir, config.resilience, trainer.progress):
+            losses, folder = _run(trainer)
         if dist.get_rank() == 0:
-            Path(settings.run_dir).mkdir(parents=True, exist_ok=True)
-            write_json(Path(settings.run_dir) / "config.json", to_dict(config))
-        with MetricsLog(Path(settings.run_dir), active=dist.get_rank() == 0) as log:
-            while trainer.step < last_step:
-                values = train_step(trainer)
-                losses.append(values["loss"])
-                log.step(trainer.step, **values)
-                _print_step(trainer, values, last_step)
-                if trainer.step == last_step or _is_time_to_save(trainer):
-                    folder = save(trainer)
+            stop.clear_file()
+    by = trainer.stopped_by
     return {
         "steps": trainer.step,
         "loss_first": losses[0] if losses else None,
         "loss_last": losses[-1] if losses else None,
+        "skipped_steps": len(trainer.rule.skipped),
         "world_size": layout.world,
         "layout": str(layout),
         "checkpoint": str(folder),
+        "stopped_by": f"{cause_name(by[1])} on rank {by[0]}" if by else None,
     }
+
+
+def _run(trainer: Trainer) -> tuple[list[float], Path | None]:
+    """Resume and step; the losses of the steps done here, and the newest checkpoint."""
+    config, run_dir = trainer.config, Path(trainer.config.train.run_dir)
+    last_step = min(trainer.num_steps, config.train.max_steps or trainer.num_steps)
+    losses: list[float] = []
+    folder = restore(trainer)
+    if dist.get_rank() == 0:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_json(run_dir / "config.json", to_dict(config))
+    with (
+        MetricsLog(run_dir, dist.get_rank() == 0, first_step=trainer.step + 1, config=config) as log,
+        ResiliencyExtension() as extension,
+    ):
+        saved_step = trainer.step
+        try:
+            while trainer.step < last_step and not trainer.stopped_by:
+                with extension.section():
+                    values = train_step(trainer)
+                extension.after_step()
+                losses.append(values["loss"])
+                log.step(trainer.step, **values)
+                _print_step(trainer, values, last_step)
+                trainer.rule.check(trainer.step)
+                settle(trainer)
+                if trainer.step == last_step or trainer.stopped_by or _is_time_to_save(trainer):
+                    trainer.progress.enter("checkpoint", trainer.step)
+                    folder, saved_step = save(trainer), trainer.step
+            settle(trainer, wait=True)
+        except Abandoned as abandoned:
+            raise leave(_save_and_say(trainer, abandoned.error, saved_step)) from None
+        trainer.progress.enter("end", trainer.step)
+    return losses, folder
+
+
+def _save_and_say(trainer: Trainer, error: AccError, saved_step: int) -> AccError:
+    """Save what was learned since the last checkpoint; the error, which says so too when that fails."""
+    trainer.progress.enter("checkpoint", trainer.step)
+    try:
+        if saved_step != trainer.step:
+            save(trainer)
+        settle(trainer, wait=True)
+    except CheckpointError as problem:
+        return type(error)(f"{error}; but step {trainer.step} could not be saved: {problem}")
+    return error
 
 
 def _is_time_to_save(trainer: Trainer) -> bool:

@@ -1,5 +1,6 @@
 """Publishing files whole: temporary name beside the target, fsync, rename; and hashing them again."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -37,8 +38,9 @@ def write_json(path: Path, value: Any) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder that appears at `path` complete and on disk when the block ends, or not at all.
 
-    An older folder at `path` is replaced.
+    An older folder at `path` is replaced; at every moment one of the two is there whole.
     """
+    _recover(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -58,14 +60,40 @@ def publish_folder(temporary: Path, path: Path) -> None:
         else:
             fsync_folder(file)
     fsync_folder(temporary)
-    if path.exists():
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        path.replace(old)
+    _recover(path)
+    if not path.exists():
         temporary.replace(path)
-        shutil.rmtree(old)
+    elif _exchanged(temporary, path):
+        shutil.rmtree(temporary)
     else:
+        path.replace(_aside(path))
         temporary.replace(path)
+        shutil.rmtree(_aside(path))
     fsync_folder(path.parent)
+
+
+def _exchanged(first: Path, second: Path) -> bool:
+    """Whether two names changed places in one step; not every system and file system can."""
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "renameat2"):
+        return False
+    current_folder, exchange = -100, 2
+    paths = os.fsencode(first), os.fsencode(second)
+    return library.renameat2(current_folder, paths[0], current_folder, paths[1], exchange) == 0
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _recover(path: Path) -> None:
+    """Undo the first of the two renames of a run that was killed between them, or finish after the second."""
+    if not _aside(path).exists():
+        return
+    if path.exists():
+        shutil.rmtree(_aside(path))
+    else:
+        _aside(path).replace(path)
 
 
 def fsync_folder(path: Path) -> None:

@@ -31,16 +31,16 @@ from acc_megatron.data_tools.decontaminate import NearDuplicates, NearSettings
 from acc_megatron.data_tools.discover import Inputs, discover
 from acc_megatron.data_tools.fill import Filler, Stock, Targets, piece_cost, stock_tables, stock_trajectory
 from acc_megatron.data_tools.jsonl import BadRow, Row
+from acc_megatron.data_tools.progress import Progress
 from acc_megatron.data_tools.render import Rendered, render, render_turns, user_content
 from acc_megatron.data_tools.resources import Resources, is_resource
-from acc_megatron.data_tools.row_files import rows_of
 from acc_megatron.data_tools.schema import Dropped, Piece, Trajectory, Triple
 from acc_megatron.data_tools.sources.recognise import SOURCES, agent_of
 from acc_megatron.data_tools.sources.recognise import described as seen_in
 from acc_megatron.data_tools.table_text import TABLE_FORMATS, TableFormat
 from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.data_tools.turns import turns_of
-from acc_megatron.errors import ConfigError, DataError, TooManyBadRows
+from acc_megatron.errors import ConfigError, DataError
 
 _KINDS = ("evidence", "distractor")
 AGENTS = ("auto", *SOURCES)
@@ -80,14 +80,14 @@ def compile_inputs(
     resources: list[Path],
     settings: CompileSettings,
     tokenizer: Tokenizer,
-    max_bad: int | None = None,
+    max_bad_share: float = 0.01,
     near: NearSettings | None = None,
 ) -> dict[str, Any]:
     """Compile every run among the inputs into the folder `out`, published whole; returns its manifest.
 
     `out` gets triples.jsonl, quarantine.jsonl (every row left out: place, stage, reason) and manifest.json. Raises
-    DataError for inputs that are absent or an `out` that is another's, TooManyBadRows when more than `max_bad`
-    rows are unreadable or no known run; then nothing is written.
+    DataError for inputs that are absent or an `out` that is another's, TooManyBadRows when more than
+    `max_bad_share` of the rows are unreadable or no known run; then nothing is written.
     """
     if agent not in AGENTS:
         raise DataError(f"unknown agent {agent!r}; known: {', '.join(AGENTS)}")
@@ -96,16 +96,15 @@ def compile_inputs(
     need_free_or_own(out)
     found = discover(inputs, resources, exclude=out, table_format=settings.table_format)
     with atomic_folder(out) as folder:
-        with CompileWriter(folder) as writer, _filler(found, folder, agent, settings, tokenizer) as filler:
+        progress = Progress("compile", found.num_bytes, unit="bytes")
+        with CompileWriter(folder, progress) as writer, _filler(found, folder, agent, settings, tokenizer) as filler:
             duplicates = NearDuplicates(near) if near and near.is_on else None
             run = _Run(agent, found.resources, settings, tokenizer, filler, duplicates)
             for bad in found.resources.bad_rows:
                 writer.note_bad_resource(bad)
-            for row in (row for file in found.files for row in rows_of(file)):
+            for row in found.rows(progress):
                 _compile_row(row, run, writer)
-                if max_bad is not None and writer.num_bad > max_bad:
-                    where = f"the last is {row.file}:{row.line}"
-                    raise TooManyBadRows(f"more than {max_bad} rows are unreadable or no known run; {where}")
+        writer.need_few_bad(max_bad_share)
         summary = writer.summary()
         if not summary["documents_in"]:
             raise DataError(f"no run in {len(found.files)} files, only {found.resources.num_rows} resource rows")
@@ -288,7 +287,9 @@ def _filler(
     path = folder / "stock.sqlite"
     stock = Stock(path, settings.seed)
     try:
-        for row in (row for file in found.files for row in rows_of(file)):
+        progress = Progress("compile: stock to fill from", found.num_bytes, unit="bytes")
+        for row in found.rows(progress):
+            progress.add()
             if isinstance(row, BadRow) or is_resource(row.value) or (name := agent_of(row.value)) is None:
                 continue
             if name in settings.fill_tokens and agent in ("auto", name):

@@ -11,9 +11,10 @@ from typing import Any
 from acc_megatron.data_tools.atomic import sha256_file
 from acc_megatron.data_tools.conversation import Conversation
 from acc_megatron.data_tools.jsonl import BadRow, Row
+from acc_megatron.data_tools.progress import Progress
 from acc_megatron.data_tools.schema import Dropped, Triple
 from acc_megatron.data_tools.streams import located
-from acc_megatron.errors import DataError
+from acc_megatron.errors import DataError, TooManyBadRows
 
 FORMAT = "acc-megatron triples"
 BIN_TOKENS = 2_000  # of the length histogram, as in the paper's figure 3
@@ -62,14 +63,15 @@ class Counts:
 class CompileWriter:
     """Writes into a folder that is not published yet; memory does not grow with the number of rows."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        self._folder, self._progress = folder, progress
         self._triples = (folder / TRIPLES).open("wb")
         self._refused = (folder / REFUSED).open("wb")
         self._seen = sqlite3.connect(folder / _SEEN, isolation_level=None)
         self._seen.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; CREATE TABLE seen (id TEXT UNIQUE)")
         self.by_agent: dict[str, Counts] = {}
         self.num_bad = 0
+        self.first_bad = ""
 
     def __enter__(self) -> "CompileWriter":
         return self
@@ -78,6 +80,7 @@ class CompileWriter:
         for file in (self._triples, self._refused, self._seen):
             file.close()
         (self._folder / _SEEN).unlink()
+        self._progress.finish()
 
     def write(self, triple: Triple | Conversation) -> None:
         """Write one document. Raises Dropped('duplicate_id') for an id met before: the same row given twice."""
@@ -90,6 +93,7 @@ class CompileWriter:
         counts.lengths[triple.settings["tokens"] // BIN_TOKENS * BIN_TOKENS] += 1
         for name in _SUMMED:
             setattr(counts, name, getattr(counts, name) + triple.settings.get(name, 0))
+        self._progress.add(documents=1, tokens=triple.settings["tokens"])
 
     def drop(self, row: Row, agent: str, stage: str, dropped: Dropped) -> None:
         """Record a row left out on purpose, at the stage `evidence` or `compile`."""
@@ -98,6 +102,7 @@ class CompileWriter:
     def quarantine(self, row: Row | BadRow, stage: str, reason: str, detail: str) -> None:
         """Record a row that could not be read (`read`) or is no run that was asked for (`recognise`)."""
         self.num_bad += 1
+        self.first_bad = self.first_bad or f"{row.file}:{row.line}: {reason}: {detail}"
         self._refuse(row, "unknown", stage, reason, detail)
 
     def note_bad_resource(self, row: BadRow) -> None:
@@ -109,9 +114,19 @@ class CompileWriter:
         counts.documents_in += 1
         counts.dropped[reason] += 1
         _write_line(self._refused, _refusal(row, stage, reason, detail))
+        self._progress.add(dropped=1)
 
     def _counts(self, agent: str) -> Counts:
         return self.by_agent.setdefault(agent, Counts())
+
+    def need_few_bad(self, max_bad_share: float) -> None:
+        """TooManyBadRows when more than this share of the rows was unreadable or no known run."""
+        num_rows = sum(counts.documents_in for counts in self.by_agent.values())
+        if self.num_bad > max_bad_share * num_rows:
+            raise TooManyBadRows(
+                f"{self.num_bad} of {num_rows} rows are unreadable or no known run (limit {max_bad_share:.1%}, "
+                f"--max-bad); the first: {self.first_bad}"
+            )
 
     def summary(self) -> dict[str, Any]:
         """The counts, with documents_in = documents_out + the sum over dropped."""

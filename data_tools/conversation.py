@@ -6,6 +6,7 @@ between `<tool_call>` tokens, and the thinking of every turn since the question 
 so text that spells one stays text in an observation and drops the row in a learned turn.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -30,6 +31,16 @@ class Turn:
     reasoning: str = ""
     tool_calls: tuple[str, ...] = ()
     supervised: bool = False
+
+
+def agent_turn(text: str = "", *, reasoning: str = "", calls: tuple[str, ...] = ()) -> Turn:
+    """A learned turn of the agent, without white space around it."""
+    return Turn(role="assistant", text=text.strip(), reasoning=reasoning.strip(), tool_calls=calls, supervised=True)
+
+
+def call_text(name: str, arguments: object) -> str:
+    """A tool call as Qwen writes it: one JSON object."""
+    return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

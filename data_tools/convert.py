@@ -13,7 +13,6 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -121,7 +120,8 @@ def make_shards(tasks: list[ShardTask], runner: Runner) -> None:
     if len(todo) < len(tasks):
         print(f"convert: {len(tasks) - len(todo)} of {len(tasks)} shards are there already", file=sys.stderr)
     progress = Progress("convert", len(todo))
-    for counts in runner(todo):
+    for done, counts in enumerate(runner(todo), start=1):
+        progress.reach(done)
         progress.add(**counts)
     progress.finish()
 
@@ -133,6 +133,8 @@ def in_processes(num_workers: int) -> Runner:
         if num_workers <= 1 or len(tasks) <= 1:
             yield from map(make_shard, tasks)
             return
+        from concurrent.futures import ProcessPoolExecutor, as_completed
+
         with ProcessPoolExecutor(min(num_workers, len(tasks)), initializer=_end_with_parent) as pool:
             for future in as_completed([pool.submit(make_shard, task) for task in tasks]):
                 yield future.result()

@@ -23,7 +23,6 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
 SAMPLES = "samples.parquet"
-SHARD_FILES = ("tokens.bin", "tokens.idx", "loss_mask.bin", "loss_mask.idx")
 PIECE = pa.struct([("kind", pa.string()), ("title", pa.string()), ("first_token", pa.int64()), ("tokens", pa.int64())])
 SAMPLE_SCHEMA = pa.schema(
     [
@@ -62,6 +61,12 @@ class DatasetFolder:
         tokens, mask = self.shards[shard]
         local = number - int(self.shard_starts[shard])
         return tokens[local], mask[local]
+
+    def check_unchanged(self, documents: list[int]) -> None:
+        """Raise DataError when a shard that holds one of these documents was changed since it was opened."""
+        for shard in np.unique(np.searchsorted(self.shard_starts, np.asarray(documents, np.int64), side="right") - 1):
+            for file in self.shards[shard]:
+                file.check_unchanged()
 
     @property
     def lengths(self) -> np.ndarray:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acc_megatron.data_tools.git_files import GitRepository, git_folder
+from acc_megatron.data_tools.jsonl import BadRow, Row
+from acc_megatron.data_tools.progress import Progress
 from acc_megatron.data_tools.resources import Resources
-from acc_megatron.data_tools.row_files import KNOWN_NAMES, is_run_file, row_file_kind
+from acc_megatron.data_tools.row_files import KNOWN_NAMES, expanded, is_run_file, row_file_kind, rows_of
 from acc_megatron.data_tools.sqlite_readonly import is_database
-from acc_megatron.data_tools.streams import STANDARD_INPUT
+from acc_megatron.data_tools.streams import STANDARD_INPUT, located
 from acc_megatron.data_tools.table_text import TableFormat
 from acc_megatron.errors import DataError
 
@@ -23,6 +25,22 @@ class Inputs:
     resources: Resources
     resource_files: tuple[Path, ...]
     ignored: tuple[Path, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files with rows, as they lie on disk."""
+        return sum(located(path).stat().st_size for path in self.files)
+
+    def rows(self, progress: Progress) -> Iterator[Row | BadRow]:
+        """The rows of all files; `progress` is told how many of `num_bytes` are behind."""
+        done = 0
+        for path in self.files:
+            size = located(path).stat().st_size
+            for row in rows_of(path):
+                yield row
+                progress.reach(done + min(row.byte_offset, size))
+            done += size
+            progress.reach(done)
 
 
 def discover(
@@ -66,22 +84,6 @@ def discover(
     if not files:
         raise DataError(f"no {KNOWN_NAMES} file among the inputs")
     return Inputs(files=tuple(files), resources=found, resource_files=tuple(resource_files), ignored=tuple(ignored))
-
-
-def expanded(paths: Iterable[Path]) -> Iterator[Path]:
-    """Paths with every pattern (`runs/*.jsonl`, `**`) replaced by what it matches, by name.
-
-    A path that exists is no pattern, whatever characters it holds. Raises DataError for what matches nothing.
-    """
-    for path in paths:
-        if path == STANDARD_INPUT or path.exists():
-            yield path
-            continue
-        anchor = Path(path.anchor)
-        found = sorted(anchor.glob(str(path.relative_to(anchor)))) if any(mark in str(path) for mark in "*?[") else []
-        if not found:
-            raise DataError(f"no input at {path}")
-        yield from found
 
 
 def find_resources(paths: Iterable[Path]) -> Resources:

@@ -1,4 +1,8 @@
-"""Rows that `convert` takes: triples of ours, and the published ACC dataset's two-message dialogs, as they are."""
+"""Rows that `convert` takes: triples of ours, and the published ACC dataset's dialogs, as they are.
+
+A dialog is a user and an assistant message, in re-packs behind a system message. An assistant text without thinking is
+an answer alone: the chat template writes an empty thinking before it, and that is what is learned.
+"""
 
 import json
 from collections.abc import Iterator
@@ -7,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from acc_megatron.data_tools.conversation import Conversation, Turn
-from acc_megatron.data_tools.discover import expanded
 from acc_megatron.data_tools.jsonl import BadRow, Row, read_jsonl, read_lines
 from acc_megatron.data_tools.parquet_rows import open_parquet, read_parquet
 from acc_megatron.data_tools.render import user_content
-from acc_megatron.data_tools.row_files import row_file_kind
+from acc_megatron.data_tools.row_files import expanded, row_file_kind
 from acc_megatron.data_tools.schema import Piece, Triple
 from acc_megatron.data_tools.streams import located
 from acc_megatron.errors import DataError
 
 # the published configs' schemas differ; these are the names their rows and re-packs are known to use
 MESSAGE_KEYS = ("dialogs", "input_messages", "prompt", "messages")
+DIALOG_ROLES = (["user", "assistant"], ["system", "user", "assistant"])
 ID_KEYS = ("id", "instance_id")
 KNOWN_NAMES = ".jsonl (also with .gz or .zst) or .parquet"
 
@@ -34,6 +38,7 @@ class Example:
     num_evidence: int
     num_distractors: int
     extra: dict[str, Any]
+    system: str | None = None
     turns: tuple[Turn, ...] = ()  # of a conversation, whose user, reasoning and answer are empty
     context: tuple[Piece, ...] = ()  # what `user` is made of, where the row says so
 
@@ -95,7 +100,11 @@ def read_rows(rows: RowRange) -> Iterator[Row | BadRow]:
     """The rows of one range, good and bad."""
     if row_file_kind(rows.path) != "parquet":
         yield from read_jsonl(
-            rows.path, byte_offset=rows.byte_offset, first_line=rows.first_line, num_rows=rows.num_rows
+            rows.path,
+            byte_offset=rows.byte_offset,
+            first_line=rows.first_line,
+            num_rows=rows.num_rows,
+            hashed=False,
         )
         return
     yield from read_parquet(rows.path, first_row=rows.first_row, num_rows=rows.num_rows)
@@ -154,15 +163,23 @@ def _from_conversation(conversation: Conversation) -> Example:
 def _from_dialog(row: Row, key: str, where: str) -> Example:
     messages = row.value[key]
     roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
-    if roles != ["user", "assistant"] or not all(isinstance(message.get("content"), str) for message in messages):
-        raise DataError(f"{where}: {key!r} must be a user and an assistant message with text, got roles {roles}")
-    user, assistant = (message["content"] for message in messages)
-    apart = messages[1].get("reasoning_content")
+    texts: list[Any] = [message.get("content") if isinstance(message, dict) else None for message in messages]
+    if roles not in DIALOG_ROLES or not all(isinstance(text, str) for text in texts):
+        raise DataError(
+            f"{where}: {key!r} must be a user and an assistant message with text, behind a system message or none, "
+            f"got roles {roles}"
+        )
+    user, assistant = texts[-2:]
+    apart = messages[-1].get("reasoning_content")
     if isinstance(apart, str) and "</think>" not in assistant:  # as OpenAI-compatible servers write it
         assistant = f"{apart}</think>{assistant}"
     reasoning, end, answer = assistant.partition("</think>")
-    if not end or "</think>" in answer or not answer.strip():
-        raise DataError(f"{where}: the assistant text must be reasoning, one '</think>' and an answer")
+    if not end and "<think>" not in assistant:
+        reasoning, answer = "", assistant
+    elif not end or "</think>" in answer:
+        raise DataError(f"{where}: the assistant text must be an answer, behind one '<think>...</think>' or none")
+    if not answer.strip():
+        raise DataError(f"{where}: the assistant text has no answer")
     if not user.strip():
         raise DataError(f"{where}: the user message is empty")
     extra = {name: value for name, value in row.value.items() if name != key}
@@ -175,7 +192,8 @@ def _from_dialog(row: Row, key: str, where: str) -> Example:
         answer=answer,
         num_evidence=0,
         num_distractors=0,
-        extra=extra,
+        extra=extra if end else {"reasoning_source": "none"} | extra,
+        system=texts[0] if len(texts) == 3 else None,
     )
 
 

@@ -5,9 +5,13 @@ uint8 dtype code, uint64 number of sequences, uint64 number of document bounds, 
 offsets, int64 document bounds. Here every sequence is one document.
 """
 
+import hashlib
+import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -19,27 +23,56 @@ DTYPE_CODES: dict[int, np.dtype] = {1: np.dtype(np.uint8), 4: np.dtype(np.int32)
 HEADER = struct.Struct("<9sQBQQ")
 
 
-def write_indexed(prefix: Path, documents: Iterable[np.ndarray], dtype: type[np.generic]) -> None:
-    """Write `prefix.bin` and `prefix.idx` from 1-D arrays, one document each.
+class IndexedWriter:
+    """Writes `prefix.bin` as documents come and `prefix.idx` when closed; `files` then has their sizes and SHA-256.
 
-    Call it inside an unpublished folder (see atomic.py). Values must already be of `dtype`.
+    Use it inside an unpublished folder (see atomic.py). Values must already be of `dtype`.
     """
-    kind = np.dtype(dtype)
-    lengths = []
-    with prefix.with_suffix(".bin").open("wb") as file:
+
+    def __init__(self, prefix: Path, dtype: type[np.generic]) -> None:
+        self._prefix, self._dtype = prefix, np.dtype(dtype)
+        self._lengths: list[int] = []
+        self._file = prefix.with_suffix(".bin").open("wb")
+        self._digest = hashlib.sha256()
+        self.files: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> "IndexedWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._file.close()
+        if kind is None:
+            self._describe(".bin", self._digest, int(sum(self._lengths)) * self._dtype.itemsize)
+            self._write_index()
+
+    def add(self, document: np.ndarray) -> None:
+        """Append one document, a 1-D array."""
+        assert document.dtype == self._dtype, f"{document.dtype} is not {self._dtype}"
+        data = np.ascontiguousarray(document).data
+        self._file.write(data)
+        self._digest.update(data)
+        self._lengths.append(len(document))
+
+    def _write_index(self) -> None:
+        code = next(code for code, known in DTYPE_CODES.items() if known == self._dtype)
+        sizes = np.asarray(self._lengths, np.int32)
+        offsets = np.zeros(len(sizes), np.int64)
+        np.cumsum(sizes[:-1].astype(np.int64) * self._dtype.itemsize, out=offsets[1:])
+        bounds = np.arange(len(sizes) + 1, dtype=np.int64)
+        header = HEADER.pack(MAGIC, VERSION, code, len(sizes), len(bounds))
+        data = b"".join([header, sizes.tobytes(), offsets.tobytes(), bounds.tobytes()])
+        self._prefix.with_suffix(".idx").write_bytes(data)
+        self._describe(".idx", hashlib.sha256(data), len(data))
+
+    def _describe(self, suffix: str, digest: Any, num_bytes: int) -> None:
+        self.files[self._prefix.with_suffix(suffix).name] = {"bytes": num_bytes, "sha256": digest.hexdigest()}
+
+
+def write_indexed(prefix: Path, documents: Iterable[np.ndarray], dtype: type[np.generic]) -> None:
+    """Write `prefix.bin` and `prefix.idx` from 1-D arrays, one document each; see IndexedWriter."""
+    with IndexedWriter(prefix, dtype) as writer:
         for document in documents:
-            assert document.dtype == kind, f"{document.dtype} is not {kind}"
-            file.write(np.ascontiguousarray(document).data)
-            lengths.append(len(document))
-    code = next(code for code, known in DTYPE_CODES.items() if known == kind)
-    sizes = np.asarray(lengths, np.int32)
-    offsets = np.zeros(len(lengths), np.int64)
-    np.cumsum(sizes[:-1].astype(np.int64) * kind.itemsize, out=offsets[1:])
-    bounds = np.arange(len(lengths) + 1, dtype=np.int64)
-    with prefix.with_suffix(".idx").open("wb") as file:
-        file.write(HEADER.pack(MAGIC, VERSION, code, len(lengths), len(bounds)))
-        for part in (sizes, offsets, bounds):
-            file.write(part.data)
+            writer.add(document)
 
 
 class IndexedFile:
@@ -54,7 +87,8 @@ class IndexedFile:
         if not data_path.is_file():
             raise DataError(f"{data_path} is missing")
         expected = int(self.lengths.sum(dtype=np.int64)) * self.dtype.itemsize
-        size = data_path.stat().st_size
+        self._path, self._opened_as = data_path, _size_and_time(data_path)
+        size = self._opened_as[0]
         if size != expected:
             raise DataError(f"{data_path} has {size} bytes, its index needs {expected}: it was cut or appended to")
         self._items = np.memmap(data_path, self.dtype, mode="r") if size else np.empty(0, self.dtype)
@@ -62,10 +96,32 @@ class IndexedFile:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def check_unchanged(self) -> None:
+        """Raise DataError when the data was written to, cut or replaced since it was opened.
+
+        Ask before a read and after it: reading a map behind the end of a cut file kills the process.
+        """
+        try:
+            now = _size_and_time(self._path)
+        except OSError as error:
+            raise DataError(f"{self._path} was removed while it was in use: {os.strerror(error.errno or 0)}") from None
+        if now != self._opened_as:
+            raise DataError(
+                f"{self._path} was changed while it was in use: it had {self._opened_as[0]} bytes, last written at "
+                f"{self._opened_as[1] / 1e9:.6f}, and has {now[0]}, written at {now[1] / 1e9:.6f}; restore the "
+                "dataset, or check it with `acc-megatron verify`, and start again"
+            )
+
     def __getitem__(self, number: int) -> np.ndarray:
         """Document `number` as a read-only view `[tokens]`."""
         start = int(self._starts[number])
         return self._items[start : start + int(self.lengths[number])]
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes, and nanoseconds of the last write."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _read_index(path: Path) -> tuple[np.dtype, np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ from acc_megatron.data_tools.streams import BadStream, open_stream
 
 MAX_ROW_BYTES = 64 << 20
 MAX_DEPTH = 64
-_SKIP_BYTES = 64 << 10
+_SKIP_BYTES = 4096 << 10
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NESTED = (dict, list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,28 +67,30 @@ class BadJson(Exception):
 
 
 def read_jsonl(
-    path: Path, *, byte_offset: int = 0, first_line: int = 1, num_rows: int | None = None
+    path: Path, *, byte_offset: int = 0, first_line: int = 1, num_rows: int | None = None, hashed: bool = True
 ) -> Iterator[Row | BadRow]:
     """Read rows from `byte_offset` on, which must be the start of line `first_line`; at most `num_rows` of them.
+
+    Rows have no SHA-256 when they are not to be `hashed`.
 
     Blank lines are skipped and are no rows, but they count in the line numbers. A line over MAX_ROW_BYTES is
     passed over in blocks and reported. Raises DataError when the file cannot be opened.
     """
-    return itertools.islice(_rows(path, byte_offset, first_line), num_rows)
+    return itertools.islice(_rows(path, byte_offset, first_line, hashed), num_rows)
 
 
-def _rows(path: Path, byte_offset: int, first_line: int) -> Iterator[Row | BadRow]:
+def _rows(path: Path, byte_offset: int, first_line: int, hashed: bool) -> Iterator[Row | BadRow]:
     for line in read_lines(path, byte_offset=byte_offset, first_line=first_line):
-        yield from parsed_line(line, path)
+        yield from parsed_line(line, path, hashed=hashed)
 
 
-def parsed_line(line: Line, path: Path) -> Iterator[Row | BadRow]:
+def parsed_line(line: Line, path: Path, *, hashed: bool = True) -> Iterator[Row | BadRow]:
     """The row of a line of `path`; none for a blank one."""
     if line.data is None:
         reason, detail = line.problem
         yield BadRow(file=str(path), line=line.number, byte_offset=line.byte_offset, reason=reason, detail=detail)
     elif line.data.strip():
-        yield _row(line.data.rstrip(b"\r\n"), path, line.number, line.byte_offset)
+        yield _row(line.data.rstrip(b"\r\n"), path, line, hashed)
 
 
 def read_lines(path: Path, *, byte_offset: int = 0, first_line: int = 1) -> Iterator[Line]:
@@ -159,26 +160,24 @@ def parse_json(data: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise BadJson("invalid_utf8", f"byte {error.start}: {error.reason}") from None
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise BadJson("broken_json", f"{error.msg} at character {error.pos} of {len(text)}") from None
     except RecursionError:
         raise BadJson("too_deep", f"nested deeper than {MAX_DEPTH}") from None
     except ValueError as error:  # an integer of more digits than Python converts
         raise BadJson("number_too_long", str(error)) from None
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and depth_of(value) > MAX_DEPTH:
-        raise BadJson("too_deep", f"nested deeper than {MAX_DEPTH}")
-    if _SURROGATE_ESCAPE.search(data):
-        _refuse_lone_surrogate(value)
+    _check(value)
     return value
 
 
-def _row(data: bytes, path: Path, line: int, byte_offset: int) -> Row | BadRow:
+def _row(data: bytes, path: Path, line: Line, hashed: bool) -> Row | BadRow:
+    number, offset = line.number, line.byte_offset
     try:
         value = parse_json(data)
     except BadJson as bad:
-        return BadRow(file=str(path), line=line, byte_offset=byte_offset, reason=bad.reason, detail=bad.detail)
-    return as_row(value, path, line, byte_offset, hashlib.sha256(data).hexdigest())
+        return BadRow(file=str(path), line=number, byte_offset=offset, reason=bad.reason, detail=bad.detail)
+    return as_row(value, path, number, offset, hashlib.sha256(data).hexdigest() if hashed else "")
 
 
 def as_row(value: Any, path: Path, line: int, byte_offset: int, sha256: str) -> Row | BadRow:
@@ -216,17 +215,42 @@ def _finite(text: str) -> float:
 
 def depth_of(value: Any) -> int:
     """How deep lists and objects are nested in a value; 0 for a scalar."""
-    depth, level = 0, [value]
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        depth += 1
-        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-    return depth
+    return sum(1 for _ in _levels(value))
 
 
-def _refuse_lone_surrogate(value: Any) -> None:
+def _levels(value: Any) -> Iterator[list[Any]]:
+    """The lists and objects of a value by their depth, outermost first."""
+    level = [value] if type(value) in _NESTED else []
+    while level:
+        yield level
+        level = [
+            child
+            for item in level
+            for child in (item.values() if type(item) is dict else item)
+            if type(child) in _NESTED
+        ]
+
+
+def _check(value: Any) -> None:
+    """Raise BadJson for what is nested too deep or holds an unpaired surrogate; each item is looked at once."""
+    if type(value) is str and not value.isascii():
+        _need_utf8(value)
+    for depth, level in enumerate(_levels(value), start=1):
+        if depth > MAX_DEPTH:
+            raise BadJson("too_deep", f"nested deeper than {MAX_DEPTH}")
+        for item in level:
+            for text in item if type(item) is list else (*item, *item.values()):
+                if type(text) is str and not text.isascii():
+                    _need_utf8(text)
+
+
+def _need_utf8(text: str) -> None:
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise BadJson(
             "lone_surrogate", f"unpaired surrogate {error.object[error.start]!a}; it has no UTF-8 form"
         ) from None
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)

@@ -8,7 +8,6 @@ response is the reasoning, accepted without a filter. Rows come out in the order
 
 import asyncio
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from acc_megatron import __version__
+from acc_megatron.data_tools.answer_cache import AnswerCache, Budget
 from acc_megatron.data_tools.atomic import atomic_folder, write_json
+from acc_megatron.data_tools.chat_client import Client, ClientSettings, Reply
 from acc_megatron.data_tools.compile import fit
 from acc_megatron.data_tools.compile_output import (
     MANIFEST,
@@ -27,8 +28,7 @@ from acc_megatron.data_tools.compile_output import (
     need_free_or_own,
 )
 from acc_megatron.data_tools.jsonl import BadRow, Row, read_jsonl
-from acc_megatron.data_tools.reason_cache import Budget, ReasonCache
-from acc_megatron.data_tools.reason_client import Client, ClientSettings
+from acc_megatron.data_tools.progress import Progress
 from acc_megatron.data_tools.render import user_content
 from acc_megatron.data_tools.schema import Dropped, Triple
 from acc_megatron.data_tools.tokenizer import Tokenizer
@@ -91,11 +91,14 @@ def reason_folder(
         raise DataError(f"--out {out} is the input: give another folder")
     need_free_or_own(out, FORMAT, "reason")
     cache_path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(out) as made, ReasonCache(cache_path, budget) as cache:
+    with atomic_folder(out) as made, AnswerCache(cache_path, budget) as cache:
         if cache.num_interrupted:
             print(f"reason: {cache.num_interrupted} requests were in flight when the last run ended", file=sys.stderr)
-        with CompileWriter(made) as writer:
-            asyncio.run(_reason_rows(read_jsonl(source), client, cache, settings, verifier, tokenizer, writer))
+        progress = Progress("reason", source.stat().st_size, unit="bytes")
+        with CompileWriter(made, progress) as writer:
+            asyncio.run(
+                _reason_rows(read_jsonl(source), client, cache, settings, verifier, tokenizer, writer, progress)
+            )
         summary = writer.summary()
         manifest = {
             "format": FORMAT,
@@ -114,27 +117,25 @@ def reason_folder(
 async def _reason_rows(
     rows: Iterator[Row | BadRow],
     client_settings: ClientSettings,
-    cache: ReasonCache,
+    cache: AnswerCache,
     settings: ReasonSettings,
     verifier: Verifier,
     tokenizer: Tokenizer,
     writer: CompileWriter,
+    progress: Progress,
 ) -> None:
     """Work on a bounded window of rows; results are written in the order of the rows."""
     window: deque[tuple[Row | BadRow, asyncio.Task[Triple]]] = deque()
-    started, done = time.monotonic(), 0
     async with Client(client_settings, cache) as client:
         teacher = _Teacher(client, client_settings.model, settings, verifier, tokenizer)
         try:
             for row in rows:
                 window.append((row, asyncio.create_task(_reason_row(row, teacher))))
                 if len(window) >= 4 * client_settings.concurrency:
+                    progress.reach(window[0][0].byte_offset)
                     await _write(*window.popleft(), writer)
-                    done += 1
-                    if done % 50 == 0:
-                        elapsed = time.monotonic() - started
-                        print(f"reason: {done} documents, {done / elapsed:.1f} a second", file=sys.stderr)
             while window:
+                progress.reach(window[0][0].byte_offset)
                 await _write(*window.popleft(), writer)
         finally:
             tasks = [task for _, task in window]
@@ -168,7 +169,7 @@ async def _reason_row(row: Row | BadRow, teacher: _Teacher) -> Triple:
     for attempt in range(teacher.settings.best_of):
         body = _body(user_content(triple.question, triple.context), teacher.settings.temperature, attempt, teacher)
         try:
-            reply = await teacher.client.ask(body, _reserved(triple, teacher))
+            reply = await _ask(body, triple, teacher)
             if not reply.reasoning.strip():
                 raise Dropped("no_reasoning", "the reply has an answer without reasoning")
             _need_plain(reply.answer, teacher.tokenizer)
@@ -185,10 +186,18 @@ async def _explain_patch(triple: Triple, teacher: _Teacher) -> Triple:
     """v2: the final response to the question with its patch, not filtered by correctness."""
     request = SWE_V2_REQUEST.format(patch=triple.answer)
     content = f"{user_content(triple.question, triple.context)}\n\n{request}"
-    reply = await teacher.client.ask(_body(content, 0.0, 0, teacher), _reserved(triple, teacher))
+    reply = await _ask(_body(content, 0.0, 0, teacher), triple, teacher)
     if not reply.answer:
         raise Dropped("no_reasoning", "the final response is empty")
     return await asyncio.to_thread(_reasoned, triple, reply.answer, 0, "", teacher)
+
+
+async def _ask(body: dict[str, Any], triple: Triple, teacher: _Teacher) -> Reply:
+    """The whole reply of the teacher; what was cut off teaches to stop in the middle."""
+    reply = await teacher.client.ask(body, _reserved(triple, teacher))
+    if reply.finish != "stop":
+        raise Dropped("cut_off", f"finish_reason is {reply.finish!r}")
+    return replace(reply, answer=reply.answer.strip())
 
 
 def _body(content: str, temperature: float, attempt: int, teacher: _Teacher) -> dict[str, Any]:

@@ -28,10 +28,11 @@ class Rendered:
 
 def user_content(question: str, context: Sequence[Piece]) -> str:
     """The user turn: the instruction, every piece under a numbered heading, and the question last."""
-    documents = "\n\n".join(
-        f"[Document {number}] {piece.title}\n{piece.text}" for number, piece in enumerate(context, start=1)
-    )
-    return f"{INSTRUCTION}\n\n{documents}\n\nQuestion: {question}"
+    parts = [f"{INSTRUCTION}\n\n"]
+    for number, piece in enumerate(context, start=1):
+        parts += (f"[Document {number}] ", piece.title, "\n", piece.text, "\n\n")
+    parts += () if context else ("\n\n",)
+    return "".join([*parts, "Question: ", question])
 
 
 def assistant_content(reasoning: str, answer: str) -> tuple[str, str]:
@@ -46,8 +47,16 @@ def render(triple: Triple, tokenizer: Tokenizer, template: str = "qwen3") -> Ren
     )
 
 
-def render_turns(user: str, reasoning: str, answer: str, tokenizer: Tokenizer, template: str = "qwen3") -> Rendered:
-    """Ids and mask of one user turn and one supervised assistant turn.
+def render_turns(
+    user: str,
+    reasoning: str,
+    answer: str,
+    tokenizer: Tokenizer,
+    template: str = "qwen3",
+    *,
+    system: str | None = None,
+) -> Rendered:
+    """Ids and mask of one user turn, behind a `system` turn if there is one, and one supervised assistant turn.
 
     The mask covers reasoning, answer and the closing `<|im_end|>`; the final newline is context only.
     Raises Dropped('control_string_in_target') when reasoning or answer spell a control token: what the
@@ -63,24 +72,25 @@ def render_turns(user: str, reasoning: str, answer: str, tokenizer: Tokenizer, t
     start, end, think, unthink = (
         np.array([tokenizer.control[name]], np.uint32) for name in ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
     )
-    prompt = [start, encode(f"user\n{user}"), end, encode("\n"), start, encode("assistant\n")]
+    between = encode("\n")
+    opening = [] if system is None else [start, encode(f"system\n{system}"), end, between]
+    prompt = [*opening, start, encode(f"user\n{user}"), end, between, start, encode("assistant\n")]
     # the newline after <think> joins the reasoning: one segment, so that merges are the template's
     body = encode(f"\n{reasoning}\n")
     target = [think]
     if template == "qwen3-thinking-2507":
-        newline = encode("\n")
-        body = _after_prefix(body, newline)
-        prompt += [think, newline]
+        body = _after_prefix(body, between)
+        prompt += [think, between]
         target = []
-    closing, tail = encode(f"\n\n{answer}"), encode("\n")
+    closing, tail = encode(f"\n\n{answer}"), between
     target += [body, unthink, closing, end]
-    parts = [np.asarray(part, np.int32) for part in (*prompt, *target, tail)]
+    parts = [part.view(np.int32) for part in (*prompt, *target, tail)]
     num_prompt = sum(len(part) for part in prompt)
     ids = np.concatenate(parts)
     mask = np.ones(len(ids), np.uint8)
     mask[:num_prompt] = 0
     mask[len(ids) - len(tail) :] = 0
-    _check(tokenizer, (prompt[1], prompt[3], prompt[5], body, closing), mask)
+    _check(tokenizer, (*opening[1:2], prompt[len(opening) + 1], body, closing), mask)
     return Rendered(ids, mask, num_prompt)
 
 

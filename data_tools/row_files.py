@@ -1,12 +1,12 @@
 """Files that hold rows, by their names: JSON lines, one JSON document, or Parquet; the first two may be compressed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from acc_megatron.data_tools.jsonl import BadRow, Row, digest, read_json, read_jsonl
 from acc_megatron.data_tools.parquet_rows import read_parquet
-from acc_megatron.data_tools.streams import COMPRESSIONS, located
+from acc_megatron.data_tools.streams import COMPRESSIONS, STANDARD_INPUT, located
 from acc_megatron.errors import DataError
 
 RowFileKind = Literal["lines", "document", "parquet"]
@@ -19,6 +19,22 @@ _KINDS: dict[str, RowFileKind] = {
     ".parquet": "parquet",
 }
 KNOWN_NAMES = ".jsonl, .ndjson, .json, .traj (each also with .gz or .zst) or .parquet"
+
+
+def expanded(paths: Iterable[Path]) -> Iterator[Path]:
+    """Paths with every pattern (`runs/*.jsonl`, `**`) replaced by what it matches, by name.
+
+    A path that exists is no pattern, whatever characters it holds. Raises DataError for what matches nothing.
+    """
+    for path in paths:
+        if path == STANDARD_INPUT or path.exists():
+            yield path
+            continue
+        anchor = Path(path.anchor)
+        found = sorted(anchor.glob(str(path.relative_to(anchor)))) if any(mark in str(path) for mark in "*?[") else []
+        if not found:
+            raise DataError(f"no input at {path}")
+        yield from found
 
 
 def row_file_kind(path: Path) -> RowFileKind | None:

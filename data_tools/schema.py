@@ -7,6 +7,7 @@ from acc_megatron.errors import DataError
 
 Agent = Literal["search", "swe", "sql"]
 Kind = Literal["evidence", "distractor"]
+_PIECE_TEXTS = ("id", "title", "text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +108,10 @@ def _need_text(row: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
 def _piece(row: object, where: str) -> Piece:
     if not isinstance(row, dict):
         raise DataError(f"{where} must be an object, got {type(row).__name__}")
-    _need_text(row, ("id", "title", "text"), where)
+    texts: list[Any] = [row.get(name) for name in _PIECE_TEXTS]
+    if not all(type(text) is str for text in texts):
+        _need_text(row, _PIECE_TEXTS, where)  # names the one that is wrong
     kind = row.get("kind", "evidence")
     if kind not in ("evidence", "distractor"):
         raise DataError(f"{where}: kind must be 'evidence' or 'distractor', got {kind!r}")
-    return Piece(id=row["id"], title=row["title"], text=row["text"], kind=kind, filled=row.get("filled") is True)
+    return Piece(id=texts[0], title=texts[1], text=texts[2], kind=kind, filled=row.get("filled") is True)

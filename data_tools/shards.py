@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from acc_megatron.data_tools.atomic import atomic_folder, sha256_file, write_json
+from acc_megatron.data_tools.atomic import atomic_folder, write_json
 from acc_megatron.data_tools.conversation import render_conversation
-from acc_megatron.data_tools.dataset_folder import SAMPLE_SCHEMA, SAMPLES, SHARD_FILES
+from acc_megatron.data_tools.dataset_folder import SAMPLE_SCHEMA, SAMPLES
 from acc_megatron.data_tools.examples_in import Example, RowRange, extra_json, read_example, read_rows
 from acc_megatron.data_tools.fast_encoder import EngineDisagrees, FastTokenizer, with_engine
-from acc_megatron.data_tools.indexed import write_indexed
+from acc_megatron.data_tools.indexed import IndexedWriter
 from acc_megatron.data_tools.jsonl import BadRow
 from acc_megatron.data_tools.render import INSTRUCTION, Rendered, render_turns
 from acc_megatron.data_tools.schema import Dropped
@@ -26,7 +26,7 @@ from acc_megatron.data_tools.tokenizer import Tokenizer, load_tokenizer
 from acc_megatron.errors import DataError
 
 RESULT = "result.json"
-ROWS_PER_SAMPLE = 32  # every so many rows the fast engine is held against the reference
+BLOCK_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,8 @@ def make_shard(task: ShardTask) -> dict[str, Any]:
     Where the fast engine disagrees with the reference on a sample, the shard is made with the reference alone.
     """
     tokenizer = tokenizer_on(task.settings.tokenizer, task.engine)
+    if isinstance(tokenizer, FastTokenizer):
+        tokenizer.sample_next()  # no shard without one, and the same ones whoever makes the shard
     try:
         return _make_shard(task, tokenizer)
     except EngineDisagrees:
@@ -71,27 +73,25 @@ def _make_shard(task: ShardTask, tokenizer: Tokenizer) -> dict[str, Any]:
     samples: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
     with atomic_folder(task.folder) as folder:
-        masks = _MaskSpool(folder / "masks.tmp")
-        write_indexed(folder / "tokens", masks.keep(_documents(task, tokenizer, samples, refused)), np.int32)
-        write_indexed(folder / "loss_mask", masks.replay(), np.uint8)
+        tokens, masks = IndexedWriter(folder / "tokens", np.int32), IndexedWriter(folder / "loss_mask", np.uint8)
+        with tokens, masks:
+            for rendered in _documents(task, tokenizer, samples, refused):
+                tokens.add(rendered.ids)
+                masks.add(rendered.mask)
         pq.write_table(pa.Table.from_pylist(samples, SAMPLE_SCHEMA), folder / SAMPLES, write_page_checksum=True)
         num_rows = len(samples) + len(refused)
         if num_rows != task.rows.num_rows:
             raise DataError(f"{task.rows.path} changed while it was read: {num_rows} rows, not {task.rows.num_rows}")
-        files = {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
-            for name in SHARD_FILES
-        }
         result = {
             "rows": num_rows,
             "documents": len(samples),
             "agents": _by_agent(samples),
             "refused": refused,
-            "files": files,
+            "files": tokens.files | masks.files,
         }
         write_json(folder / RESULT, result)
-    tokens = sum(sample["tokens"] for sample in samples)
-    return {"documents": len(samples), "tokens": tokens, "dropped": len(refused)}
+    num_tokens = sum(sample["tokens"] for sample in samples)
+    return {"documents": len(samples), "tokens": num_tokens, "dropped": len(refused)}
 
 
 def _by_agent(samples: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
@@ -104,39 +104,16 @@ def _by_agent(samples: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
     return agents
 
 
-class _MaskSpool:
-    """Masks of a shard parked on disk while its tokens are written, so that memory holds one document."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lengths: list[int] = []
-
-    def keep(self, documents: Iterator[Rendered]) -> Iterator[np.ndarray]:
-        with self._path.open("wb") as file:
-            for rendered in documents:
-                file.write(rendered.mask.data)
-                self._lengths.append(len(rendered.mask))
-                yield rendered.ids
-
-    def replay(self) -> Iterator[np.ndarray]:
-        with self._path.open("rb") as file:
-            for length in self._lengths:
-                yield np.frombuffer(file.read(length), np.uint8)
-        self._path.unlink()
-
-
 def _documents(
     task: ShardTask, tokenizer: Tokenizer, samples: list[dict[str, Any]], refused: list[dict[str, Any]]
 ) -> Iterator[Rendered]:
-    for number, row in enumerate(read_rows(task.rows)):
+    for row in read_rows(task.rows):
         place = {"file": Path(row.file).name, "line": row.line, "byte_offset": row.byte_offset}
         if isinstance(row, BadRow):
             refused.append(place | {"stage": "read", "reason": row.reason, "detail": row.detail})
             continue
         try:
             example = read_example(row)
-            if isinstance(tokenizer, FastTokenizer) and number % ROWS_PER_SAMPLE == 0:
-                tokenizer.check_sample(example.user)
             rendered = _render(example, tokenizer, task.settings)
         except DataError as error:
             refused.append(place | {"stage": "read", "reason": "unknown_shape", "detail": str(error)})
@@ -151,7 +128,9 @@ def _render(example: Example, tokenizer: Tokenizer, settings: ConvertSettings) -
     if example.turns:
         rendered = render_conversation(example.turns, tokenizer, settings.template)
     else:
-        rendered = render_turns(example.user, example.reasoning, example.answer, tokenizer, settings.template)
+        rendered = render_turns(
+            example.user, example.reasoning, example.answer, tokenizer, settings.template, system=example.system
+        )
     if len(rendered.ids) > settings.max_tokens:
         raise Dropped("over_max_tokens", f"{len(rendered.ids)} tokens, the limit is {settings.max_tokens}")
     return rendered
@@ -162,7 +141,7 @@ def _sample(example: Example, rendered: Rendered, tokenizer: Tokenizer) -> dict[
         "id": example.id,
         "agent": example.agent,
         "tokens": len(rendered.ids),
-        "supervised_tokens": int(rendered.mask.sum()),
+        "supervised_tokens": int(np.count_nonzero(rendered.mask)),
         "num_evidence": example.num_evidence,
         "num_distractors": example.num_distractors,
         "first_supervised_token": int(rendered.mask.argmax()),
@@ -176,16 +155,28 @@ def _pieces(example: Example, rendered: Rendered, tokenizer: Tokenizer) -> list[
     """Where each piece of context lies: its heading opens its first token, and tokens are found by their bytes."""
     if not example.context:
         return []
-    ends = np.cumsum(tokenizer.byte_lengths[rendered.ids[1 : rendered.num_prompt_tokens]])
-    headings = (
-        f"[Document {number}] {piece.title}\n{piece.text}\n\n" for number, piece in enumerate(example.context, 1)
-    )
-    sizes = [len(f"user\n{INSTRUCTION}\n\n"), *(len(normalize("NFC", text).encode()) for text in headings)]
-    bounds = 1 + np.searchsorted(ends, np.cumsum(sizes), side="right")
+    sizes = [len(f"user\n{INSTRUCTION}\n\n")]
+    for number, piece in enumerate(example.context, 1):
+        sizes.append(len(f"[Document {number}] \n\n\n") + _num_bytes(piece.title) + _num_bytes(piece.text))
+    bounds = 1 + _num_tokens_within(rendered.ids[1 : rendered.num_prompt_tokens], np.cumsum(sizes), tokenizer)
     return [
         {"kind": piece.kind, "title": piece.title, "first_token": first, "tokens": last - first}
         for piece, first, last in zip(example.context, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
     ]
+
+
+def _num_tokens_within(ids: np.ndarray, sizes_bytes: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """How many of the first tokens fit into each number of bytes, `[sizes]`; block by block, as memory is dear."""
+    found, num_bytes = np.zeros(len(sizes_bytes), np.int64), 0
+    for start in range(0, len(ids), BLOCK_TOKENS):
+        ends = np.cumsum(tokenizer.byte_lengths[ids[start : start + BLOCK_TOKENS]], dtype=np.int64)
+        found += np.searchsorted(ends, sizes_bytes - num_bytes, side="right")
+        num_bytes += int(ends[-1])
+    return found
+
+
+def _num_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(normalize("NFC", text).encode())
 
 
 def document_sha256(ids: np.ndarray, mask: np.ndarray) -> str:

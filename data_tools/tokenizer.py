@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,7 +44,6 @@ ADDED = [
 ]
 CHUNK_CHARACTERS = 1 << 16
 # where no token of such a pattern can span: after a newline before no white space, and before a space between letters
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _CUT = re.compile(r"(?<=\n)(?=\S)|(?<=[A-Za-z])(?= [A-Za-z])")
 
 
@@ -57,6 +56,7 @@ class Tokenizer:
     ranks: dict[bytes, int]
     pattern: str
     control: dict[str, int]
+    ranks_file: Path | None = None  # that `ranks` were read from, where an engine can read it too
 
     @cached_property
     def _encoding(self) -> tiktoken.Encoding:
@@ -82,14 +82,15 @@ class Tokenizer:
 
         Raises DataError for a lone surrogate, which has no UTF-8 form, and for white space too long to split.
         """
-        if surrogate := None if text.isascii() else _SURROGATE.search(text):
-            raise DataError(f"text holds a lone surrogate at character {surrogate.start()}; it has no UTF-8 form")
-        text = normalize("NFC", text)
+        if not text.isascii():
+            text = _normalized(text)
         try:
             chunks = [self._encode_chunk(chunk) for chunk in _chunks(text)]
         except ValueError as error:
             longest = max(map(len, re.findall(r"\s+", text)), default=0)
             raise DataError(f"text has {longest} characters of white space in a row, too many: {error}") from None
+        if len(chunks) == 1:
+            return chunks[0]
         return np.concatenate(chunks) if chunks else np.empty(0, np.uint32)
 
     def _encode_chunk(self, chunk: str) -> np.ndarray:
@@ -107,8 +108,8 @@ class Tokenizer:
 
     @cached_property
     def byte_lengths(self) -> np.ndarray:
-        """UTF-8 bytes of every id's text, `[vocab_size]` int32; control tokens have those of their names."""
-        lengths = np.zeros(self.vocab_size, np.int32)
+        """UTF-8 bytes of every id's text, `[vocab_size]` uint16; control tokens have those of their names."""
+        lengths = np.zeros(self.vocab_size, np.uint16)
         lengths[list(self.ranks.values())] = [len(token) for token in self.ranks]
         lengths[list(self.control.values())] = [len(name.encode()) for name in self.control]
         return lengths
@@ -118,18 +119,26 @@ class Tokenizer:
         return {rank: token for token, rank in self.ranks.items()}
 
 
-def _chunks(text: str) -> list[str]:
+def _normalized(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = f"text holds a lone surrogate at character {error.start}; it has no UTF-8 form"
+        raise DataError(message) from None
+    return normalize("NFC", text)
+
+
+def _chunks(text: str) -> Iterator[str]:
     """Cut long text where the ids of the parts join to the ids of the whole, so memory stays bounded."""
-    chunks, start = [], 0
+    start = 0
     while len(text) - start > CHUNK_CHARACTERS:
         cut = _CUT.search(text, start + CHUNK_CHARACTERS)
         if cut is None:
             break
-        chunks.append(text[start : cut.end()])
+        yield text[start : cut.end()]
         start = cut.end()
     if start < len(text):
-        chunks.append(text[start:])
-    return chunks
+        yield text[start:]
 
 
 def load_tokenizer(name_or_path: str = "qwen3") -> Tokenizer:
@@ -167,7 +176,7 @@ def _from_ranks(path: Path) -> Tokenizer:
     fields = data.split()  # a token in base64, its rank, and so on
     ranks = dict(zip(map(binascii.a2b_base64, fields[::2]), map(int, fields[1::2]), strict=True))
     control = {token: len(ranks) + i for i, token in enumerate(SPECIAL + ADDED)}
-    return Tokenizer(name="qwen3", sha256=sha256, ranks=ranks, pattern=PATTERN, control=control)
+    return Tokenizer(name="qwen3", sha256=sha256, ranks=ranks, pattern=PATTERN, control=control, ranks_file=path)
 
 
 def _from_json(path: Path) -> Tokenizer:

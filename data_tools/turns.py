@@ -1,14 +1,16 @@
 """The turns of a run as its agent lived them, read off the raw row: thought, call, observation, and the answer.
 
-Known are the shapes `messages` (tagged or OpenAI tool calls), `trajectory` (SWE-agent steps), `turn_history`
-(InterCode) and `steps` (generic). Calls become JSON in Qwen's form, so that one renderer serves every agent.
+Known are all layouts that the readers in `sources` recognise: messages (tagged, OpenAI or Anthropic calls, under any of
+their keys), SWE-agent's `trajectory`, OpenHands events, InterCode's `turn_history` and generic `steps`. Calls become
+JSON in Qwen's form, so that one renderer serves every agent; calls that are written as text stay as they were written.
 """
 
-import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from acc_megatron.data_tools.conversation import Turn
+from acc_megatron.data_tools.conversation import Turn, agent_turn, call_text
+from acc_megatron.data_tools.event_turns import event_turns
 from acc_megatron.data_tools.schema import Dropped, Trajectory
 from acc_megatron.data_tools.sources.fields import (
     embedded_object,
@@ -20,6 +22,8 @@ from acc_megatron.data_tools.sources.fields import (
     texts_of,
 )
 from acc_megatron.data_tools.sources.swe_instance import first_prompt
+from acc_megatron.data_tools.sources.swe_steps import events_of
+from acc_megatron.data_tools.sources.transcript import Step, message_key, text_of_message, transcript_of
 
 _TAGS = re.compile(r"<(think|tool_call|answer|tool_response)>.*?</\1>", re.DOTALL)
 _EXECUTE = re.compile(r"\s*(execute|submit)(?:\[(.*)\])?\s*", re.DOTALL)
@@ -31,29 +35,24 @@ def turns_of(value: dict[str, Any], trajectory: Trajectory) -> tuple[Turn, ...]:
 
     Raises Dropped('no_turns') for a shape without turns that we know, or without one of the agent.
     """
-    if isinstance(value.get("trajectory"), list):
+    events, key = events_of(value), message_key(value)
+    if events is not None:
+        turns = event_turns(events, trajectory.question)
+    elif isinstance(value.get("trajectory"), list) and key != "trajectory":
         turns = _swe_steps(value, trajectory)
     elif isinstance(value.get("turn_history"), dict):
         turns = _sql_steps(object_of(value, "turn_history"), trajectory)
-    elif isinstance(value.get("messages"), list):
-        turns = _messages(objects_of(value, "messages"))
+    elif isinstance(value.get("messages"), list) or key:
+        turns = _messages(objects_of(value, key or "messages"))
     elif isinstance(value.get("steps"), list):
-        turns = _generic_steps(objects_of(value, "steps"), trajectory)
+        turns = _generic_steps(transcript_of(value).steps, trajectory)
     else:
-        raise Dropped("no_turns", f"no messages, trajectory, turn_history or steps among {sorted(value)[:20]}")
+        raise Dropped("no_turns", f"no messages, events, trajectory, turn_history or steps among {sorted(value)[:20]}")
     while turns and turns[-1].role != "assistant":
         turns.pop()
     if not turns:
         raise Dropped("no_turns", "the agent takes no turn")
     return tuple(turns)
-
-
-def _agent(text: str = "", *, reasoning: str = "", calls: tuple[str, ...] = ()) -> Turn:
-    return Turn(role="assistant", text=text.strip(), reasoning=reasoning.strip(), tool_calls=calls, supervised=True)
-
-
-def _call(name: str, arguments: object) -> str:
-    return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
 
 
 def _swe_steps(value: dict[str, Any], trajectory: Trajectory) -> list[Turn]:
@@ -64,8 +63,8 @@ def _swe_steps(value: dict[str, Any], trajectory: Trajectory) -> list[Turn]:
     turns.append(Turn(role="user", text=first_prompt(value) or trajectory.question))
     for step in objects_of(value, "trajectory"):
         command = _text(step.get("action")).strip()
-        calls = (_call("execute", {"command": command}),) if command else ()
-        turns.append(_agent(reasoning=_text(step.get("thought")), calls=calls))
+        calls = (call_text("execute", {"command": command}),) if command else ()
+        turns.append(agent_turn(reasoning=_text(step.get("thought")), calls=calls))
         turns.append(Turn(role="tool", text=_text(step.get("observation"))))
     return turns
 
@@ -81,20 +80,17 @@ def _sql_steps(history: dict[str, Any], trajectory: Trajectory) -> list[Turn]:
             last_thought = thought
             break
         query = match[2] if match and match[2] is not None else action
-        turns.append(_agent(reasoning=thought, calls=(_call("sql", {"query": query.strip()}),)))
+        turns.append(agent_turn(reasoning=thought, calls=(call_text("sql", {"query": query.strip()}),)))
         turns.append(Turn(role="tool", text=observation))
-    return [*turns, _agent(trajectory.answer, reasoning=last_thought)]
+    return [*turns, agent_turn(trajectory.answer, reasoning=last_thought)]
 
 
-def _generic_steps(steps: list[dict[str, Any]], trajectory: Trajectory) -> list[Turn]:
+def _generic_steps(steps: Sequence[Step], trajectory: Trajectory) -> list[Turn]:
     turns = [Turn(role="user", text=trajectory.question)]
     for step in steps:
-        thought = _text(step.get("thought") or step.get("reasoning"))
-        turns.append(_agent(reasoning=thought, calls=(_call(str(step.get("tool", "tool")), step.get("input")),)))
-        output = step.get("output")
-        text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
-        turns.append(Turn(role="tool", text=_text(text)))
-    return [*turns, _agent(trajectory.answer, reasoning=trajectory.reasoning)]
+        turns.append(agent_turn(reasoning=step.thought, calls=(call_text(step.tool or "tool", step.arguments),)))
+        turns.append(Turn(role="tool", text=_text(step.output)))
+    return [*turns, agent_turn(trajectory.answer, reasoning=trajectory.reasoning)]
 
 
 def _messages(messages: list[dict[str, Any]]) -> list[Turn]:
@@ -102,11 +98,13 @@ def _messages(messages: list[dict[str, Any]]) -> list[Turn]:
     turns: list[Turn] = []
     for message in messages:
         role, text = message.get("role"), _text(message.get("content"))
+        if message.get("is_demo"):
+            continue
         has_started = any(turn.role == "assistant" for turn in turns)
         if role == "assistant":
             turns.append(_agent_message(message, text))
         elif role == "tool" or (role == "user" and has_started):
-            turns += [Turn(role="tool", text=part.strip("\n")) for part in tagged(text, "tool_response") or [text]]
+            turns += [Turn(role="tool", text=_text(part).strip("\n")) for part in _answers(message, text)]
         elif role in ("system", "user"):
             turns.append(Turn(role=role, text=text))
     return turns
@@ -118,11 +116,22 @@ def _agent_message(message: dict[str, Any], text: str) -> Turn:
     for call in list_of(message, "tool_calls") if message.get("tool_calls") else []:
         function = optional_object(call, "function") if isinstance(call, dict) else {}
         arguments = function.get("arguments")
-        calls.append(_call(str(function.get("name")), embedded_object(arguments) or arguments))
+        calls.append(call_text(str(function.get("name")), embedded_object(arguments) or arguments))
+    parts = content if isinstance(content := message.get("content"), list) else []
+    for part in (part for part in parts if isinstance(part, dict) and part.get("type") == "tool_use"):
+        calls.append(call_text(str(part.get("name")), part.get("input")))
     answer = "\n".join(part.strip() for part in tagged(text, "answer"))
     plain = _TAGS.sub("", text).strip()
     reasoning = "\n\n".join(thought.strip() for thought in thoughts if thought.strip())
-    return _agent("\n\n".join(part for part in (plain, answer) if part), reasoning=reasoning, calls=tuple(calls))
+    return agent_turn("\n\n".join(part for part in (plain, answer) if part), reasoning=reasoning, calls=tuple(calls))
+
+
+def _answers(message: dict[str, Any], text: str) -> list[str]:
+    """The tool answers of a message: its `tool_result` parts, its tagged responses, or all of it."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    results = [text_of_message(part) for part in parts if part.get("type") == "tool_result"]
+    return results or tagged(text, "tool_response") or [text]
 
 
 def _text(content: object) -> str:

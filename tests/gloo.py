@@ -16,6 +16,7 @@ def _entry(rank: int, function: Callable[..., None], world: int, port: int, argu
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world, timeout=timeout)
     try:
         function(rank, *arguments)
+        dist.barrier()  # nobody takes the store away while another still needs it
     finally:
         dist.destroy_process_group()
 

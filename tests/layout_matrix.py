@@ -60,7 +60,35 @@ PAIRS = [
     _case("EP2 PP2", 4, expert=2, pipeline=2),
     _case("EP2 DP4", 4, expert=2),
     _case("PP2 DP2", 4, pipeline=2),
+    _case("CP4", 4, context=4),
     _case("TP2 CP2 EP4", 4, tensor=2, context=2, expert=4),
+]
+
+# the distributed optimizer takes AdamW alone and leaves a rank only its share of the summed gradients: these are held
+# by losses and by the gradient norm of every step, which shows a wrong scale that Adam would hide
+ADAM = ("optimizer.kind=adamw", "optimizer.learning_rate=1e-3", "optimizer.min_learning_rate=1e-3")
+OVERLAPPED = (
+    *ADAM,
+    "parallel.distributed_optimizer=true",
+    "parallel.overlap_grad_reduce=true",
+    "parallel.overlap_param_gather=true",
+)
+
+
+def _sharded(name: str, world: int, *overrides: str) -> Case:
+    return Case(f"{name}, distributed optimizer overlapped", world, (*OVERLAPPED, *overrides), compare_gradients=False)
+
+
+SHARDED_SINGLES = [
+    Case("DP2, distributed optimizer", 2, (*ADAM, "parallel.distributed_optimizer=true"), compare_gradients=False),
+    _sharded("DP2", 2),
+]
+SHARDED_PAIRS = [
+    _sharded("DP4", 4),
+    _sharded("EP2 DP4", 4, "parallel.expert=2"),
+    _sharded("CP2 DP2", 4, "parallel.context=2"),
+    _sharded("TP2 DP2", 4, "parallel.tensor=2"),
+    _sharded("PP2 DP2", 4, "parallel.pipeline=2"),
 ]
 
 
@@ -71,6 +99,7 @@ class Result:
     losses: list[float] = field(default_factory=list)
     gradients: dict[str, torch.Tensor] = field(default_factory=dict)  # Hugging Face names, whole tensors
     gradient_difference: float = 0.0  # largest over parameters, relative to the largest entry of that parameter's
+    norms: list[float] = field(default_factory=list)  # of the gradient of every step
 
 
 Measure = Callable[[Path, Case, "Result | None"], "Result"]
@@ -106,7 +135,7 @@ def run_cases(
         results = {}
         for number, case in enumerate(cases):
             parts = [torch.load(Path(folder) / f"{number}-{rank}.pt", weights_only=True) for rank in range(world)]
-            results[case.name] = Result(parts[0][0], parts[0][1], max(part[2] for part in parts))
+            results[case.name] = Result(parts[0][0], parts[0][1], max(part[2] for part in parts), parts[0][3])
         return results
 
 
@@ -121,7 +150,8 @@ def _worker(
     for number, (case, port) in enumerate(zip(cases, ports, strict=True)):
         os.environ["MASTER_PORT"] = str(port)
         result = measure(recipe, case, reference)
-        torch.save((result.losses, result.gradients, result.gradient_difference), folder / f"{number}-{rank}.pt")
+        parts = (result.losses, result.gradients, result.gradient_difference, result.norms)
+        torch.save(parts, folder / f"{number}-{rank}.pt")
 
 
 def run_case(recipe: Path, case: Case, reference: Result | None) -> Result:
@@ -139,18 +169,21 @@ def run_case(recipe: Path, case: Case, reference: Result | None) -> Result:
     with process_groups(config.parallel, timeout_seconds=120) as layout:
         trainer = build_trainer(config, layout)
         restore(trainer)
-        update = trainer.optimizer.step
+        prepare = trainer.optimizer.prepare_grads  # the step calls it when gradients are summed over ranks
 
-        def look_then_update() -> Any:
+        def look_then_prepare() -> Any:
             if trainer.step == 0 and case.compare_gradients:
                 if reference is None:
                     result.gradients = whole_gradients(trainer)
                 else:
                     result.gradient_difference = difference(trainer, reference, own_ranks())
-            return update()
+            return prepare()
 
-        trainer.optimizer.step = look_then_update
-        result.losses = [train_step(trainer)["loss"] for _ in range(NUM_STEPS)]
+        trainer.optimizer.prepare_grads = look_then_prepare
+        for _ in range(NUM_STEPS):
+            values = train_step(trainer)
+            result.losses.append(values["loss"])
+            result.norms.append(values["grad_norm"])
     return result
 
 
@@ -168,7 +201,7 @@ def whole_gradients(trainer: Any) -> dict[str, torch.Tensor]:
 
 def difference(trainer: Any, reference: Result, ranks: Any) -> float:
     """This rank's shards against the same shards of the reference, relative to each parameter's largest entry."""
-    from acc_megatron.checkpoint.weight_map import entry_for, take_shard
+    from acc_megatron.checkpoint.weight_map import entry_for, own_range
 
     largest = 0.0
     model, layout = trainer.config.model, trainer.layout
@@ -177,23 +210,29 @@ def difference(trainer: Any, reference: Result, ranks: Any) -> float:
         first_expert = ranks.expert * (model.num_experts // layout.expert)
         for name, parameter in chunk.named_parameters():
             entry = entry_for(name, first_layer, first_expert, model)
-            whole = entry.join(*(reference.gradients[hf] for hf in entry.hf_names))
-            expected = take_shard(whole, entry.shard, layout, ranks)
-            scale = float(whole.abs().max())
+            whole = [reference.gradients[hf] for hf in entry.hf_names]
+            expected = entry.join(*(t[own_range(entry.cut, tuple(t.shape), layout, ranks)] for t in whole))
+            scale = max(float(tensor.abs().max()) for tensor in whole)
             error = float((parameter.main_grad - expected).abs().max())
             # an expert that no token reached has no gradient at all, in any layout
             largest = max(largest, error / scale if scale else error)
     return largest
 
 
-def one_process(recipe: Path) -> Result:
-    """The reference: the same steps in one process."""
-    return run_cases(recipe, [Case("one process", 1)], None)["one process"]
+def one_process(recipe: Path) -> tuple[Result, Result]:
+    """The references: the same steps in one process, with SGD and with AdamW."""
+    results = run_cases(recipe, [Case("SGD", 1), Case("AdamW", 1, ADAM, compare_gradients=False)], None)
+    return results["SGD"], results["AdamW"]
 
 
 def loss_difference(result: Result, reference: Result) -> float:
     """The largest difference of a step's loss."""
     return max(abs(a - b) for a, b in zip(result.losses, reference.losses, strict=True))
+
+
+def norm_difference(result: Result, reference: Result) -> float:
+    """The largest relative difference of a step's gradient norm."""
+    return max(abs(a / b - 1) for a, b in zip(result.norms, reference.norms, strict=True))
 
 
 def main() -> None:
@@ -202,14 +241,18 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         recipe = make_recipe(Path(folder))
-        reference = one_process(recipe)
+        sgd, adamw = one_process(recipe)
         print(
             "| layout | processes | largest loss difference | largest relative gradient difference |\n|---|---|---|---|"
         )
         for cases in (SINGLES, PAIRS):
-            for name, result in run_cases(recipe, cases, reference).items():
-                loss = loss_difference(result, reference)
-                print(f"| {name} | {cases[0].world} | {loss:.1e} | {result.gradient_difference:.1e} |")
+            for name, result in run_cases(recipe, cases, sgd).items():
+                loss = loss_difference(result, sgd)
+                print(f"| {name} | {cases[0].world} | {loss:.1e} | {result.gradient_difference:.1e} |", flush=True)
+        for cases in (SHARDED_SINGLES, SHARDED_PAIRS):
+            for name, result in run_cases(recipe, cases, None).items():
+                loss, norm = loss_difference(result, adamw), norm_difference(result, adamw)
+                print(f"| {name} | {cases[0].world} | {loss:.1e} | {norm:.1e} (norm) |", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,18 @@ TINY_MODEL: dict[str, Any] = {
 WORDS = ["table", "row", "value", "north", "river", "of", "the", "seven", "blue", "index", "query", "file"]
 
 
-def write_triples(path: Path, lengths_words: list[int], *, answer_words: int = 12, seed: int = 0) -> Path:
-    """Triples of random words, one evidence piece each, with long contexts and short answers at their end."""
+def write_triples(
+    path: Path,
+    lengths_words: list[int],
+    *,
+    answer_words: int = 12,
+    seed: int = 0,
+    reasoning: dict[int, str] | None = None,
+) -> Path:
+    """Triples of random words, one evidence piece each, with long contexts and short answers at their end.
+
+    `reasoning` replaces the words of some documents' reasoning.
+    """
     rng = np.random.default_rng(seed)
 
     def text(count: int) -> str:
@@ -35,7 +45,7 @@ def write_triples(path: Path, lengths_words: list[int], *, answer_words: int = 1
                 "agent": ("search", "swe", "sql")[number % 3],
                 "question": f"which {text(3)}?",
                 "context": [{"id": "a", "title": "page", "text": text(length), "kind": "evidence"}],
-                "reasoning": text(answer_words),
+                "reasoning": (reasoning or {}).get(number) or text(answer_words),
                 "answer": text(3),
             }
             file.write(json.dumps(row) + "\n")
@@ -47,6 +57,17 @@ def make_dataset(folder: Path) -> Path:
     from acc_megatron.data_tools.convert import ConvertSettings, convert
 
     triples = write_triples(folder / "triples.jsonl", [340, 60, 260, 90, 20, 160])
+    convert([triples], folder / "dataset", ConvertSettings())
+    return folder / "dataset"
+
+
+def make_one_row_documents(folder: Path, count: int, reasoning: dict[int, str] | None = None) -> Path:
+    """A dataset of `count` documents of 140 to 250 tokens, so that each fills a row of 256 alone."""
+    from acc_megatron.data_tools.convert import ConvertSettings, convert
+
+    lengths = [80 + number * 80 // count for number in range(count)]
+    folder.mkdir(parents=True, exist_ok=True)
+    triples = write_triples(folder / "triples.jsonl", lengths, reasoning=reasoning)
     convert([triples], folder / "dataset", ConvertSettings())
     return folder / "dataset"
 
@@ -73,7 +94,7 @@ def write_recipe(
     path: Path, *, model: dict[str, Any], dataset: Path, checkpoint: Path, batch_rows: int, epochs: int
 ) -> Path:
     """A recipe over a dataset from a checkpoint, with plain SGD: Adam would hide a wrong gradient scale."""
-    lines = ["name = 'test'", "[model]", *(f"{key} = {value}" for key, value in model.items())]
+    lines = ["name = 'test'", "[model]", *(f"{key} = {json.dumps(value)}" for key, value in model.items())]
     lines += ["[data]", f"path = '{dataset}'", "seq_length_tokens = 512"]
     lines += ["[optimizer]", "kind = 'sgd'", "learning_rate = 0.3", "min_learning_rate = 0.3", "clip_grad_norm = 0.0"]
     lines += ["weight_decay = 0.0", "[train]", f"run_dir = '{path.parent / 'unset'}'", f"init_from = '{checkpoint}'"]
@@ -82,19 +103,19 @@ def write_recipe(
     return path
 
 
-def make_recipe(folder: Path) -> Path:
+def make_recipe(folder: Path, dataset: Path | None = None, **changes: Any) -> Path:
     """All inputs of the layout matrix: four layers, so that two stages of two chunks exist; batches of four rows."""
     import subprocess
     import sys
 
-    model = TINY_MODEL | {"num_hidden_layers": 4}
+    model = TINY_MODEL | {"num_hidden_layers": 4} | changes
     hf = make_hf_folder(folder / "hf", **model)
     command = [sys.executable, "-m", "acc_megatron", "import", str(hf), "--out", str(folder / "checkpoint")]
-    subprocess.run([*command, "--precision", "float32"], check=True, capture_output=True, timeout=120)
+    subprocess.run([*command, "--precision", "float32"], check=True, capture_output=True, timeout=600)
     return write_recipe(
         folder / "recipe.toml",
         model=model,
-        dataset=make_dataset(folder),
+        dataset=dataset or make_dataset(folder),
         checkpoint=folder / "checkpoint",
         batch_rows=4,
         epochs=6,

@@ -42,7 +42,11 @@ def test_a_truncated_traj_and_invalid_utf8_cost_a_quarantine_line_each(tmp_path:
     runs.mkdir()
     (runs / "cut.traj").write_text('{"trajectory": [{"action": "ls", "obs')
     (runs / "rows.jsonl").write_bytes(b'{"question": "caf\xe9"}\n')
-    counts = good(acc("compile", runs, "--out", tmp_path / "out", "--json"))
+    line = refused("compile", runs, "--out", tmp_path / "out", code=3)
+    assert (
+        "2 of 2 rows are unreadable" in line and "cut.traj:1: broken_json" in line and not (tmp_path / "out").exists()
+    )
+    counts = good(acc("compile", runs, "--out", tmp_path / "out", "--max-bad", "1", "--json"))
     assert counts["documents_in"] == 2 and counts["documents_out"] == 0
     assert counts["dropped"] == {"broken_json": 1, "invalid_utf8": 1}
     rows = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]

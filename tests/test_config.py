@@ -50,7 +50,7 @@ def test_the_resolved_tree_reads_back_as_itself(tmp_path: Path) -> None:
         ("trian.seed=2", "unknown key trian; did you mean train?"),
         ("train.seed=abc", "train.seed must be int, got 'abc'"),
         ("train.seed=true", "train.seed must be int, got True"),
-        ("train.precision=fp9", "train.precision must be one of 'float32', 'bfloat16', got 'fp9'"),
+        ("train.precision=fp9", "train.precision must be one of 'float32', 'bfloat16', 'fp8_delayed'"),
         ("train.seed", "override 'train.seed' has no '='"),
         ("name.x=1", "'name' is a value, not a section"),
     ],

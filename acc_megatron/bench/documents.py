@@ -1,10 +1,11 @@
-"""Generated triples to measure on: thirds of prose, Python and tables, over a vocabulary with a long tail."""
+"""Generated triples and runs to measure on: thirds of prose, Python and tables, over a vocabulary with a long tail."""
 
 import itertools
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,6 +88,30 @@ def write_documents(
                 "reasoning": " ".join(words.take(400)),
                 "answer": " ".join(words.take(20)),
             }
+            written += file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            number += 1
+    return number
+
+
+def write_runs(path: Path, tokenizer: Tokenizer, num_bytes: int, *, run_bytes: int = 64_000, seed: int = 0) -> int:
+    """Write search runs, a page a step, of about `run_bytes` each, `num_bytes` in all; returns their number."""
+    words, written, number = _Words(tokenizer, seed), 0, 0
+    with path.open("wb") as file:
+        while written < num_bytes:
+            steps: list[dict[str, Any]] = []
+            size = 0
+            while size < run_bytes:
+                text = MAKERS[len(steps) % 3](words)
+                page = {
+                    "url": f"https://example.org/{number}/{len(steps)}",
+                    "title": " ".join(words.take(4)),
+                    "text": text,
+                }
+                thought = " ".join(words.take(10))
+                steps.append({"tool": "search", "thought": thought, "input": {"query": thought}, "output": [page]})
+                size += len(text)
+            question, answer = f"Which {' '.join(words.take(12))}?", " ".join(words.take(3))
+            row = {"id": f"run-{number:07d}", "question": question, "steps": steps, "answer": answer}
             written += file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
             number += 1
     return number

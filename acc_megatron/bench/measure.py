@@ -16,7 +16,9 @@ from typing import Any
 
 from acc_megatron.errors import EnvironmentProblem
 
-PACKAGES = ("acc-megatron", "numpy", "pyarrow", "tiktoken", "gigatoken", "tokenizers", "transformers", "megatron-core")
+PACKAGES = (
+    "acc-megatron", "numpy", "pyarrow", "tiktoken", "gigatoken", "tokenizers", "transformers", "torch", "megatron-core",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,7 @@ def run_program(arguments: Sequence[str]) -> Usage:
 
 def append_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     """Append measurements, each with the time, the machine and the versions of what was measured."""
-    common = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": f"{platform.node()} {_processor()} x {os.cpu_count()}",
-        "versions": " ".join([f"python={platform.python_version()}", *map(_version, PACKAGES)]),
-    }
+    common = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **machine()}
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
@@ -56,6 +54,14 @@ def append_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         if is_new:
             writer.writeheader()
         writer.writerows(row | common for row in rows)
+
+
+def machine() -> dict[str, str]:
+    """What a figure must stand beside: the machine and the versions of what was measured."""
+    return {
+        "machine": f"{platform.node()} {_processor()} x {os.cpu_count()}",
+        "versions": " ".join([f"python={platform.python_version()}", *map(_version, PACKAGES)]),
+    }
 
 
 def _version(package: str) -> str:

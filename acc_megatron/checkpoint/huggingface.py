@@ -1,228 +1,123 @@
-"""Hugging Face folders in and out: safetensors to a rank's parameters, and a whole model to safetensors."""
+"""Hugging Face folders read: which tensors, in which files, and a rank's part of each straight into its parameter."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from megatron.core.models.gpt import GPTModel
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from acc_megatron.checkpoint.weight_map import Ranks, all_hf_names, entry_for, take_shard
-from acc_megatron.config import ModelConfig
-from acc_megatron.data_tools.atomic import atomic_folder, write_json
+from acc_megatron.checkpoint.huggingface_config import read_model_config
+from acc_megatron.checkpoint.weight_map import Ranks, entry_for, fused_name, fused_shapes, hf_shapes, own_range
 from acc_megatron.errors import CheckpointError
 from acc_megatron.layout import Layout
 
-# files beside the weights that a checkpoint carries along, so that an export is as complete as what was imported
-CARRIED = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
-MAX_FILE_BYTES = 4 << 30
+BLOCK_BYTES = 16 << 20
+INDEX = "model.safetensors.index.json"
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 class HuggingFaceFolder:
-    """A Qwen3-MoE folder: its config, and its tensors by name, read one at a time.
+    """A Qwen3-MoE folder: its config, its files, and parts of its tensors by name.
 
-    Raises CheckpointError for another architecture, a missing file or tensor, or anything but safetensors.
+    Raises CheckpointError for another architecture, a missing file or tensor, a tensor of another shape or one that
+    the model has no place for, and anything but safetensors; all of it from the headers, before a weight is read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.model = read_model_config(path)
-        self._file_of = self._index()
-        missing = [name for name in all_hf_names(self.model) if not self._has(name)]
-        if missing:
-            raise CheckpointError(f"{path} lacks {len(missing)} tensors, the first is {missing[0]}")
+        self.files: dict[str, list[str]] = {}  # tensors by file, in the order of the file
+        self._file_of: dict[str, Path] = {}
+        found: dict[str, tuple[int, ...]] = {}
+        for file in self._list_files():
+            shapes = read_shapes(file)
+            self.files[file.name] = list(shapes)
+            self._file_of |= dict.fromkeys(shapes, file)
+            found |= shapes
+        self.has_fused_experts = any(name.endswith(".mlp.experts.gate_up_proj") for name in found)
+        self._check(found)
 
-    def _index(self) -> dict[str, Path]:
-        index = self.path / "model.safetensors.index.json"
+    def _list_files(self) -> list[Path]:
+        index, single = self.path / INDEX, self.path / "model.safetensors"
         if index.is_file():
-            names = {Path(file).name for file in json.loads(index.read_bytes())["weight_map"].values()}
+            try:
+                names = {Path(file).name for file in json.loads(index.read_bytes())["weight_map"].values()}
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise CheckpointError(f"{index} is damaged: it holds no weight_map of files") from None
             files = [self.path / name for name in sorted(names)]
         else:
-            files = [self.path / "model.safetensors"]
-        found: dict[str, Path] = {}
+            files = [single]
         for file in files:
+            if file.suffix in PICKLED:
+                raise CheckpointError(f"{index} names {file.name}: only safetensors are read, never pickled weights")
             if not file.is_file():
-                raise CheckpointError(f"{file} is missing; only safetensors are read, never pickled weights")
-            try:
-                with safe_open(file, framework="pt") as tensors:
-                    found |= dict.fromkeys(tensors.keys(), file)
-            except SafetensorError as error:
-                raise CheckpointError(f"{file} is damaged: {error}") from None
-        return found
+                pickled = sorted(other.name for other in self.path.iterdir() if other.suffix in PICKLED)
+                there = f" ({pickled[0]} is there)" if pickled else ""
+                raise CheckpointError(
+                    f"{file} is missing: only safetensors are read, never pickled weights{there}; fetch it again"
+                )
+        return files
 
-    def _has(self, name: str) -> bool:
-        return name in self._file_of or _fused(name)[0] in self._file_of
+    def _check(self, found: dict[str, tuple[int, ...]]) -> None:
+        """Every tensor of the model is there in its shape, and nothing that would be dropped."""
+        expected = fused_shapes(self.model) if self.has_fused_experts else hf_shapes(self.model)
+        missing = [name for name in expected if name not in found]
+        if missing:
+            raise CheckpointError(f"{self.path} lacks {len(missing)} tensors, the first is {missing[0]}")
+        for name, shape in expected.items():
+            if found[name] != shape:
+                file = self._file_of[name]
+                raise CheckpointError(f"{file}: {name} has shape {found[name]}, config.json makes it {shape}")
+        tied = {"lm_head.weight"} if self.model.tie_word_embeddings else set()  # some write the embedding twice
+        extra = [name for name in found if name not in expected and name not in tied and "inv_freq" not in name]
+        if extra:
+            raise CheckpointError(
+                f"{self.path} holds {len(extra)} tensors that qwen3_moe has no place for, the first is {extra[0]}"
+            )
 
-    def tensor(self, name: str) -> torch.Tensor:
-        """A tensor by its per-expert name, also when the file holds the experts of a layer fused."""
-        if name in self._file_of:
-            return self._read(name)
-        fused, expert, half = _fused(name)
-        tensor = self._read(fused, expert)
-        return tensor if half is None else tensor.chunk(2)[half]
+    def read_into(self, target: torch.Tensor, name: str, ranges: tuple[slice, ...]) -> None:
+        """Copy a part of a tensor, by its per-expert name, in blocks: what is mapped and copied at once stays small."""
+        stored, expert, first_row = self._place(name)
+        start, stop = ranges[0].start + first_row, ranges[0].stop + first_row
+        row_bytes = max(1, target[0].numel() * target.element_size()) if target.dim() > 1 else 1
+        step = max(1, BLOCK_BYTES // row_bytes)
+        for row in range(start, stop, step):
+            rows = slice(row, min(row + step, stop))
+            index = (rows, *ranges[1:]) if expert is None else (expert, rows, *ranges[1:])
+            with safe_open(self._file_of[stored], framework="pt") as tensors:
+                target[row - start : rows.stop - start] = tensors.get_slice(stored)[index]
 
-    def _read(self, name: str, index: int | None = None) -> torch.Tensor:
-        with safe_open(self._file_of[name], framework="pt") as tensors:
-            return tensors.get_tensor(name) if index is None else tensors.get_slice(name)[index]
-
-
-def _fused(name: str) -> tuple[str, int, int | None]:
-    """transformers 5 can keep a layer's experts fused: (name, expert, half of gate_up or None)."""
-    prefix, found, rest = name.partition(".mlp.experts.")
-    if not found:
-        return "", 0, None
-    expert, matrix, _ = rest.split(".")
-    if matrix == "down_proj":
-        return f"{prefix}.mlp.experts.down_proj", int(expert), None
-    return f"{prefix}.mlp.experts.gate_up_proj", int(expert), ("gate_proj", "up_proj").index(matrix)
-
-
-def read_model_config(path: Path) -> ModelConfig:
-    """ModelConfig of a folder's config.json; CheckpointError names what this code does not build."""
-    file = path / "config.json"
-    if not file.is_file():
-        raise CheckpointError(f"{path} has no config.json: it is no Hugging Face folder")
-    hf = json.loads(file.read_bytes())
-    if hf.get("model_type") != "qwen3_moe":
-        raise CheckpointError(f"{file}: model_type is {hf.get('model_type')!r}; only 'qwen3_moe' is built")
-    rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
-    refused = {
-        "rope_type": rope.get("rope_type", "default") != "default",
-        "mlp_only_layers": bool(hf.get("mlp_only_layers")),
-        "decoder_sparse_step": hf.get("decoder_sparse_step", 1) != 1,
-        "attention_bias": bool(hf.get("attention_bias")),
-        "hidden_act": hf.get("hidden_act", "silu") != "silu",
-        "use_sliding_window": bool(hf.get("use_sliding_window")),
-    }
-    for key in (key for key, is_refused in refused.items() if is_refused):
-        raise CheckpointError(f"{file}: {key} = {rope.get(key, hf.get(key))!r} is not supported")
-    names = {field: field for field in ModelConfig.__dataclass_fields__ if field in hf}
-    values: dict[str, Any] = {field: hf[name] for field, name in names.items()}
-    values["num_experts"] = hf.get("num_experts", hf.get("num_local_experts"))
-    values["rope_theta"] = float(rope.get("rope_theta", hf.get("rope_theta", 10_000.0)))
-    missing = [
-        name
-        for name, field in ModelConfig.__dataclass_fields__.items()
-        if values.get(name) is None and field.default.__class__.__name__ == "_MISSING_TYPE"
-    ]
-    if missing:
-        raise CheckpointError(f"{file} lacks {', '.join(missing)}")
-    return ModelConfig(**values)
+    def _place(self, name: str) -> tuple[str, int | None, int]:
+        """Where a tensor is stored: name, expert when it is one of several there, and its first row."""
+        if not self.has_fused_experts or (fused := fused_name(name)) is None:
+            return name, None, 0
+        stored, expert, half = fused
+        return stored, expert, self.model.moe_intermediate_size if half else 0
 
 
-def hf_config(model: ModelConfig, dtype: torch.dtype, eos_id: int | None, pad_id: int | None) -> dict[str, Any]:
-    """config.json of a model, in names that transformers 4 and 5, vLLM and SGLang read."""
-    return {
-        "architectures": ["Qwen3MoeForCausalLM"],
-        "model_type": "qwen3_moe",
-        "vocab_size": model.vocab_size,
-        "hidden_size": model.hidden_size,
-        "num_hidden_layers": model.num_hidden_layers,
-        "num_attention_heads": model.num_attention_heads,
-        "num_key_value_heads": model.num_key_value_heads,
-        "head_dim": model.head_dim,
-        "intermediate_size": model.moe_intermediate_size,
-        "moe_intermediate_size": model.moe_intermediate_size,
-        "num_experts": model.num_experts,
-        "num_experts_per_tok": model.num_experts_per_tok,
-        "norm_topk_prob": model.norm_topk_prob,
-        "max_position_embeddings": model.max_position_embeddings,
-        "rms_norm_eps": model.rms_norm_eps,
-        "rope_theta": model.rope_theta,
-        "rope_scaling": None,
-        "tie_word_embeddings": model.tie_word_embeddings,
-        "initializer_range": model.initializer_range,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "router_aux_loss_coef": 0.0,
-        "use_cache": True,
-        "eos_token_id": eos_id,
-        "pad_token_id": pad_id,
-        "torch_dtype": str(dtype).removeprefix("torch."),
-    }
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The tensors of a safetensors file in the order of their bytes; CheckpointError when it is cut or broken."""
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.offset_keys()}
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is damaged ({file.stat().st_size} bytes): {error}; fetch it again") from None
 
 
 @torch.no_grad()
 def load_weights(folder: HuggingFaceFolder, built: GPTModel, layout: Layout, ranks: Ranks) -> None:
-    """Copy this rank's shard of every parameter from a Hugging Face folder.
-
-    Raises CheckpointError for a tensor of another shape, with both shapes.
-    """
-    model = folder.model
-    offsets = _offsets(built, model, layout, ranks)
-    for name, parameter in built.named_parameters():
-        entry = entry_for(name, *offsets, model)
-        full = entry.join(*(folder.tensor(hf_name) for hf_name in entry.hf_names))
-        own = take_shard(full, entry.shard, layout, ranks)
-        if own.shape != parameter.shape:
-            names = ", ".join(entry.hf_names)
-            raise CheckpointError(
-                f"{folder.path}: {names} give {tuple(own.shape)}, the model has {tuple(parameter.shape)}"
-            )
-        parameter.copy_(own)
-
-
-def _offsets(built: GPTModel, model: ModelConfig, layout: Layout, ranks: Ranks) -> tuple[int, int]:
+    """Copy this rank's part of every parameter from a Hugging Face folder; the rest is never read."""
+    model, shapes = folder.model, hf_shapes(folder.model)
     first_layer = built.decoder.layers[0].layer_number - 1
-    return first_layer, ranks.expert * (model.num_experts // layout.expert)
-
-
-def hf_tensors(built: GPTModel, model: ModelConfig) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every Hugging Face tensor of a model that one process holds whole."""
+    first_expert = ranks.expert * (model.num_experts // layout.expert)
     for name, parameter in built.named_parameters():
-        entry = entry_for(name, 0, 0, model)
-        for hf_name, tensor in zip(entry.hf_names, entry.part(parameter.detach()), strict=True):
-            yield hf_name, tensor.contiguous().cpu()
-
-
-def write_folder(
-    out: Path, built: GPTModel, model: ModelConfig, carried: Path | None, *, eos_id: int, pad_id: int
-) -> None:
-    """Publish a Hugging Face folder: weights in files of at most MAX_FILE_BYTES, config, and the carried files."""
-    with atomic_folder(out) as folder:
-        dtype = next(built.parameters()).dtype
-        files: list[dict[str, torch.Tensor]] = [{}]
-        room = MAX_FILE_BYTES
-        for name, tensor in hf_tensors(built, model):
-            size = tensor.numel() * tensor.element_size()
-            if files[-1] and size > room:
-                files.append({})
-                room = MAX_FILE_BYTES
-            files[-1][name] = tensor
-            room -= size
-        _write_tensors(folder, files)
-        write_json(folder / "config.json", hf_config(model, dtype, eos_id, pad_id))
-        for name in CARRIED if carried else ():
-            assert carried is not None
-            if (carried / name).is_file():
-                shutil.copy2(carried / name, folder / name)
-
-
-def _write_tensors(folder: Path, files: list[dict[str, torch.Tensor]]) -> None:
-    if len(files) == 1:
-        save_file(files[0], folder / "model.safetensors", {"format": "pt"})
-        return
-    weight_map: dict[str, str] = {}
-    for number, tensors in enumerate(files, start=1):
-        name = f"model-{number:05d}-of-{len(files):05d}.safetensors"
-        save_file(tensors, folder / name, {"format": "pt"})
-        weight_map |= dict.fromkeys(tensors, name)
-    total = sum(t.numel() * t.element_size() for tensors in files for t in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    write_json(folder / "model.safetensors.index.json", index)
+        entry = entry_for(name, first_layer, first_expert, model)
+        parts = [own_range(entry.cut, shapes[hf_name], layout, ranks) for hf_name in entry.hf_names]
+        if len(parts) == 1:
+            folder.read_into(parameter, entry.hf_names[0], parts[0])
+            continue
+        cuts = [parameter.new_empty([r.stop - r.start for r in ranges]) for ranges in parts]
+        for cut, hf_name, ranges in zip(cuts, entry.hf_names, parts, strict=True):
+            folder.read_into(cut, hf_name, ranges)
+        parameter.copy_(entry.join(*cuts))

@@ -4,8 +4,10 @@ import sys
 
 import typer
 
-from acc_megatron.cli import data, evaluate, operate, train
+from acc_megatron.cli import data, evaluate, operate, plan, train
+from acc_megatron.cli.analyze import analyze
 from acc_megatron.cli.bench import bench
+from acc_megatron.cli.launch import launch
 from acc_megatron.errors import AccError
 
 app = typer.Typer(
@@ -14,11 +16,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="From agent trajectories to a trained long-context model. Results go to stdout, progress to stderr.",
-    epilog="Exit codes: 0 done, 1 verify found damage, 2 a mistake you can mend, 3 too many unreadable rows.",
+    epilog="Exit codes: 0 done, 1 verify found damage, 2 a mistake you can mend, 3 too many unreadable rows, "
+    "21 a loss or gradient is not a number, 22 too many spikes, 23 a hang. Under torchrun they are the ranks' own.",
 )
 # in the order of the road
-for group in (data, train, evaluate, operate):
+for group in (data, plan, train, evaluate, operate):
     app.add_typer(group.verbs)
+app.add_typer(analyze, name="analyze", short_help="What training changed inside a model.")
+app.add_typer(launch, name="launch", short_help="Run an experiment here, on SLURM or on Kubernetes.")
 app.add_typer(bench, name="bench", short_help="Measure a part of the product.")
 
 
@@ -29,3 +34,6 @@ def main() -> None:
     except AccError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except PermissionError as error:
+        print(f"error: {error.filename}: no permission: run as its owner, or choose another path", file=sys.stderr)
+        sys.exit(2)

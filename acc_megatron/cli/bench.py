@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from acc_megatron.cli.options import Json, Overrides, Recipe, print_result
+
 bench = typer.Typer(no_args_is_help=True, help="Measure; each run appends rows with machine and versions to a CSV.")
 
 
@@ -18,12 +20,15 @@ def data(
     workers: Annotated[int, typer.Option(help="Processes of both convert and Megatron's path.")] = 2,
     engine: Annotated[str, typer.Option(help="auto, tiktoken or gigatoken.")] = "auto",
     curve: Annotated[str, typer.Option(help="Input sizes in MB of the memory curve; '' for none.")] = "10,100",
+    real: Annotated[Path, typer.Option(help="Real trajectories, measured too where the folder is there.")] = Path(
+        "../shared/data"
+    ),
     csv_file: Annotated[Path, typer.Option("--csv", help="File that rows are appended to.")] = Path(
         "runs/bench/data.csv"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """`convert` against Megatron's per-document path and against its bare tokenizer, on generated documents."""
+    """`convert` against Megatron's per-document path and its bare tokenizer, on generated and on real documents."""
     from acc_megatron.bench.data import bench_data
 
     with tempfile.TemporaryDirectory() as folder:
@@ -34,6 +39,7 @@ def data(
             workers=workers,
             engine=engine,
             curve_megabytes=[float(size) for size in curve.split(",") if size],
+            real=real if real.is_dir() else None,
             csv_file=csv_file,
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )
@@ -68,18 +74,29 @@ def kernels(
 
 @bench.command()
 def step(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML recipe.")],
+    config: Recipe,
+    overrides: Overrides = None,
     balance: Annotated[bool, typer.Option("--balance", help="How evenly microbatches keep ranks busy.")] = False,
-    data_parallel: Annotated[int, typer.Option(min=1, help="Ranks that wait for one another.")] = 8,
-    global_batch_rows: Annotated[int, typer.Option(min=1, help="Rows of a global batch.")] = 64,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    data_parallel: Annotated[int, typer.Option(min=1, help="With --balance: ranks that wait for one another.")] = 8,
+    global_batch_rows: Annotated[int, typer.Option(min=1, help="With --balance: rows of a global batch.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each loop; figures are medians.")] = 7,
+    csv_file: Annotated[Path, typer.Option("--csv", help="File that rows are appended to.")] = Path(
+        "runs/bench/step.csv"
+    ),
+    as_json: Json = False,
 ) -> None:
-    """How evenly rows are dealt to ranks (--balance), by a model of their work."""
-    from acc_megatron.bench.step import balance as run
+    """Time of a training step against a bare megatron-core loop and transformers; or how evenly rows are dealt."""
     from acc_megatron.config import load_config
-    from acc_megatron.errors import ConfigError
 
-    if not balance:
-        raise ConfigError("bench step has one measurement: give --balance")
-    result = run(load_config(config), data_parallel=data_parallel, global_batch_rows=global_batch_rows)
-    print(json.dumps(result) if as_json else "\n".join(f"{key}: {value}" for key, value in result.items()))
+    recipe = load_config(config, overrides or [])
+    if balance:
+        from acc_megatron.bench.balance import balance as run
+
+        print_result(run(recipe, data_parallel=data_parallel, global_batch_rows=global_batch_rows), as_json)
+        return
+    from acc_megatron.bench.step import bench_step
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    print_result(bench_step(recipe, rounds=rounds, csv_file=csv_file, say=say), as_json)

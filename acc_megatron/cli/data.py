@@ -1,4 +1,4 @@
-"""The verbs that make data: trajectories to triples to a dataset folder."""
+"""The verbs that make data and show it: trajectories to triples to a dataset folder, and reports."""
 
 import json
 import os
@@ -35,6 +35,7 @@ def compile(
     decontaminate: Annotated[
         list[Path] | None, typer.Option(help="Evaluation questions to keep away from; repeatable.")
     ] = None,
+    max_bad: MaxBad = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     table_format: Annotated[str, typer.Option(help="Tables as markdown or csv.")] = "markdown",
     tokenizer: TokenizerName = "qwen3",
@@ -43,6 +44,7 @@ def compile(
     """Trajectories of search, SWE and SQL agents to triples: question, shuffled evidence, reasoning, answer."""
     from acc_megatron.data_tools.compile import CompileSettings, compile_inputs
     from acc_megatron.data_tools.decontaminate import NearSettings
+    from acc_megatron.data_tools.fast_encoder import on_fast_engine
     from acc_megatron.data_tools.fill import parse_targets
     from acc_megatron.data_tools.tokenizer import load_tokenizer
 
@@ -56,14 +58,19 @@ def compile(
         mask_observations=mask_observations,
         fill_tokens=parse_targets(fill_tokens or []),
     )
-    manifest = compile_inputs(
-        inputs,
-        out,
-        agent=agent,
-        resources=resources or [],
-        settings=settings,
-        tokenizer=load_tokenizer(tokenizer),
-        near=NearSettings(questions=dedupe_questions, contexts=dedupe_contexts, evaluation=tuple(decontaminate or [])),
+    near = NearSettings(questions=dedupe_questions, contexts=dedupe_contexts, evaluation=tuple(decontaminate or []))
+    manifest = on_fast_engine(
+        lambda fastest: compile_inputs(
+            inputs,
+            out,
+            agent=agent,
+            resources=resources or [],
+            settings=settings,
+            tokenizer=fastest,
+            max_bad_share=max_bad,
+            near=near,
+        ),
+        load_tokenizer(tokenizer),
     )
     print_counts(manifest, out, as_json)
 
@@ -93,10 +100,10 @@ def reason(
     as_json: Json = False,
 ) -> None:
     """Reasoning from a teacher behind an endpoint; keeps what reaches the ground truth, pays for nothing twice."""
+    from acc_megatron.data_tools.answer_cache import Budget
+    from acc_megatron.data_tools.chat_client import ClientSettings
     from acc_megatron.data_tools.discover import find_resources
     from acc_megatron.data_tools.reason import ReasonSettings, reason_folder
-    from acc_megatron.data_tools.reason_cache import Budget
-    from acc_megatron.data_tools.reason_client import ClientSettings
     from acc_megatron.data_tools.tokenizer import load_tokenizer
     from acc_megatron.data_tools.verify_answer import Verifier, swe_test
 
@@ -214,3 +221,19 @@ def verify(
     else:
         print("\n".join(problems) or f"{folder} is whole")
     sys.exit(1 if problems else 0)
+
+
+@verbs.command(short_help="Draw a dataset and a run on one page.")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder, a training run, or both in one.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file; by default DIR/report.html beside a run.")
+    ] = None,
+    compiled: Annotated[
+        Path | None, typer.Option(help="The folder of the compile, for pass rates; by default 'triples' beside.")
+    ] = None,
+) -> None:
+    """Draw lengths, shares and drops of a dataset, and the curves of a run, on one self-contained page."""
+    from acc_megatron.observe.report import write_report
+
+    print(write_report(folder, out, compiled))

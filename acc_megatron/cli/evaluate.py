@@ -1,4 +1,4 @@
-"""The verbs that look at a model and a run: eval, report."""
+"""The verbs that look at a model: eval."""
 
 import json
 import sys
@@ -7,56 +7,49 @@ from typing import Annotated
 
 import typer
 
-from acc_megatron.cli.options import Json, Out
+from acc_megatron.cli.options import Json, Out, Overrides
+from acc_megatron.errors import ConfigError
 
 verbs = typer.Typer()
 
 
-@verbs.command(name="eval", short_help="Ask an exported model long-context questions.")
+@verbs.command(name="eval", short_help="Ask models long-context questions and grade their answers.")
 def eval_(
-    hf_dir: Annotated[Path, typer.Argument(metavar="HF_DIR", help="An exported model.")],
+    target: Annotated[Path, typer.Argument(metavar="RUN", help="A TOML file of models and benchmarks, or an HF_DIR.")],
     out: Out,
-    benchmark: Annotated[list[str] | None, typer.Option(help="graphwalks, mrcr; repeatable. Default: both.")] = None,
-    items: Annotated[int, typer.Option(help="Questions of each benchmark.")] = 8,
-    length_tokens: Annotated[int, typer.Option(help="Length of a question.")] = 4096,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest response.")] = 512,
-    seed: Annotated[int, typer.Option(help="Seed of the generated questions.")] = 0,
-    template: Annotated[str, typer.Option(help="qwen3 or qwen3-thinking-2507.")] = "qwen3",
+    overrides: Overrides = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many rows of each benchmark, drawn by seed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of rows, samples and intervals.")] = None,
+    beside: Annotated[list[Path] | None, typer.Option(help="Folder of another run to draw beside; repeatable.")] = None,
+    items: Annotated[int | None, typer.Option(help="For an HF_DIR: questions of each benchmark (8).")] = None,
+    length_tokens: Annotated[int | None, typer.Option(help="For an HF_DIR: length of a question (4096).")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="For an HF_DIR: longest response (512).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Ask an exported model generated GraphWalks and MRCR questions, and grade its answers."""
-    from acc_megatron.evaluate.runner import BENCHMARKS, evaluate_folder
+    """Ask models behind endpoints or in folders, grade, and write results.json and report.html; a rerun goes on.
 
-    results = evaluate_folder(
-        hf_dir,
-        out,
-        benchmarks=benchmark or list(BENCHMARKS),
-        num_items=items,
-        length_tokens=length_tokens,
-        seed=seed,
-        max_new_tokens=max_new_tokens,
-        template=template,
-        progress=lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    A folder stands for a run of generated GraphWalks and MRCR on it. Keys of endpoints come from ACC_API_KEY.
+    """
+    from acc_megatron.evaluate.runner import check_complete, evaluate
+    from acc_megatron.evaluate.settings import folder_run, load_run
+    from acc_megatron.evaluate.table import result_lines
+
+    changes = [*(overrides or [])]
+    changes += [f"{key}={value}" for key, value in (("limit", limit), ("seed", seed)) if value is not None]
+    short = {"items": items, "length_tokens": length_tokens, "max_new_tokens": max_new_tokens}
+    given = {name: value for name, value in short.items() if value is not None}
+    if target.is_dir():
+        run = folder_run(
+            target, **({"items": 8, "length_tokens": 4096, "max_new_tokens": 512} | given), overrides=changes
+        )
+    elif given:
+        first = next(iter(given)).replace("_", "-")
+        raise ConfigError(f"--{first} is for an HF_DIR; a RUN says it for each benchmark, as benchmarks.NAME.KEY=VALUE")
+    else:
+        run = load_run(target, changes)
+    results = evaluate(run, out, beside=beside or [], show=lambda line: print(line, file=sys.stderr, flush=True))
     if as_json:
         print(json.dumps(results["benchmarks"]))
-        return
-    for name, scores in results["benchmarks"].items():
-        means = "  ".join(f"{metric} {value:.3f}" for metric, value in scores["means"].items())
-        print(f"{name:<12} {scores['num_items']} items  {means}")
-
-
-@verbs.command(short_help="Draw a dataset and a run on one page.")
-def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset folder, a training run, or both in one.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="HTML file; by default DIR/report.html beside a run.")
-    ] = None,
-    compiled: Annotated[
-        Path | None, typer.Option(help="The folder of the compile, for pass rates; by default 'triples' beside.")
-    ] = None,
-) -> None:
-    """Draw lengths, shares and drops of a dataset, and the curves of a run, on one self-contained page."""
-    from acc_megatron.observe.report import write_report
-
-    print(write_report(folder, out, compiled))
+    else:
+        print("\n".join([*result_lines(results), str(out / "report.html")]))
+    check_complete(results)

@@ -10,22 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from acc_megatron.config import ModelConfig
+from acc_megatron.flops import forward_flops
 
 
 def row_cost_flops(lengths_tokens: Sequence[int], model: ModelConfig) -> float:
-    """Forward floating-point operations of a row of documents: a linear term and the sum of squared lengths.
-
-    2 per weight and token for the active weights of every layer, and 4 x heads x head_dim x l^2 / 2 for causal
-    attention in each layer; the head is left out, since it runs on supervised rows alone.
-    """
-    lengths = np.asarray(lengths_tokens, np.float64)
-    queries = model.num_attention_heads * model.head_dim
-    keys = model.num_key_value_heads * model.head_dim
-    attention_weights = model.hidden_size * (2 * queries + 2 * keys)
-    expert_weights = 3 * model.hidden_size * model.moe_intermediate_size * model.num_experts_per_tok
-    router_weights = model.hidden_size * model.num_experts
-    per_token = 2 * (attention_weights + expert_weights + router_weights)
-    return model.num_hidden_layers * (per_token * lengths.sum() + 2 * queries * np.square(lengths).sum())
+    """Forward FLOPs of a row of documents; the head is left out, since it runs on supervised rows alone."""
+    squared = sum(length * length for length in lengths_tokens)
+    return forward_flops(model, tokens=sum(lengths_tokens), squared_tokens=squared)
 
 
 def like_with_like(batch: Sequence[int], costs: Sequence[float]) -> list[int]:
@@ -40,3 +31,37 @@ def efficiency(costs: Sequence[float] | np.ndarray, num_ranks: int) -> float:
     """Mean work over work waited for, when each run of `num_ranks` rows is one microbatch of locked ranks."""
     microbatches = np.asarray(costs, np.float64).reshape(-1, num_ranks)
     return float(microbatches.mean(axis=1).sum() / microbatches.max(axis=1).sum())
+
+
+def least_wait(documents: Sequence[tuple[int, float]], row_tokens: int, num_rows: int, num_ranks: int) -> float:
+    """A lower bound of the summed maxima over microbatches, for any way to pack a global batch's documents.
+
+    `documents` are (tokens, work) of the batch; work per token grows with length. Order microbatches by maximum.
+    The first holds the longest document. If document k * ranks + 1 by length is over half a row, so are all before it
+    and each has a row of its own: the k-th next maximum is at least its work. And the first j microbatches hold at
+    most as much work as the longest documents that fill their rows, one of them cut: the ranks wait for the rest too.
+    """
+    longest = sorted(documents, reverse=True)
+    num_microbatches = num_rows // num_ranks
+    total = sum(work for _, work in longest)
+    alone = [
+        longest[k * num_ranks][1]
+        if k * num_ranks < len(longest) and (k == 0 or longest[k * num_ranks][0] > row_tokens / 2)
+        else 0.0
+        for k in range(num_microbatches)
+    ]
+    bound = 0.0
+    for first in range(num_microbatches):
+        held = _most_work(longest, first * num_ranks * row_tokens)
+        bound = max(bound, sum(alone[:first]) + max((total - held) / num_ranks, sum(alone[first:])))
+    return bound
+
+
+def _most_work(longest: Sequence[tuple[int, float]], room_tokens: int) -> float:
+    work = 0.0
+    for tokens, document_work in longest:
+        if tokens >= room_tokens:
+            return work + document_work * room_tokens / tokens
+        work += document_work
+        room_tokens -= tokens
+    return work

@@ -82,8 +82,11 @@ class Loader:
 
     def num_supervised_tokens(self, batch: list[int]) -> int:
         """Supervised tokens of a global batch over all ranks, known without reading a token."""
-        documents = [document for number in batch if number != EMPTY_ROW for document in self.rows[number]]
-        return int(self._supervised[np.asarray(documents, np.int64)].sum())
+        return int(self._supervised[np.asarray(self.documents(batch), np.int64)].sum())
+
+    def documents(self, batch: list[int]) -> list[int]:
+        """The documents in some rows."""
+        return [document for number in batch if number != EMPTY_ROW for document in self.rows[number]]
 
     def row(self, number: int) -> PackedRow:
         """Row `number` as tensors; EMPTY_ROW is padding alone."""
@@ -114,6 +117,13 @@ class Loader:
         )
 
     def rank_rows(self, batch: list[int], data_rank: int, context_rank: int) -> list[PackedRow]:
-        """The slices one rank works on: its share of the global batch, a row a microbatch."""
+        """The slices one rank works on: its share of the global batch, a row a microbatch.
+
+        Raises DataError when a file that is read is no longer the one that was opened.
+        """
         mine = batch[data_rank :: self.layout.data]
-        return [self.row(number).local(self.layout, context_rank) for number in mine]
+        documents = self.documents(mine)
+        self.dataset.check_unchanged(documents)
+        rows = [self.row(number).local(self.layout, context_rank) for number in mine]
+        self.dataset.check_unchanged(documents)
+        return rows

@@ -1,6 +1,5 @@
-"""Greedy generation with an exported Hugging Face folder; torch and transformers are imported inside functions."""
+"""Generation with an exported Hugging Face folder; torch and transformers are imported inside functions."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from acc_megatron.data_tools.tokenizer import Tokenizer
-from acc_megatron.errors import CheckpointError, ConfigError
+from acc_megatron.errors import CheckpointError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +17,16 @@ class Generation:
     text: str
     num_new_tokens: int
     cut: bool
-    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen: the most likely one at temperature 0, else drawn under `seed`."""
+
+    temperature: float = 0.0
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int = 0
 
 
 def load_model(hf_dir: Path) -> Any:
@@ -52,34 +60,21 @@ def load_model(hf_dir: Path) -> Any:
     return model.to(device).eval()
 
 
-def check_fits(model: Any, tokenizer: Tokenizer, lengths_tokens: dict[str, int], max_new_tokens: int) -> None:
-    """Raise an AccError unless the model knows the tokenizer's ids and every prompt leaves room for the answer."""
-    if model.config.vocab_size < tokenizer.vocab_size:
-        raise CheckpointError(
-            f"the model has {model.config.vocab_size} token embeddings and tokenizer {tokenizer.name} needs "
-            f"{tokenizer.vocab_size}; give the tokenizer that it was trained with"
-        )
-    longest = max(lengths_tokens, key=lambda name: lengths_tokens[name])
-    positions = model.config.max_position_embeddings
-    if lengths_tokens[longest] + max_new_tokens > positions:
-        raise ConfigError(
-            f"{longest} has {lengths_tokens[longest]} tokens and max_new_tokens is {max_new_tokens}, together over "
-            f"the model's {positions} positions; lower length_tokens or max_new_tokens"
-        )
-
-
-def generate(model: Any, ids: np.ndarray, tokenizer: Tokenizer, max_new_tokens: int) -> Generation:
-    """The most likely continuation of `ids` `[tokens]`, greedily with a KV cache, up to `<|im_end|>`."""
+def generate(model: Any, ids: np.ndarray, tokenizer: Tokenizer, max_new_tokens: int, sampling: Sampling) -> Generation:
+    """The continuation of `ids` `[tokens]` with a KV cache, up to `<|im_end|>`."""
     import torch
     from transformers import GenerationConfig
 
     stops = [tokenizer.control["<|im_end|>"], tokenizer.control["<|endoftext|>"]]
-    settings = GenerationConfig(
-        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=stops, pad_token_id=stops[1]
-    )
+    chosen: dict[str, Any] = {"do_sample": False}
+    if sampling.temperature > 0:
+        # absent means without bound, where transformers would take the 50 likeliest
+        chosen = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k or 0}
+        chosen["top_p"] = 1.0 if sampling.top_p is None else sampling.top_p
+        torch.manual_seed(sampling.seed)
+    settings = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=stops, pad_token_id=stops[1], **chosen)
     model.generation_config = settings  # else transformers fills gaps with the folder's own, such as penalties
     prompt = torch.from_numpy(ids.astype(np.int64))[None].to(model.device)
-    started = time.monotonic()
     with torch.inference_mode():
         output = model.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
     new = output[0, len(ids) :].tolist()
@@ -88,5 +83,4 @@ def generate(model: Any, ids: np.ndarray, tokenizer: Tokenizer, max_new_tokens: 
         text=tokenizer.decode(new[:-1] if ended else new),
         num_new_tokens=len(new),
         cut=not ended,
-        seconds=time.monotonic() - started,
     )

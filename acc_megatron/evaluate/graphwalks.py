@@ -10,6 +10,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
@@ -23,6 +24,7 @@ from acc_megatron.evaluate.items import (
     check_at_least,
     check_choice,
     item_seed,
+    length_bin,
     strip_thinking,
 )
 
@@ -90,6 +92,7 @@ _CLOSING = (
     "Final Answer: []\n"
 )
 _FINAL_ANSWER = re.compile(r"Final Answer: ?\[(.*)\]")  # as published, with a group for what stands inside
+_PARENTS_OF = re.compile(r"Find the parents of node (\w+)\.\s+You should immediately")
 _FIT_PROBES = 12
 
 
@@ -267,14 +270,28 @@ def from_row(row: Mapping[str, Any], where: str) -> Item:
     return Item(id=where, prompt=text, answer_nodes=tuple(nodes), problem_type=kind)
 
 
-def question(item: Item) -> Question:
-    """The item as the runner asks it: one user message."""
+def without_own_node(item: Item) -> Item:
+    """The item with the correction of 27 February 2026: no node is its own parent, whatever an older truth says."""
+    asked = _PARENTS_OF.search(item.prompt)
+    if item.problem_type != "parents" or asked is None or asked[1] not in item.answer_nodes:
+        return item
+    return replace(item, answer_nodes=tuple(node for node in item.answer_nodes if node != asked[1]))
+
+
+def question(item: Item, count_tokens: CountTokens) -> Question:
+    """The item as the runner asks it: one user message, grouped by operation, wording and length."""
+    num_tokens = count_tokens(item.prompt)
     return Question(
         id=item.id,
         benchmark=NAME,
-        groups={"problem_type": item.problem_type},
+        groups={
+            "problem_type": item.problem_type,
+            "wording": "corrected" if "exactly at that depth" in item.prompt else "original",
+            "bin_tokens": length_bin(num_tokens),
+        },
         messages=({"role": "user", "content": item.prompt},),
         grade=partial(grade, answer_nodes=item.answer_nodes),
+        num_tokens=num_tokens,
     )
 
 

@@ -51,7 +51,8 @@ class Row:
 class Question:
     """A row of any benchmark as the runner sees it: what to ask, and a pure grader with the truth bound in.
 
-    `groups` names the parts that means are also taken over, such as `{"problem_type": "bfs"}`.
+    `groups` names the parts that means are also taken over, such as `{"problem_type": "bfs"}`; `num_tokens` counts
+    the contents of the messages under the run's tokenizer.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Question:
     groups: dict[str, str]
     messages: tuple[Message, ...]
     grade: Callable[[str], dict[str, float]]
+    num_tokens: int
 
     @property
     def sha256(self) -> str:
@@ -75,6 +77,12 @@ def strip_thinking(response: str) -> str:
     if closed:
         return answer
     return "" if response.lstrip().startswith("<think>") else response
+
+
+def length_bin(num_tokens: int) -> str:
+    """The doubling bin of a length, closed on the left, such as `8192-16384`; short ones are `0-1024`."""
+    low = 1 << max(10, num_tokens.bit_length() - 1)
+    return f"{low}-{2 * low}" if num_tokens >= low else "0-1024"
 
 
 def item_seed(benchmark: str, seed: int, index: int) -> int:

@@ -27,7 +27,7 @@ from acc_megatron.evaluate.items import (
 from acc_megatron.evaluate.mrcr_texts import FORMATS, TOPICS, write_text
 
 NAME = "mrcr"
-METRICS = ("score", "has_prefix")
+METRICS = ("score", "flexible_score", "has_prefix")
 OPENING = "Here are some examples of conversations succeeded by a follow-up question answered correctly:"
 EXAMPLE, END_EXAMPLE = "======EXAMPLE======", "======END EXAMPLE======"
 BIN_EDGES_TOKENS = tuple(4096 << i for i in range(9))  # 8 doubling bins, 4,096 to 1,048,576
@@ -222,19 +222,31 @@ def grade(response: str, answer: str, random_string_to_prepend: str) -> dict[str
 
     SequenceMatcher is quadratic at worst, so characters past `bound_chars` (twice the answer, at least 20,000) are
     not matched; they still count in the ratio's length, and `unmatched_chars` says how many there were.
+
+    The flexible score forgives what stands before the random string (a greeting, quotes, a code fence) and white
+    space around the text; without the string it is 0 too.
     """
     response = strip_thinking(response).lstrip("\r\n ")
     bound_chars = max(MIN_BOUND_CHARS, 2 * len(answer))
-    report = {"response_chars": len(response), "bound_chars": bound_chars}
-    if not response.startswith(random_string_to_prepend):
-        return {"score": 0.0, "has_prefix": 0.0, "unmatched_chars": 0, **report}
-    response = response.removeprefix(random_string_to_prepend)
-    answer = answer.removeprefix(random_string_to_prepend)
+    text = answer.removeprefix(random_string_to_prepend)
+    before, found, after = response.partition(random_string_to_prepend)
+    strict = bool(found) and not before
+    return {
+        "score": _ratio(after, text, bound_chars) if strict else 0.0,
+        "flexible_score": _ratio(after.strip(), text.strip(), bound_chars) if found else 0.0,
+        "has_prefix": float(strict),
+        "unmatched_chars": max(0, len(after) - bound_chars) if found else 0,
+        "response_chars": len(response),
+        "bound_chars": bound_chars,
+    }
+
+
+def _ratio(response: str, answer: str, bound_chars: int) -> float:
     head = response[:bound_chars]
     score = SequenceMatcher(None, head, answer).ratio()
     if len(head) < len(response):
         score *= (len(head) + len(answer)) / (len(response) + len(answer))
-    return {"score": score, "has_prefix": 1.0, "unmatched_chars": len(response) - len(head), **report}
+    return score
 
 
 def bin_name(num_tokens: int) -> str:
@@ -263,11 +275,12 @@ def from_row(row: Mapping[str, Any], where: str) -> Row:
 def question(row: Row, row_id: str, count_tokens: CountTokens) -> Question:
     """The row as the runner asks it, grouped by needle count and by its bin under this token count."""
     messages = messages_of(row, row_id)
-    num_tokens = sum(count_tokens(message["content"]) for message in messages) + count_tokens(row.answer)
+    num_tokens = sum(count_tokens(message["content"]) for message in messages)
     return Question(
         id=row_id,
         benchmark=NAME,
-        groups={"n_needles": str(row.n_needles), "bin_tokens": bin_name(num_tokens)},
+        groups={"n_needles": str(row.n_needles), "bin_tokens": bin_name(num_tokens + count_tokens(row.answer))},
         messages=tuple(messages),
         grade=partial(grade, answer=row.answer, random_string_to_prepend=row.random_string_to_prepend),
+        num_tokens=num_tokens,
     )

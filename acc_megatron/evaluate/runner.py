@@ -1,212 +1,208 @@
-"""Evaluate an exported model, or responses from elsewhere, on generated or local rows, into one `results.json`."""
+"""A run: every model asked every question, graded, and published as results.json and report.html.
 
-import json
-import logging
+What was answered is in answers.sqlite before anything else is done with it, so a run that was killed goes on where it
+was, and one that is finished is graded again without asking.
+"""
+
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from acc_megatron import __version__
+from acc_megatron.data_tools.answer_cache import AnswerCache, Budget
 from acc_megatron.data_tools.atomic import write_json
 from acc_megatron.data_tools.tokenizer import Tokenizer, load_tokenizer
-from acc_megatron.errors import DataError
-from acc_megatron.evaluate import graphwalks, mrcr
-from acc_megatron.evaluate.chat import THINKING_OPENED, chat_ids
-from acc_megatron.evaluate.generate import Generation, check_fits, generate, load_model
-from acc_megatron.evaluate.items import CountTokens, Question, check_at_least, check_choice
+from acc_megatron.errors import AccError, DataError
+from acc_megatron.evaluate import harness
+from acc_megatron.evaluate.endpoint import EndpointModel
+from acc_megatron.evaluate.local import LocalModel, folder_config, folder_digest
+from acc_megatron.evaluate.models import Model, Outcome, Prompt, Tally, fits
+from acc_megatron.evaluate.questions import QuestionSet, make_questions
+from acc_megatron.evaluate.report import write_report
+from acc_megatron.evaluate.results import (
+    FORMAT_VERSION,
+    RESULTS_FILE,
+    differences,
+    graded_items,
+    read_results,
+    summarise_items,
+)
+from acc_megatron.evaluate.settings import ModelSettings, RunSettings
+from acc_megatron.evaluate.vllm_server import serving
 
-FORMAT_VERSION = 1
-RESULTS_FILE = "results.json"
-METRICS: dict[str, tuple[str, ...]] = {graphwalks.NAME: graphwalks.METRICS, mrcr.NAME: mrcr.METRICS}
-BENCHMARKS = tuple(METRICS)
-logger = logging.getLogger(__name__)
+ANSWERS_FILE = "answers.sqlite"
+Show = Callable[[str], None]
+Part = dict[str, Any]  # one model on one benchmark: items, tally, and lm-eval's own aggregates
 
 
-def evaluate_folder(
-    hf_dir: Path,
-    out: Path,
-    *,
-    benchmarks: list[str],
-    num_items: int,
-    length_tokens: int,
-    seed: int,
-    max_new_tokens: int,
-    tokenizer: Tokenizer | None = None,
-    template: str = "qwen3",
-    rows: Mapping[str, Path] | None = None,
-    progress: Callable[[str], None] = logger.info,
-) -> dict[str, Any]:
-    """Ask the model in `hf_dir` `num_items` questions of each benchmark and publish `out/results.json`.
+class EvaluationIncomplete(AccError):
+    """Some questions got no answer although they could have; a second start asks those alone."""
 
-    Questions are generated from `seed` to fill `length_tokens`, or are the first `num_items` of a local file named
-    in `rows` (JSONL or Parquet under the published columns). Without `tokenizer` the folder's `tokenizer.json` is
-    read. Decoding is greedy, one question at a time. Raises an AccError before anything is written.
+    exit_code = 1
+
+
+def evaluate(run: RunSettings, out: Path, *, beside: Sequence[Path] = (), show: Show) -> dict[str, Any]:
+    """Run everything, write `out/results.json` and `out/report.html`; returns the results.
+
+    `beside` are the folders of other runs, drawn and compared beside this one. Raises an AccError before anything is
+    asked when settings or rows are wrong, and DataError when a model got no answer at all to a benchmark.
     """
     started = time.monotonic()
-    check_at_least("max_new_tokens", max_new_tokens, 1)
-    tokenizer = tokenizer or load_tokenizer(str(hf_dir))
-    questions = make_questions(
-        benchmarks,
-        num_items=num_items,
-        length_tokens=length_tokens,
-        seed=seed,
-        count_tokens=tokenizer.count,
-        rows=rows or {},
-    )
-    prompts = {question.id: chat_ids(question.messages, tokenizer, template) for question in questions}
-    model = load_model(hf_dir)
-    check_fits(model, tokenizer, {name: len(ids) for name, ids in prompts.items()}, max_new_tokens)
-    generations: dict[str, Generation] = {}
-    for number, (name, ids) in enumerate(prompts.items(), start=1):
-        generations[name] = generate(model, ids, tokenizer, max_new_tokens)
-        progress(f"{number}/{len(prompts)} {name}: {len(ids)} tokens, {generations[name].seconds:.1f} s")
-    opened = "<think>\n" if template == THINKING_OPENED else ""
-    results = grade_responses(questions, {name: opened + made.text for name, made in generations.items()})
-    for item in results["items"]:
-        made = generations[item["id"]]
-        item |= {
-            "prompt_tokens": len(prompts[item["id"]]),
-            "new_tokens": made.num_new_tokens,
-            "cut_at_max_new_tokens": made.cut,
-            "seconds": round(made.seconds, 3),
-        }
-    results |= {
-        "model": str(hf_dir.resolve()),
-        "device": str(model.device),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "tokenizer": {"name": tokenizer.name, "sha256": tokenizer.sha256},
-        "settings": {
-            "benchmarks": benchmarks,
-            "num_items": num_items,
-            "length_tokens": length_tokens,
-            "seed": seed,
-            "max_new_tokens": max_new_tokens,
-            "template": template,
-            "decoding": "greedy",
-            "rows": {name: str(path) for name, path in (rows or {}).items()},
-        },
-        "num_cut_at_max_new_tokens": sum(made.cut for made in generations.values()),
+    others = [read_results(folder) for folder in beside]
+    tokenizer = load_tokenizer(run.tokenizer)
+    questions = {
+        name: make_questions(name, benchmark, run, tokenizer.count)
+        for name, benchmark in run.benchmarks.items()
+        if benchmark.kind != "lm_eval"
+    }
+    deadline = None if run.max_seconds is None else time.monotonic() + run.max_seconds
+    out.mkdir(parents=True, exist_ok=True)
+    parts: dict[str, dict[str, Part]] = {name: {} for name in run.benchmarks}
+    sources: dict[str, Any] = {}
+    with AnswerCache(out / ANSWERS_FILE, Budget(max_requests=run.max_requests, max_tokens=run.max_tokens)) as cache:
+        if cache.num_interrupted:
+            show(f"eval: {cache.num_interrupted} requests were in flight when the last start ended")
+        for model_name, settings in run.models.items():
+            with _opened(model_name, settings, run, tokenizer, cache, deadline, out, show) as model:
+                for name in run.benchmarks:
+                    parts[name][model_name] = _ask_benchmark(model, settings, name, run, questions.get(name), show)
+                sources[model_name] = model.describe()
+        requests = cache.spent() | {"from_cache": cache.num_hits, "interrupted": cache.num_interrupted}
+    results = _assemble(run, tokenizer, questions, parts, sources) | {
+        "requests": requests,
         "seconds": round(time.monotonic() - started, 3),
     }
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / RESULTS_FILE, results)
+    write_report([results, *others], out / "report.html")
     return results
 
 
-def make_questions(
-    benchmarks: Sequence[str],
-    *,
-    num_items: int,
-    length_tokens: int,
-    seed: int,
-    count_tokens: CountTokens,
-    rows: Mapping[str, Path],
-) -> list[Question]:
-    """`num_items` questions of each benchmark, generated or from its local file in `rows`.
-
-    Raises ConfigError for an unknown benchmark, DataError for a file with fewer rows than asked for.
-    """
-    check_at_least("num_items", num_items, 1)
-    check_at_least("number of benchmarks", len(benchmarks), 1)
-    questions: list[Question] = []
-    for name in rows:
-        check_choice("rows are given for a benchmark that is not run; it", name, benchmarks)
-    for name in dict.fromkeys(benchmarks):
-        check_choice("benchmark", name, BENCHMARKS)
-        if name in rows:
-            questions += _read_questions(name, rows[name], num_items, count_tokens)
-        elif name == graphwalks.NAME:
-            items = graphwalks.make_items(num_items, length_tokens=length_tokens, count_tokens=count_tokens, seed=seed)
-            questions += map(graphwalks.question, items)
-        else:
-            made = mrcr.make_rows(num_items, length_tokens=length_tokens, count_tokens=count_tokens, seed=seed)
-            questions += [mrcr.question(row, f"mrcr/{seed}/{i}", count_tokens) for i, row in enumerate(made)]
-    return questions
+@contextmanager
+def _opened(
+    name: str,
+    settings: ModelSettings,
+    run: RunSettings,
+    tokenizer: Tokenizer,
+    cache: AnswerCache,
+    deadline: float | None,
+    out: Path,
+    show: Show,
+) -> Iterator[Model]:
+    """The model, with a server of its own where it needs one."""
+    if settings.tokenizer is not None:
+        tokenizer = load_tokenizer(settings.tokenizer)
+    elif settings.folder is not None and (Path(settings.folder) / "tokenizer.json").is_file():
+        tokenizer = load_tokenizer(settings.folder)
+    ask = partial(EndpointModel, name, tokenizer=tokenizer, cache=cache, seed=run.seed, deadline=deadline)
+    if settings.endpoint is not None:
+        yield ask(settings)
+    elif settings.engine == "vllm":
+        folder = Path(settings.folder or "")
+        window = settings.window_tokens or folder_config(folder)["max_position_embeddings"]
+        with serving(settings, name=name, log=out / f"vllm-{name}.log", show=show) as url:
+            served = replace(settings, endpoint=url, model=name, window_tokens=window)
+            yield ask(served, identity=folder_digest(folder))
+    else:
+        yield LocalModel(name, settings, tokenizer, cache, seed=run.seed, deadline=deadline)
 
 
-def _read_questions(name: str, path: Path, num_items: int, count_tokens: CountTokens) -> list[Question]:
-    questions: list[Question] = []
-    for where, row in read_rows(path):
-        if len(questions) == num_items:
-            break
-        if name == graphwalks.NAME:
-            questions.append(graphwalks.question(graphwalks.from_row(row, where)))
-        else:
-            questions.append(mrcr.question(mrcr.from_row(row, where), where, count_tokens))
-    if len(questions) < num_items:
-        raise DataError(f"{path} has {len(questions)} rows and num_items is {num_items}; ask for fewer")
-    return questions
+def _ask_benchmark(
+    model: Model, settings: ModelSettings, name: str, run: RunSettings, made: QuestionSet | None, show: Show
+) -> Part:
+    """Ask one model one benchmark: its items, what it cost, and why some questions have no answer."""
+    benchmark = run.benchmarks[name]
+    tally = Tally(f"{model.name} {name}", settings.price_input, settings.price_output, 0, show)
+
+    def ask(prompts: list[Prompt]) -> list[Outcome]:
+        tally.num_expected += len(prompts)
+        refused = {place: problem for place, prompt in enumerate(prompts) if (problem := fits(model, prompt))}
+        for problem in refused.values():
+            tally.add(problem)
+        asked = [prompt for place, prompt in enumerate(prompts) if place not in refused]
+        answered = iter(model.answer(asked, tally.add))
+        return [refused[place] if place in refused else next(answered) for place in range(len(prompts))]
+
+    if made is None:
+        part = harness.run_tasks(name, benchmark, run, ask)
+    else:
+        prompts = [
+            Prompt(id=one.id, messages=one.messages, max_new_tokens=benchmark.max_new_tokens, repeat=repeat)
+            for one in made.questions
+            for repeat in range(run.repeats)
+        ]
+        outcomes = ask(prompts)
+        by_question = [outcomes[start : start + run.repeats] for start in range(0, len(outcomes), run.repeats)]
+        part = {"items": graded_items(made.questions, by_question, benchmark.kind)}
+    show(tally.line())
+    for reason, count in tally.refused.items():
+        show(f"eval {model.name} {name}: {count} without answer, {reason}: {tally.details[reason]}")
+    if not part["items"]:
+        reasons = "; ".join(
+            f"{count} {reason}, such as {tally.details[reason]}" for reason, count in tally.refused.items()
+        )
+        raise DataError(f"models.{model.name} answered no question of benchmarks.{name}: {reasons}")
+    return part | {"tally": tally.as_dict()}
 
 
-def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a JSONL or Parquet file, each after its place, such as `folder/rows.jsonl:3`."""
-    if not path.is_file():
-        raise DataError(f"no file of rows at {path}")
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        batches = pq.ParquetFile(path).iter_batches(batch_size=16)
-        rows: Iterable[Any] = (row for batch in batches for row in batch.to_pylist())
-        yield from ((f"{path}:{number}", row) for number, row in enumerate(rows, start=1))
-        return
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}:{number}: not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: a row must be an object, got {type(row).__name__}")
-            yield f"{path}:{number}", row
+def check_complete(results: dict[str, Any]) -> None:
+    """Raise EvaluationIncomplete when questions that fit the window have no answer."""
+    reasons: dict[str, int] = {}
+    for benchmark in results["benchmarks"].values():
+        for model in benchmark["models"].values():
+            for reason, count in model["asked"]["without_answer"].items():
+                if reason != "over_window":
+                    reasons[reason] = reasons.get(reason, 0) + count
+    if reasons:
+        words = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+        raise EvaluationIncomplete(
+            f"{sum(reasons.values())} questions have no answer ({words}); the results are of the others; "
+            "run the same command again to ask these alone"
+        )
 
 
-def grade_responses(questions: Sequence[Question], responses: Mapping[str, str]) -> dict[str, Any]:
-    """Grade responses by question id, with no model: every item's scores, and means by benchmark and group.
-
-    Raises DataError when an id has no response or no question: a missing answer would change the mean unseen.
-    """
-    ids = [question.id for question in questions]
-    if len(set(ids)) < len(ids):
-        raise DataError(f"{len(ids) - len(set(ids))} of {len(ids)} questions share an id with another")
-    unmatched = sorted(set(ids) ^ set(responses))
-    if unmatched:
-        raise DataError(f"{len(unmatched)} ids have a question or a response alone, the first is {unmatched[0]!r}")
-    items = [
-        {
-            "id": question.id,
-            "benchmark": question.benchmark,
-            "groups": question.groups,
-            "prompt_sha256": question.sha256,
-            "response": responses[question.id],
-            "scores": question.grade(responses[question.id]),
+def _assemble(
+    run: RunSettings,
+    tokenizer: Tokenizer,
+    questions: dict[str, QuestionSet],
+    parts: dict[str, dict[str, Part]],
+    sources: dict[str, Any],
+) -> dict[str, Any]:
+    sure = {"samples": run.bootstrap_samples, "seed": run.seed}
+    benchmarks: dict[str, Any] = {}
+    for name, by_model in parts.items():
+        made = questions.get(name)
+        benchmarks[name] = {
+            "kind": run.benchmarks[name].kind,
+            "generated": run.benchmarks[name].kind in ("mrcr", "graphwalks") and not run.benchmarks[name].rows,
+            "left_out": made.left_out if made else {},
+            "corrected_truths": made.corrected_truths if made else 0,
+            "models": {
+                model: summarise_items(part["items"], **sure)
+                | {"asked": part["tally"]}
+                | ({"lm_eval": part["harness"]} if "harness" in part else {})
+                for model, part in by_model.items()
+            },
+            "differences": differences({model: part["items"] for model, part in by_model.items()}, **sure),
         }
-        for question in questions
-    ]
-    return {"format_version": FORMAT_VERSION, "benchmarks": _means_by_benchmark(items), "items": items}
-
-
-def _means_by_benchmark(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over items, never over means, for each benchmark and each value of each of its groups."""
-    summary: dict[str, Any] = {}
-    for name in dict.fromkeys(item["benchmark"] for item in items):
-        mine = [item for item in items if item["benchmark"] == name]
-        groups: defaultdict[str, dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-        for item in mine:
-            for group, value in item["groups"].items():
-                groups[group][value].append(item)
-        summary[name] = _means(name, mine) | {
-            "groups": {
-                group: {value: _means(name, members) for value, members in sorted(values.items())}
-                for group, values in groups.items()
-            }
-        }
-    return summary
-
-
-def _means(benchmark: str, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    metrics = METRICS[benchmark]
+    settings = run.as_dict()
+    for model in settings["models"].values():
+        model["endpoint"] = model["endpoint"] and model["endpoint"].partition("?")[0]
     return {
-        "num_items": len(items),
-        "means": {metric: sum(item["scores"][metric] for item in items) / len(items) for metric in metrics},
+        "format_version": FORMAT_VERSION,
+        "code_version": __version__,
+        "name": run.name,
+        "settings": settings,
+        "tokenizer": {"name": tokenizer.name, "sha256": tokenizer.sha256},
+        "models": sources,
+        "benchmarks": benchmarks,
+        "items": [
+            {"model": model, **item}
+            for by_model in parts.values()
+            for model, part in by_model.items()
+            for item in part["items"]
+        ],
     }

@@ -5,11 +5,14 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from acc_megatron.config import ModelConfig
+from acc_megatron.model.fp8_linear import Emulation
 from acc_megatron.model.spec import block_spec
 
 
-def build_chunks(model: ModelConfig, transformer: TransformerConfig) -> list[GPTModel]:
-    """The model chunks of this pipeline rank, one unless the pipeline is virtual."""
+def build_chunks(
+    model: ModelConfig, transformer: TransformerConfig, emulated: Emulation | None = None
+) -> list[GPTModel]:
+    """The model chunks of this pipeline rank, one unless the pipeline is virtual; FP8 is emulated where TE is not."""
     num_chunks = transformer.virtual_pipeline_model_parallel_size or 1
     stages = range(num_chunks) if num_chunks > 1 else (None,)
     return [
@@ -19,6 +22,7 @@ def build_chunks(model: ModelConfig, transformer: TransformerConfig) -> list[GPT
             first_stage=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage),
             last_stage=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),
             vp_stage=stage,
+            emulated=emulated,
         )
         for stage in stages
     ]
@@ -31,6 +35,7 @@ def build_model(
     first_stage: bool = True,
     last_stage: bool = True,
     vp_stage: int | None = None,
+    emulated: Emulation | None = None,
 ) -> GPTModel:
     """This rank's part of the model, with megatron-core's initial weights.
 
@@ -39,7 +44,7 @@ def build_model(
     """
     built = GPTModel(
         transformer,
-        block_spec(transformer, vp_stage),
+        block_spec(transformer, vp_stage, emulated),
         vocab_size=model.vocab_size,
         max_sequence_length=model.max_position_embeddings,
         pre_process=first_stage,

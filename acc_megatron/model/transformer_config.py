@@ -4,20 +4,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from megatron.core.extensions.transformer_engine import HAVE_TE
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from acc_megatron.config import Config, MemoryConfig, ModelConfig, MoEConfig, ParallelConfig
+from acc_megatron.config import Config, Fp8Config, MemoryConfig, ModelConfig, MoEConfig, ParallelConfig
 from acc_megatron.layout import Layout
+from acc_megatron.model.precision import PRECISIONS, transformer_fields
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, kind.dtype) for name, kind in PRECISIONS.items()}
 # Megatron's fused CUDA paths, which have no CPU form
 CPU_ONLY: dict[str, Any] = {
     "use_cpu_initialization": True,
-    "moe_grouped_gemm": False,
-    "moe_permute_fusion": False,
     "bias_activation_fusion": False,
     "bias_dropout_fusion": False,
-    "apply_rope_fusion": False,
     "masked_softmax_fusion": False,
     "gradient_accumulation_fusion": False,
     "persist_layer_norm": False,
@@ -34,6 +33,7 @@ def training_config(config: Config, layout: Layout) -> TransformerConfig:
         parallel=config.parallel,
         moe=config.moe,
         memory=config.memory,
+        fp8=config.fp8,
     )
 
 
@@ -45,8 +45,12 @@ def transformer_config(
     parallel: ParallelConfig | None = None,
     moe: MoEConfig | None = None,
     memory: MemoryConfig | None = None,
+    fp8: Fp8Config | None = None,
 ) -> TransformerConfig:
-    """Megatron's config of a Qwen3-MoE; `norm_topk_prob` is softmax after top-k, the router runs in float32."""
+    """Megatron's config of a Qwen3-MoE; `norm_topk_prob` is softmax after top-k, the router runs in float32.
+
+    FP8 is Transformer Engine's, and asked for where an `fp8` is given; without it spec.py emulates.
+    """
     parallel, moe, memory = parallel or ParallelConfig(), moe or MoEConfig(), memory or MemoryConfig()
     dtype = DTYPES[precision]
     return TransformerConfig(
@@ -75,6 +79,7 @@ def transformer_config(
         **_parallel_fields(layout, parallel),
         **_moe_fields(model, moe),
         **_memory_fields(memory),
+        **(transformer_fields(precision, fp8, dispatcher=moe.dispatcher) if HAVE_TE and fp8 else {}),
         **_device_fields(moe),
     )
 
@@ -127,7 +132,10 @@ def _memory_fields(memory: MemoryConfig) -> dict[str, Any]:
 
 
 def _device_fields(moe: MoEConfig) -> dict[str, Any]:
-    """On GPU Megatron's and TE's fused paths for the same mathematics; no GPU has confirmed them."""
-    if torch.cuda.is_available():
-        return {"moe_grouped_gemm": moe.grouped_gemm, "moe_permute_fusion": True, "apply_rope_fusion": True}
-    return CPU_ONLY
+    """Transformer Engine's fused paths where it is, for the same mathematics; without CUDA no kernels of Megatron's."""
+    fused = {
+        "moe_grouped_gemm": moe.grouped_gemm and HAVE_TE,
+        "moe_permute_fusion": HAVE_TE,
+        "apply_rope_fusion": HAVE_TE,
+    }
+    return fused | ({} if torch.cuda.is_available() else CPU_ONLY)

@@ -8,6 +8,7 @@ from typing import Any
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
 h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd }
+h3 { font-size: 1rem; margin-top: 1.6rem }
 table { border-collapse: collapse; margin: .8rem 0 } td, th { padding: .25rem .9rem .25rem 0; text-align: left }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
 th { border-bottom: 1px solid #999; font-weight: 600 } figure { margin: 1rem 0 } svg { max-width: 100%; height: auto }

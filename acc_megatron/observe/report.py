@@ -5,14 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from acc_megatron.data_tools.atomic import atomic_file
 from acc_megatron.data_tools.dataset_folder import MANIFEST, open_dataset
 from acc_megatron.errors import DataError
 from acc_megatron.observe.dataset_section import dataset_section
-from acc_megatron.observe.metrics import STEPS_FILE, read_steps
-from acc_megatron.observe.page import STYLE, figure, svg, table
+from acc_megatron.observe.metrics import STEPS_FILE
+from acc_megatron.observe.page import STYLE, table
+from acc_megatron.observe.run_section import run_section
 
 
 def write_report(folder: Path, out: Path | None = None, compiled: Path | None = None) -> Path:
@@ -32,7 +31,7 @@ def write_report(folder: Path, out: Path | None = None, compiled: Path | None = 
     if (folder / "summary.json").is_file():
         sections.append(_summary_section(json.loads((folder / "summary.json").read_bytes())))
     if run_dir is not None:
-        sections.append(_run_section(read_steps(run_dir)))
+        sections.append(run_section(run_dir))
     if dataset_dir is not None:
         sections.append(dataset_section(open_dataset(dataset_dir), compiled))
     if out is None:
@@ -56,31 +55,3 @@ def _summary_section(summary: dict[str, Any]) -> str:
     ]
     stages = [(name, f"{seconds:.1f}") for name, seconds in summary["seconds"].items()]
     return "<h2>The road</h2>" + table(("", ""), facts) + table(("stage", "seconds"), stages, numbers={1})
-
-
-def _run_section(steps: list[dict[str, Any]]) -> str:
-    if not steps:
-        return "<h2>Training</h2><p>No step is logged yet.</p>"
-    first, last = steps[0], steps[-1]
-    rate = float(np.median([row["tokens_per_second"] for row in steps]))
-    note = (
-        f"{len(steps)} steps; loss {first['loss']:.3f} at step {first['step']}, {last['loss']:.3f} at step "
-        f"{last['step']}; median {rate:,.0f} tokens/s in layout {html.escape(last['layout'])}."
-    )
-    return f"<h2>Training</h2><p>{note}</p>" + figure(_run_figure(steps), "Loss is per supervised token.")
-
-
-def _run_figure(steps: list[dict[str, Any]]) -> str:
-    import matplotlib.figure
-
-    drawing = matplotlib.figure.Figure(figsize=(9, 3.2), layout="constrained")
-    axes = drawing.subplots(1, 3)
-    numbers = [row["step"] for row in steps]
-    for axis, (key, label) in zip(
-        axes, (("loss", "loss"), ("learning_rate", "learning rate"), ("grad_norm", "gradient norm")), strict=True
-    ):
-        axis.plot(numbers, [row[key] for row in steps], color="#1f5fa8")
-        axis.set_xlabel("step")
-        axis.set_title(label, fontsize=10)
-        axis.grid(alpha=0.3)
-    return svg(drawing)

@@ -19,7 +19,7 @@ def is_swe_run(value: dict[str, Any]) -> bool:
     steps, history = value.get("trajectory"), value.get("history")
     if isinstance(steps, list) and (not steps or (isinstance(steps[0], dict) and "observation" in steps[0])):
         return True
-    if _events(value) is not None or (isinstance(history, list) and all(_has_role(item) for item in history)):
+    if events_of(value) is not None or (isinstance(history, list) and all(_has_role(item) for item in history)):
         return True
     if not isinstance(value.get("messages"), list):
         return False
@@ -29,7 +29,7 @@ def is_swe_run(value: dict[str, Any]) -> bool:
 
 def steps_of(value: dict[str, Any]) -> list[Step]:
     """The run's steps without terminal noise. Raises Dropped: no_trajectory, or malformed."""
-    events = _events(value)
+    events = events_of(value)
     if events is not None:
         steps = list(_of_events(events))
     elif isinstance(value.get("trajectory"), list) and not any(_has_role(item) for item in value["trajectory"]):
@@ -63,7 +63,7 @@ def agent_step(step: dict[str, Any]) -> Step:
     return Step(thought=thought, tool="bash", arguments={"command": action}, output=observation)
 
 
-def _events(value: dict[str, Any]) -> list[dict[str, Any]] | None:
+def events_of(value: dict[str, Any]) -> list[dict[str, Any]] | None:
     """OpenHands events under `history` or `trajectory`; older ones come in pairs of action and observation."""
     for key in ("history", "trajectory"):
         items = value.get(key)

@@ -51,12 +51,12 @@ class Transcript:
 
 def has_transcript(value: dict[str, Any]) -> bool:
     """Whether a row holds messages or generic steps, read by `transcript_of`."""
-    return _message_key(value) is not None or _is_objects(value.get("steps"))
+    return message_key(value) is not None or _is_objects(value.get("steps"))
 
 
 def transcript_of(value: dict[str, Any]) -> Transcript:
     """The run of a row. Raises Dropped('malformed')."""
-    key = _message_key(value)
+    key = message_key(value)
     return _of_messages(objects_of(value, key)) if key else _of_steps(value)
 
 
@@ -84,7 +84,7 @@ def text_of_message(message: dict[str, Any]) -> str:
     return content
 
 
-def _message_key(value: dict[str, Any]) -> str | None:
+def message_key(value: dict[str, Any]) -> str | None:
     """The key of the messages: a list that holds at least one object with a role."""
     for key in ("messages", "history", "trajectory", "conversation"):
         if _is_objects(found := value.get(key)) and any("role" in item for item in found):
@@ -97,7 +97,7 @@ def _is_objects(value: object) -> TypeGuard[list[dict[str, Any]]]:
 
 
 def _items(value: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = value[_message_key(value) or "steps"] if has_transcript(value) else []
+    found: list[dict[str, Any]] = value[message_key(value) or "steps"] if has_transcript(value) else []
     return found
 
 

@@ -10,6 +10,7 @@ import pytest
 from commands import acc, good
 
 from acc_megatron.bench import data as bench
+from acc_megatron.bench.data_programs import BARE, COMPILE, MEGATRON, OURS
 from acc_megatron.bench.documents import write_documents
 from acc_megatron.bench.measure import append_csv, run_program
 from acc_megatron.data_tools.tokenizer import load_tokenizer
@@ -50,12 +51,14 @@ def test_rows_are_appended_with_machine_and_versions(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_both_roads_write_the_same_bytes_and_the_figures_are_printed(tmp_path: Path) -> None:
     arguments = ("--megabytes", "0.3", "--rounds", "1", "--workers", "1", "--curve", "1", "--csv", tmp_path / "d.csv")
+    arguments += ("--real", tmp_path / "none")
     figures = good(acc("bench", "data", *arguments, "--json"))
     assert figures["cpu_seconds_ratio_vs_megatron"] > 1 and figures["rate_vs_bare_tokenizer"] > 0
-    assert 50 < figures["peak_memory_mb"] < 600
+    assert 50 < figures["peak_memory_mb"] < 600 and 50 < figures["compile_peak_memory_mb_by_input_mb"]["1"] < 600
+    assert figures["speedup_1_to_2_workers"] > 0 and "real" not in figures
     with (tmp_path / "d.csv").open() as file:
         providers = {row["provider"] for row in csv.DictReader(file)}
-    assert providers == {bench.OURS, bench.BARE, bench.MEGATRON}
+    assert providers == {OURS, BARE, MEGATRON, COMPILE}
 
 
 def test_different_bytes_are_refused(dataset: Path, tmp_path: Path) -> None:

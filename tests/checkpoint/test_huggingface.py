@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import acc, good
+from import_memory import measure, measured_ranks, write_folder
 from make_inputs import TINY_MODEL
 from safetensors.torch import load_file, save_file
 
@@ -57,49 +57,99 @@ def test_logits_of_an_imported_model_equal_those_of_transformers(
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_an_import_exports_every_tensor_bitwise_and_the_export_imports_again(
-    tied: bool, make_hf_folder: Callable[..., Path], tmp_path: Path
+def split(folder: Path, num_files: int, *, fused: bool = False) -> None:
+    """Cut a folder's one file into several with an index, its experts fused as transformers 5 keeps them if asked."""
+    state = tensors(folder)
+    if fused:
+        for layer in range(TINY_MODEL["num_hidden_layers"]):
+            at = f"model.layers.{layer}.mlp.experts."
+            experts = [
+                [state.pop(f"{at}{e}.{name}_proj.weight") for name in ("gate", "up", "down")]
+                for e in range(TINY_MODEL["num_experts"])
+            ]
+            state[f"{at}gate_up_proj"] = torch.stack([torch.cat([gate, up]) for gate, up, _ in experts])
+            state[f"{at}down_proj"] = torch.stack([down for _, _, down in experts])
+    (folder / "model.safetensors").unlink()
+    names, weight_map = sorted(state), {}
+    for number in range(num_files):
+        file = f"model-{number + 1:05d}-of-{num_files:05d}.safetensors"
+        save_file({name: state[name] for name in names[number::num_files]}, folder / file, {"format": "pt"})
+        weight_map |= dict.fromkeys(names[number::num_files], file)
+    parameters = sum(tensor.numel() for tensor in state.values())
+    index = {"metadata": {"total_parameters": parameters, "total_size": 4 * parameters}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+@pytest.fixture(scope="module")
+def qwen3() -> Any:
+    from acc_megatron.data_tools.tokenizer import load_tokenizer
+
+    return load_tokenizer("qwen3")
+
+
+@pytest.mark.parametrize(
+    ("tied", "fused", "num_files"), [(False, False, 1), (True, False, 3), (False, True, 2), (True, True, 1)]
+)
+def test_an_import_exports_every_file_byte_for_byte(
+    tied: bool, fused: bool, num_files: int, qwen3: Any, make_hf_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    source = make_hf_folder(tmp_path / "hf", seed=1, tie_word_embeddings=tied)
-    carried = {"generation_config.json": '{"temperature": 0.6}', "tokenizer.json": "{}"}
-    for name, text in carried.items():
-        (source / name).write_text(text)
-    good(acc("import", source, "--out", tmp_path / "one", "--precision", "float32", "--json"))
-    good(acc("export", tmp_path / "one", "--out", tmp_path / "export", "--json"))
-    original, exported = tensors(source), tensors(tmp_path / "export")
-    assert set(original) == set(exported)
-    assert all(torch.equal(original[name], exported[name]) for name in original)
-    for name, text in carried.items():
-        assert (tmp_path / "export" / name).read_text() == text
-    good(acc("import", tmp_path / "export", "--out", tmp_path / "two", "--precision", "float32", "--json"))
-    good(acc("export", tmp_path / "two", "--out", tmp_path / "again", "--json"))
-    again = tensors(tmp_path / "again")
-    assert all(torch.equal(original[name], again[name]) for name in original)
+    from acc_megatron.checkpoint.exchange import export_folder, import_folder
+
+    source = make_hf_folder(tmp_path / "hf", seed=1, vocab_size=64, tie_word_embeddings=tied)
+    if num_files > 1 or fused:
+        split(source, num_files, fused=fused)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "chat_template.jinja"):
+        (source / name).write_text(f"[{name!r}]")
+    import_folder(source, tmp_path / "checkpoint", "float32")
+    export_folder(tmp_path / "checkpoint", tmp_path / "export", qwen3)
+    names = {file.name for file in source.iterdir()}
+    assert names == {file.name for file in (tmp_path / "export").iterdir()}
+    assert len([name for name in names if name.endswith(".safetensors")]) == num_files
+    for name in names:
+        assert (source / name).read_bytes() == (tmp_path / "export" / name).read_bytes(), name
 
 
-def test_fused_experts_are_read_as_the_experts_one_by_one(make_hf_folder: Callable[..., Path], tmp_path: Path) -> None:
-    from acc_megatron import cpu_backend
+def test_an_export_takes_the_dtype_the_naming_and_the_file_size_that_are_asked_for(
+    qwen3: Any, make_hf_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    from acc_megatron.checkpoint.exchange import export_folder, import_folder
 
-    cpu_backend.install()
-    from acc_megatron.checkpoint.huggingface import HuggingFaceFolder
-    from acc_megatron.checkpoint.weight_map import all_hf_names
+    source = make_hf_folder(tmp_path / "hf", seed=2, vocab_size=64)
+    original = tensors(source)
+    import_folder(source, tmp_path / "checkpoint", "float32")
+    cut = tmp_path / "cut"
+    export_folder(tmp_path / "checkpoint", cut, qwen3, precision="bfloat16", max_file_bytes=20_000)
+    half = tensors(cut)
+    assert set(half) == set(original)
+    assert all(torch.equal(half[name], original[name].bfloat16()) for name in original)
+    assert json.loads((cut / "config.json").read_text())["dtype"] == "bfloat16"
+    files = sorted(cut.glob("*.safetensors"))
+    index = json.loads((cut / "model.safetensors.index.json").read_text())
+    assert len(files) > 2 and all(file.stat().st_size < 30_000 for file in files)
+    assert index["metadata"]["total_size"] == sum(2 * tensor.numel() for tensor in original.values())
+    assert index["weight_map"] == {name: file.name for file in files for name in load_file(file)}
+    fused = tmp_path / "fused"
+    export_folder(tmp_path / "checkpoint", fused, qwen3, experts="fused")
+    gate_up = tensors(fused)["model.layers.1.mlp.experts.gate_up_proj"]
+    at = "model.layers.1.mlp.experts.3."
+    assert torch.equal(gate_up[3], torch.cat([original[f"{at}{half}_proj.weight"] for half in ("gate", "up")]))
+    # transformers reads what was fused, and the fused import is the model that was imported one by one
+    import_folder(fused, tmp_path / "again", "float32")
+    export_folder(tmp_path / "again", tmp_path / "single", qwen3, experts="single")
+    single = tensors(tmp_path / "single")
+    assert set(single) == set(original) and all(torch.equal(single[name], original[name]) for name in original)
 
-    single = make_hf_folder(tmp_path / "single", vocab_size=64)
-    state = tensors(single)
-    fused = {name: tensor for name, tensor in state.items() if ".experts." not in name}
-    for layer in range(TINY_MODEL["num_hidden_layers"]):  # type: ignore[call-overload]
-        at = f"model.layers.{layer}.mlp.experts."
-        experts = range(TINY_MODEL["num_experts"])  # type: ignore[call-overload]
-        both = [torch.cat([state[f"{at}{e}.gate_proj.weight"], state[f"{at}{e}.up_proj.weight"]]) for e in experts]
-        fused[f"{at}gate_up_proj"] = torch.stack(both)
-        fused[f"{at}down_proj"] = torch.stack([state[f"{at}{e}.down_proj.weight"] for e in experts])
-    (tmp_path / "fused").mkdir()
-    save_file(fused, tmp_path / "fused" / "model.safetensors")
-    (tmp_path / "fused" / "config.json").write_text((single / "config.json").read_text())
-    folder = HuggingFaceFolder(tmp_path / "fused")
-    for name in all_hf_names(folder.model):
-        assert torch.equal(folder.tensor(name), state[name]), name
+
+@pytest.mark.distributed
+def test_two_ranks_hold_no_more_than_they_own_and_export_the_same_bytes(tmp_path: Path) -> None:
+    write_folder(tmp_path / "small", gigabytes=0.0, hidden=8, num_files=1)
+    base_mb = measured_ranks(1, "import", tmp_path / "small", "--out", tmp_path / "s")[0]
+    write_folder(tmp_path / "hf", gigabytes=0.35, hidden=512, num_files=3, fused=True)
+    found = measure(tmp_path, tmp_path / "hf", tensor=2, expert=2)
+    total_mb = sum(file.stat().st_size for file in (tmp_path / "hf").glob("*.safetensors")) / (1 << 20)
+    assert found["own_mb"] < 0.51 * total_mb
+    assert found["import_peak_mb"] - base_mb < found["own_mb"] + 64 < total_mb - 64, "a rank that reads all would fail"
+    assert not found["differing"]
 
 
 def _with(folder: Path, **changes: Any) -> None:
@@ -128,6 +178,22 @@ def _pickle(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
+def _lose_a_file(folder: Path) -> None:
+    split(folder, 3)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+
+
+def _index_of_pickles(folder: Path) -> None:
+    index = {"weight_map": {"model.norm.weight": "pytorch_model-00001-of-00002.bin"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _add_a_bias(folder: Path) -> None:
+    state = tensors(folder)
+    state["model.layers.0.self_attn.q_proj.bias"] = torch.ones(32)
+    save_file(state, folder / "model.safetensors")
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "another architecture": (
         lambda f: _with(f, model_type="llama"),
@@ -136,9 +202,20 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "dense layers": (lambda f: _with(f, mlp_only_layers=[0]), "mlp_only_layers = [0] is not supported"),
     "scaled rope": (lambda f: _with(f, rope_parameters={"rope_type": "yarn"}), "rope_type = 'yarn' is not supported"),
     "a missing tensor": (_remove_tensor, "lacks 1 tensors, the first is model.layers.1.mlp.gate.weight"),
-    "a wrong shape": (_shrink, "model.norm.weight give (7,), the model has (32,)"),
+    "a wrong shape": (_shrink, "model.safetensors: model.norm.weight has shape (7,), config.json makes it (32,)"),
+    "a tensor too many": (_add_a_bias, "holds 1 tensors that qwen3_moe has no place for, the first is model.layers.0"),
+    "a missing file": (_lose_a_file, "model-00002-of-00003.safetensors is missing"),
+    "an index of pickles": (_index_of_pickles, "names pytorch_model-00001-of-00002.bin: only safetensors are read"),
+    "a broken index": (
+        lambda f: (f / "model.safetensors.index.json").write_text("[1"),
+        "index.json is damaged: it holds no weight_map",
+    ),
+    "a broken config": (lambda f: (f / "config.json").write_text("{"), "config.json is damaged"),
     "a cut file": (_cut, "model.safetensors is damaged"),
-    "pickled weights": (_pickle, "model.safetensors is missing; only safetensors are read, never pickled weights"),
+    "pickled weights": (
+        _pickle,
+        "model.safetensors is missing: only safetensors are read, never pickled weights (pytorch_model.bin",
+    ),
 }
 
 
@@ -154,5 +231,5 @@ def test_a_folder_that_cannot_be_imported_is_refused_by_one_line_naming_what_is_
     damage(source)
     with pytest.raises(CheckpointError) as caught:
         import_folder(source, tmp_path / "out", "float32")
-    assert message in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not list(tmp_path.glob("out/step_*"))

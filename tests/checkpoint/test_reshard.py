@@ -13,6 +13,7 @@ ADAM = (
     "optimizer.min_learning_rate=1e-3",
     "optimizer.clip_grad_norm=1.0",
     "parallel.distributed_optimizer=true",
+    "train.epochs=11",
 )
 LAYOUTS = {
     "TP1": (1, ()),
@@ -22,48 +23,59 @@ LAYOUTS = {
     "DP2 overlapped": (2, ("parallel.overlap_grad_reduce=true", "parallel.overlap_param_gather=true")),
     "TP2 CP2 EP4": (4, ("parallel.tensor=2", "parallel.context=2", "parallel.expert=4")),
 }
-SAVED_STEP, LAST_STEP = 2, 5
+THERE_STEP, BACK_STEP, LAST_STEP = 2, 5, 8  # saved at the first, moved, saved at the second, moved back
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 
 
+def run_dir(recipe: Path, name: str) -> Path:
+    return recipe.parent / name.replace(" ", "_").replace(">", "to")
+
+
 def go_on(recipe: Path, case: Case, _: Result | None) -> Result:
-    """Restore this case's run and train to LAST_STEP, or train from the start to SAVED_STEP and save."""
+    """Resume this case's run, or start it, and train for three steps or to the end; saves where others go on."""
     from acc_megatron.distributed import process_groups  # isort: split
     from acc_megatron.config import load_config
     from acc_megatron.resume import restore, save
     from acc_megatron.step import train_step
     from acc_megatron.trainer import build_trainer
 
-    run_dir = recipe.parent / case.name.replace(" ", "_").replace(">", "")
-    config = load_config(recipe, [*ADAM, *case.overrides, f"train.run_dir={run_dir}"])
-    with process_groups(config.parallel, timeout_seconds=120) as layout:
+    config = load_config(recipe, [*ADAM, *case.overrides, f"train.run_dir={run_dir(recipe, case.name)}"])
+    with process_groups(config.parallel, timeout_seconds=300) as layout:
         trainer = build_trainer(config, layout)
         restore(trainer)
-        assert trainer.step == (SAVED_STEP if ">" in case.name else 0)
+        first = (0, THERE_STEP, BACK_STEP)[case.name.count(">")]
+        assert trainer.step == first
         losses = []
-        while trainer.step < LAST_STEP:
+        while trainer.step < (first + 3 if first else LAST_STEP):
             losses.append(train_step(trainer)["loss"])
-            if trainer.step == SAVED_STEP:
+            if trainer.step in (THERE_STEP, BACK_STEP) and trainer.step > first:
                 save(trainer)
         return Result(losses=losses)
 
 
-def _continue(recipe: Path, source: str, target: str) -> Result:
-    """Start `target` from the checkpoint that `source` saved."""
-    world, overrides = LAYOUTS[target]
-    case = Case(f"{source} > {target}", world, overrides)
-    run_dir = recipe.parent / case.name.replace(" ", "_").replace(">", "")
-    shutil.copytree(recipe.parent / source.replace(" ", "_") / "checkpoints", run_dir / "checkpoints")
-    return run_cases(recipe, [case], None, go_on)[case.name]
+def continued(recipe: Path, moves: list[tuple[str, str]], step: int) -> dict[str, Result]:
+    """Go on from the checkpoint that run `source` saved at `step`, in the layout `target`; by the target's name."""
+    cases = []
+    for source, target in moves:
+        world, overrides = LAYOUTS[target]
+        cases.append(Case(f"{source} > {target}", world, overrides))
+        checkpoints = run_dir(recipe, cases[-1].name) / "checkpoints"
+        name = f"step_{step:08d}"
+        shutil.copytree(run_dir(recipe, source) / "checkpoints" / name, checkpoints / name)
+    return run_cases(recipe, cases, None, go_on)
 
 
-def test_a_checkpoint_moves_between_layouts_and_back_with_its_optimizer(tmp_path: Path) -> None:
+def test_a_checkpoint_moves_to_every_layout_and_back_with_its_optimizer(tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path)
     whole = run_cases(recipe, [Case("TP1", 1)], None, go_on)["TP1"].losses
-    wide = run_cases(recipe, [Case("TP2 CP2 EP4", 4, LAYOUTS["TP2 CP2 EP4"][1])], None, go_on)["TP2 CP2 EP4"].losses
-    assert wide == pytest.approx(whole, abs=1e-5)
-    assert whole[0] - whole[-1] > 0.05
-    moves = [("TP1", target) for target in LAYOUTS if target != "TP1"] + [("TP2 CP2 EP4", "TP1")]
-    for source, target in moves:
-        losses = _continue(recipe, source, target).losses
-        assert losses == pytest.approx(whole[SAVED_STEP:], abs=1e-5), f"{source} -> {target}"
+    assert len(whole) == LAST_STEP and whole[0] - whole[-1] > 0.05
+    there: dict[str, Result] = {}
+    for world in (2, 4):
+        targets = [name for name, (size, _) in LAYOUTS.items() if size == world]
+        there |= continued(recipe, [("TP1", target) for target in targets], THERE_STEP)
+    back = continued(recipe, [(name, "TP1") for name in there], BACK_STEP)
+    assert len(there) == len(back) == len(LAYOUTS) - 1
+    for name, result in there.items():
+        assert result.losses == pytest.approx(whole[THERE_STEP:BACK_STEP], abs=1e-5), name
+    for name, result in back.items():
+        assert result.losses == pytest.approx(whole[BACK_STEP:], abs=1e-5), name

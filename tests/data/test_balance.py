@@ -1,12 +1,14 @@
 """Like rows share a microbatch: the same rows, less waiting."""
 
+import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from acc_megatron.bench.step import balance
+from acc_megatron.bench.balance import balance
 from acc_megatron.config import load_config
-from acc_megatron.data.balance import efficiency, like_with_like, row_cost_flops
+from acc_megatron.data.balance import efficiency, least_wait, like_with_like, row_cost_flops
 
 RECIPE = Path(__file__).parent.parent.parent / "examples" / "qwen3_30b_a3b_128k_h100.toml"
 
@@ -34,3 +36,31 @@ def test_ranks_wait_far_less_than_in_random_order_over_the_same_batches() -> Non
     result = balance(load_config(RECIPE), data_parallel=8, global_batch_rows=64)
     assert result["efficiency"] >= 0.90
     assert result["random_efficiency"] < 0.75
+
+
+def test_no_packing_of_a_batch_waits_less_than_the_bound() -> None:
+    row_tokens, num_rows, num_ranks = 8, 4, 2
+    rng = np.random.default_rng(0)
+    tightest = 0.0
+    for _ in range(40):
+        documents = [(int(n), float(n) + float(n) ** 2) for n in rng.integers(1, row_tokens + 1, 5)]
+        best = float("inf")
+        for places in itertools.product(range(num_rows), repeat=len(documents)):
+            tokens, work = [0] * num_rows, [0.0] * num_rows
+            for (length, cost), place in zip(documents, places, strict=True):
+                tokens[place] += length
+                work[place] += cost
+            if max(tokens) <= row_tokens:
+                best = min(best, max(work[:2]) + max(work[2:]))
+        if best < float("inf"):
+            bound = least_wait(documents, row_tokens, num_rows, num_ranks)
+            assert bound <= best + 1e-9, documents
+            tightest = max(tightest, bound / best)
+    assert tightest > 0.95, "the bound says something"
+
+
+def test_at_the_recipes_own_batch_the_lengths_forbid_what_a_larger_batch_reaches() -> None:
+    config = load_config(RECIPE)
+    small = balance(config, data_parallel=8, global_batch_rows=config.train.global_batch_rows)
+    large = balance(config, data_parallel=8, global_batch_rows=64)
+    assert small["efficiency"] <= small["efficiency_bound"] < 0.90 <= large["efficiency"] <= large["efficiency_bound"]

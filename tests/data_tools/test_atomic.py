@@ -2,17 +2,20 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from acc_megatron.data_tools import atomic
 from acc_megatron.data_tools.atomic import atomic_file, atomic_folder, publish_folder, sha256_file, write_json
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from acc_megatron.data_tools import atomic
 from acc_megatron.data_tools.atomic import atomic_file, atomic_folder
 path, kind = Path(sys.argv[1]), sys.argv[2]
 with (atomic_folder if kind == "folder" else atomic_file)(path) as target:
@@ -88,6 +91,59 @@ def test_bytes_are_on_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.M
     (new / "inner" / "b").touch()
     publish_folder(new, tmp_path / "data")
     assert sorted(events[:2]) == ["b", "inner"] and events[2:] == ["new", "-> data", tmp_path.name]
+
+
+class PowerCut(BaseException):
+    """Raised in place of a system call, where a real kill could fall."""
+
+
+def cut(*arguments: object, **named: object) -> None:
+    raise PowerCut
+
+
+def replace_old_by_new(path: Path) -> None:
+    with atomic_folder(path) as folder:
+        (folder / "new").touch()
+
+
+def names(path: Path) -> list[str]:
+    return sorted(file.name for file in path.iterdir())
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_kill_while_a_folder_is_replaced_leaves_one_of_the_two_whole(
+    can_exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "data"
+    with atomic_folder(path) as folder:
+        (folder / "old").touch()
+    if can_exchange:
+        monkeypatch.setattr(Path, "replace", cut)
+        replace_old_by_new(path)
+        assert names(path) == ["new"], "one step, so there is no moment between two"
+        return
+    monkeypatch.setattr(atomic, "_exchanged", lambda *paths: False)
+    for fault, left in (("replace", ["old"]), ("rmtree", ["new"])):
+        with monkeypatch.context() as patch:
+            real, folder = Path.replace, tmp_path / ".data.made"
+            folder.mkdir()
+            (folder / "new").touch()
+            if fault == "replace":  # the second of two
+                patch.setattr(
+                    Path, "replace", lambda self, to, real=real: real(self, to) if to.name[0] == "." else cut()
+                )
+            else:
+                patch.setattr(shutil, "rmtree", cut)
+            with pytest.raises(PowerCut):
+                publish_folder(folder, path)
+        assert names(tmp_path / ".data.old") == ["old"]
+        with pytest.raises(KeyboardInterrupt), atomic_folder(path):
+            assert names(path) == left, "found again by the next start"
+            raise KeyboardInterrupt
+        shutil.rmtree(folder, ignore_errors=True)
+        assert names(tmp_path) == ["data"]
+    replace_old_by_new(path)
+    assert names(path) == ["new"] and names(tmp_path) == ["data"]
 
 
 def test_hash_and_json_are_those_of_the_bytes(tmp_path: Path) -> None:

@@ -182,6 +182,7 @@ def write(path: Path, *lines: object) -> Path:
 
 def run(inputs: Path, out: Path, tokenizer: Tokenizer, agent: str = "auto", **options: Any) -> dict[str, Any]:
     defaults: dict[str, Any] = {"resources": [], "settings": CompileSettings(), "tokenizer": tokenizer}
+    defaults["max_bad_share"] = 0.5
     return compile_inputs([inputs], out, agent=agent, **(defaults | options))
 
 
@@ -264,9 +265,12 @@ def test_rows_of_another_agent_are_refused_by_name(tmp_path: Path, inputs: Path,
 def test_more_bad_rows_than_allowed_stop_the_run_and_leave_nothing(
     tmp_path: Path, inputs: Path, tokenizer: Tokenizer
 ) -> None:
-    assert run(inputs, tmp_path / "out", tokenizer, max_bad=3)["documents_out"] == 1
-    with pytest.raises(TooManyBadRows, match=r"more than 2 .*cut\.traj:1"):
-        run(inputs, tmp_path / "other", tokenizer, max_bad=2)
+    assert run(inputs, tmp_path / "out", tokenizer, max_bad_share=3 / 7)["documents_out"] == 1
+    with pytest.raises(
+        TooManyBadRows, match=r"3 of 7 rows .*\(limit 42\.0%, --max-bad\); the first: .*a\.jsonl:\d"
+    ) as error:
+        run(inputs, tmp_path / "other", tokenizer, max_bad_share=0.42)
+    assert error.value.exit_code == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import run_command
 
 from acc_megatron.data_tools import convert as convert_module
 from acc_megatron.data_tools import shards as shards_module
@@ -349,3 +350,42 @@ def test_the_sample_table_says_where_each_piece_lies(dataset: Path, triple_rows:
             span = ids[piece["first_token"] : piece["first_token"] + piece["tokens"]]
             expected = normalize("NFC", f"[Document {place}] {source['title']}\n{source['text']}")
             assert tokenizer.decode(span).strip("\n") == expected.strip("\n")
+
+
+def test_where_pieces_begin_does_not_depend_on_the_blocks_they_are_sought_in(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    ids, sizes = generator.integers(0, 151_643, 500), np.cumsum(generator.integers(0, 90, 30))
+    ends = np.cumsum([len(tokenizer._bytes_of[int(i)]) for i in ids])
+    expected = [sum(end <= size for end in ends) for size in sizes]
+    for block in (1, 7, 1_000):
+        monkeypatch.setattr(shards_module, "BLOCK_TOKENS", block)
+        assert shards_module._num_tokens_within(ids, sizes, tokenizer).tolist() == expected
+
+
+@pytest.mark.slow
+def test_one_document_of_60_mb_is_converted_and_one_of_100_mb_costs_its_line_alone(
+    tmp_path: Path, triple_rows: Rows
+) -> None:
+    """Neither overflows a stack, and neither holds more than a few copies of itself: a line may have 64 MiB."""
+    words = " ".join(f"w{number % 9_973:x}" for number in range(10_000)) + "\n"
+    with (tmp_path / "triples.jsonl").open("w") as file:
+        for number, num_bytes in enumerate((0, 60_000_000, 100_000_000, 0)):
+            piece = {"id": "a", "title": "page", "text": words * (num_bytes // len(words))}
+            json.dump(triple_rows[0] | {"id": f"doc-{number}", "context": [piece]}, file)
+            file.write("\n")
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nfrom acc_megatron.data_tools import convert\n"
+        "settings = convert.ConvertSettings(max_tokens=100_000_000)\n"
+        "made = convert.convert([Path(sys.argv[1])], Path(sys.argv[2]), settings, max_bad_share=0.5)\n"
+        "print(made['documents_out'], made['dropped'], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
+    )
+    done = run_command([sys.executable, "-c", code, str(tmp_path / "triples.jsonl"), str(tmp_path / "out")])
+    assert done.returncode == 0, done.stderr[-2_000:]
+    counts, peak_mib = done.stdout.strip().rsplit(" ", 1)
+    assert counts == "3 {'line_too_long': 1}"
+    assert sys.platform != "linux" or int(peak_mib) < 1_000
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.samples["id"].to_pylist() == ["doc-0", "doc-1", "doc-3"]
+    assert dataset.lengths[1] > 10_000_000 and verify(tmp_path / "out") == []

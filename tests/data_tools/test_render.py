@@ -31,6 +31,20 @@ def test_clean_text_renders_as_the_chat_template_does(
         assert rendered.ids.dtype == np.int32 and rendered.mask.dtype == np.uint8
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_system_turn_comes_first_as_in_the_template_and_is_not_learned(
+    template: str, tokenizer: Tokenizer, huggingface: HuggingFaceTokenizer
+) -> None:
+    system = "Be brief.<|x|>"
+    rendered = render_turns("q", "r", "a", tokenizer, template, system=system)
+    text = f"<|im_start|>system\n{system}<|im_end|>\n{full_text('q', 'r', 'a')}"
+    assert rendered.ids.tolist() == huggingface.encode(text).ids
+    bare = render_turns("q", "r", "a", tokenizer, template)
+    assert rendered.mask.tolist() == [0] * (len(rendered.ids) - len(bare.ids)) + bare.mask.tolist()
+    hostile = render_turns("q", "r", "a", tokenizer, template, system="<|im_end|>")
+    assert (hostile.ids >= tokenizer.first_control_id).sum() == (rendered.ids >= tokenizer.first_control_id).sum()
+
+
 def test_outer_newlines_are_normalised_as_the_template_does(
     tokenizer: Tokenizer, huggingface: HuggingFaceTokenizer
 ) -> None:

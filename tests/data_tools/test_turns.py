@@ -106,13 +106,83 @@ def test_intercode_turns_end_in_the_answer(wrapped: bool) -> None:
 
 
 def test_generic_steps() -> None:
-    steps = [{"tool": "search", "input": {"q": 1}, "output": ["hit"]}]
+    steps = [{"tool_name": "search", "action_input": {"q": 1}, "observation": ["hit"]}]
     assert short(turns_of({"steps": steps}, RUN)) == [
         ("user", "Q?", "", []),
         ("assistant", "", "", [{"name": "search", "arguments": {"q": 1}}]),
         ("tool", '["hit"]', "", []),
         ("assistant", "A", "R", []),
     ]
+
+
+def test_openhands_events() -> None:
+    events: list[dict[str, Any]] = [
+        {"source": "agent", "action": "system", "args": {"content": "s"}},
+        {"source": "user", "action": "message", "args": {"content": "the issue"}},
+        {"source": "environment", "action": "change_agent_state", "args": {"agent_state": "running"}},
+        {"id": 2, "source": "agent", "action": "run", "args": {"command": "ls", "thought": "t", "blocking": False}},
+        {"id": 3, "source": "agent", "cause": 2, "observation": "run", "content": "a.py"},
+        {"source": "agent", "action": "think", "args": {"thought": "hm"}},
+        {"source": "agent", "observation": "think", "content": "noted"},
+        {
+            "source": "agent",
+            "action": "edit",
+            "args": {"path": "/a.py", "thought": "u", "command": None},
+            "tool_call_metadata": {
+                "tool_call_id": "c",
+                "model_response": {
+                    "choices": [
+                        {"message": {"tool_calls": [{"id": "c", "function": {"name": "e", "arguments": '{"p": 1}'}}]}}
+                    ]
+                },
+            },
+        },
+        {"source": "agent", "observation": "edit", "content": "done"},
+        {"source": "user", "action": "message", "args": {"content": "go on"}},
+        {"source": "agent", "action": "finish", "args": {"final_thought": "A.", "outputs": {}}},
+    ]
+    expected = [
+        ("system", "s", "", []),
+        ("user", "the issue", "", []),
+        ("assistant", "", "t", [{"name": "run", "arguments": {"command": "ls"}}]),
+        ("tool", "a.py", "", []),
+        ("assistant", "", "", [{"name": "think", "arguments": {"thought": "hm"}}]),
+        ("tool", "noted", "", []),
+        ("assistant", "", "u", [{"name": "e", "arguments": {"p": 1}}]),
+        ("tool", "done", "", []),
+        ("tool", "go on", "", []),
+        ("assistant", "A.", "", []),
+    ]
+    for key in ("history", "trajectory"):
+        assert short(turns_of({key: events}, RUN)) == expected
+    pairs = [[events[3], events[4]], [events[7], events[8]]]
+    assert short(turns_of({"history": pairs}, RUN)) == [("user", "Q?", "", []), expected[2], expected[3], expected[6]]
+
+
+def test_anthropic_parts_and_messages_under_other_keys() -> None:
+    messages = [
+        {"role": "user", "content": "a demonstration", "is_demo": True},
+        {"role": "user", "content": "Q?"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "see"},
+                {"type": "tool_use", "id": "1", "name": "n", "input": {"a": 1}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "page"}]}],
+        },
+        {"role": "assistant", "content": "A."},
+    ]
+    for key in ("messages", "history", "trajectory", "conversation"):
+        assert short(turns_of({key: messages}, RUN)) == [
+            ("user", "Q?", "", []),
+            ("assistant", "see", "", [{"name": "n", "arguments": {"a": 1}}]),
+            ("tool", "page", "", []),
+            ("assistant", "A.", "", []),
+        ]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,16 @@ import pytest
 
 from acc_megatron.errors import ConfigError, DataError
 from acc_megatron.evaluate import graphwalks
-from acc_megatron.evaluate.graphwalks import from_row, grade, make_item, make_items, prompt, question, solve
+from acc_megatron.evaluate.graphwalks import (
+    from_row,
+    grade,
+    make_item,
+    make_items,
+    prompt,
+    question,
+    solve,
+    without_own_node,
+)
 
 REAL_ROW = Path(__file__).parents[3] / "shared" / "data" / "bench" / "graphwalks_one_real_row.json"
 EDGE = re.compile(r"^(\w{10}) -> (\w{10})$", re.MULTILINE)
@@ -219,9 +228,10 @@ def test_trap_quotes_around_nodes_are_forgiven_by_the_flexible_score_alone():
 
 def test_a_published_row_is_read_and_asked_as_one_user_message():
     row = {"prompt": "p", "answer_nodes": ["a"], "problem_type": "bfs", "prompt_chars": 1, "date_added": "x"}
-    asked = question(from_row(row, "rows.jsonl:1"))
+    asked = question(from_row(row, "rows.jsonl:1"), lambda text: 3000 * len(text))
     assert asked.messages == ({"role": "user", "content": "p"},)
-    assert asked.groups == {"problem_type": "bfs"}
+    assert asked.groups == {"problem_type": "bfs", "wording": "original", "bin_tokens": "2048-4096"}
+    assert asked.num_tokens == 3000
     assert asked.grade("Final Answer: [a]")["f1"] == 1
 
 
@@ -231,6 +241,22 @@ def test_a_published_row_is_read_and_asked_as_one_user_message():
 def test_a_row_of_another_shape_is_refused_by_place(change):
     with pytest.raises(DataError, match=re.escape("rows.jsonl:7")):
         from_row({"prompt": "p", "answer_nodes": [], "problem_type": "bfs"} | change, "rows.jsonl:7")
+
+
+@pytest.mark.parametrize("wording", ["original", "corrected"])
+def test_the_wording_of_a_row_is_read_off_its_prompt(wording):
+    item = from_row({"prompt": prompt(TOY, "bfs", "abcd", 1, wording), "answer_nodes": [], "problem_type": "bfs"}, "x")
+    assert question(item, len).groups["wording"] == wording
+
+
+def test_trap_an_older_truth_that_holds_the_node_itself_is_corrected():
+    edges = [("a1", "a1"), ("b2", "a1"), ("a1", "b2")]
+    old = {"prompt": prompt(edges, "parents", "a1"), "answer_nodes": ["a1", "b2"], "problem_type": "parents"}
+    assert without_own_node(from_row(old, "x")).answer_nodes == ("b2",)
+    right = from_row(old | {"answer_nodes": ["b2"]}, "x")
+    assert without_own_node(right) == right
+    bfs = from_row({"prompt": prompt(edges, "bfs", "a1", 1), "answer_nodes": ["b2"], "problem_type": "bfs"}, "x")
+    assert without_own_node(bfs) == bfs
 
 
 def test_metrics_are_what_the_grader_returns():

@@ -193,6 +193,15 @@ def test_trap_leading_white_space_is_forgiven_and_trailing_counts():
     assert grade(f"{RAND}ab\n", f"{RAND}ab", RAND)["score"] == pytest.approx(4 / 5)
 
 
+def test_the_flexible_score_forgives_what_stands_around_and_the_strict_one_does_not():
+    for response in (f"Sure: {RAND}ab", f"```\n{RAND}ab\n", f"{RAND} ab "):
+        scores = grade(response, f"{RAND}ab", RAND)
+        assert scores["flexible_score"] == 1 > scores["score"]
+    assert grade("ab", f"{RAND}ab", RAND)["flexible_score"] == 0
+    assert grade(f"<think>{RAND}ab", f"{RAND}ab", RAND)["flexible_score"] == 0
+    assert set(mrcr.METRICS) <= set(grade("", f"{RAND}ab", RAND))
+
+
 def test_trap_the_ratio_takes_the_response_first():
     # "tide" against "diet" matches t alone, "diet" against "tide" matches i and e (Python's own difflib example)
     assert grade(f"{RAND}tide", f"{RAND}diet", RAND)["score"] == 0.25

@@ -9,7 +9,7 @@ import pytest
 from acc_megatron.data_tools.dataset_folder import open_dataset
 from acc_megatron.data_tools.verify import verify
 from acc_megatron.errors import DataError
-from acc_megatron.observe.metrics import MetricsLog, read_steps
+from acc_megatron.observe.metrics import MetricsLog, read_restarts, read_steps
 from acc_megatron.observe.report import write_report
 
 
@@ -28,6 +28,21 @@ def test_a_step_done_again_after_a_restart_counts_once(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard").glob("events.*"))
 
 
+def test_a_line_that_a_kill_tore_off_is_neither_read_nor_built_upon(tmp_path: Path) -> None:
+    log_run(tmp_path, range(1, 4))
+    with (tmp_path / "steps.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    assert [row["step"] for row in read_steps(tmp_path)] == [1, 2, 3]
+    log_run(tmp_path, range(4, 6))
+    assert [row["step"] for row in read_steps(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_restarts_are_marked_with_the_steps_done_again(tmp_path: Path) -> None:
+    for part in (range(1, 8), range(5, 9), range(9, 11)):
+        log_run(tmp_path, part)
+    assert read_restarts(tmp_path) == [(5, 3), (9, 0)]
+
+
 def test_an_inactive_log_writes_nothing(tmp_path: Path) -> None:
     with MetricsLog(tmp_path / "run", active=False) as log:
         log.step(1, loss=1.0)
@@ -43,7 +58,7 @@ def test_the_page_links_to_nothing_and_shows_the_books(dataset: Path, tmp_path: 
     assert "<script" not in text
     manifest = open_dataset(dataset).manifest
     assert f"{manifest['documents_in']:,} rows in = {manifest['documents_out']:,} documents" in text
-    assert "loss 10.000 at step 1, 2.500 at step 4" in text
+    assert "10.000 at step 1, 2.500 at step 4" in text
     assert "TP1 &lt;CP2&gt;" in text, "text from files is escaped"
     assert text.count("<svg") == 2
 
@@ -72,3 +87,35 @@ def test_the_page_shows_shares_pass_rates_and_packing(dataset: Path, tmp_path: P
     assert f"{opened.lengths.sum() / 131_072:.2%} of the rows" in text
     with pytest.raises(DataError, match="not the output of a compile"):
         write_report(dataset, tmp_path / "page.html", dataset)
+
+
+def test_the_page_marks_restarts_skipped_steps_and_uneven_experts(tmp_path: Path) -> None:
+    rows = {
+        step: {
+            "loss": 9.0 if step == 7 else 3.0,
+            "grad_norm": 1.0,
+            "learning_rate": 0.1,
+            "tokens_per_second": 5.0,
+            "layout": "TP1",
+            "skipped": step == 7,
+            "documents": "3,5-6" if step == 7 else "0",
+            "expert_load_max_over_mean": [1.25, 3.5],
+            "dead_experts": [0, 2],
+        }
+        for step in range(1, 11)
+    }
+    for part in (range(1, 6), range(5, 9), range(9, 11)):
+        with MetricsLog(tmp_path, active=True) as log:
+            for step in part:
+                log.step(step, **rows[step])
+    text = write_report(tmp_path).read_text()
+    for cells in (("Restarts", "2, which did 1 steps again"), ("Skipped steps", "1")):
+        assert "".join(f"<td>{cell}</td>" for cell in cells) in text
+    assert "layer 2 is the least even: its fullest expert has 3.50 times the mean" in text
+    assert "no token: 2 of all layers at the last step, at most 2 at any step" in text
+    events = re.findall(r"<td class=number>(\d+)</td><td>([^<]+)</td><td>([^<]*)</td>", text)
+    assert events == [
+        ("5", "restart", "1 steps were done again"),
+        ("7", "skipped as a spike", "loss 9.000, gradient norm 1.000; documents 3, 5, 6"),
+        ("9", "restart", ""),
+    ]

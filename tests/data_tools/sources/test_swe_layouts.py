@@ -14,6 +14,7 @@ from acc_megatron.data_tools.schema import Dropped, Trajectory
 from acc_megatron.data_tools.sources import swe
 from acc_megatron.data_tools.sources.swe_paths import in_repository, opened_files
 from acc_megatron.data_tools.sources.transcript import Step
+from acc_megatron.data_tools.turns import turns_of
 
 INSTANCE = {
     "instance_id": "own__tool-12",
@@ -116,6 +117,14 @@ def test_every_layout_gives_the_same_trajectory(name: str, resources: Resources)
     assert [piece.id for piece in trajectory.evidence] == ["lib/a.py"]
     assert [piece.id for piece in trajectory.distractors] == ["lib/b.py"]
     assert trajectory.reasoning == "I look." and trajectory.notes["instance_id"] == "own__tool-12"
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_has_turns_for_the_baseline_that_learns_them(name: str, resources: Resources) -> None:
+    turns = turns_of(LAYOUTS[name], read(LAYOUTS[name], resources))
+    learned = [turn for turn in turns if turn.supervised]
+    assert learned and turns[-1] is learned[-1] and "I look." in learned[0].reasoning + learned[0].text
+    assert any(turn.role == "user" and "Adding fails" in turn.text for turn in turns)
 
 
 def test_a_run_that_carries_its_instance_needs_its_files_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What was sent to a teacher and what it answered, on disk before anything else is done with it.
+"""What was sent to an endpoint and what it answered, on disk before anything else is done with it.
 
 A request whose answer is here is never sent again, whatever killed the run. One that was in flight when the run was
 killed has no answer here; it is sent again under the same idempotency key, and counted. Budgets hold over every run
@@ -33,7 +33,7 @@ class Budget:
     max_tokens: int | None = None
 
 
-class ReasonCache:
+class AnswerCache:
     """The open file. Raises DataError when it is another run's or no cache."""
 
     def __init__(self, path: Path, budget: Budget) -> None:
@@ -48,7 +48,7 @@ class ReasonCache:
         # a request that a kill left in flight may have been paid: what was reserved for it stays spent
         self._database.execute("UPDATE sent SET ended = 0 WHERE ended IS NULL")
 
-    def __enter__(self) -> "ReasonCache":
+    def __enter__(self) -> "AnswerCache":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

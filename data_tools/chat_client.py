@@ -21,8 +21,8 @@ from weakref import WeakValueDictionary
 
 import httpx2
 
+from acc_megatron.data_tools.answer_cache import AnswerCache
 from acc_megatron.data_tools.jsonl import BadJson, parse_json
-from acc_megatron.data_tools.reason_cache import ReasonCache
 from acc_megatron.data_tools.schema import Dropped
 from acc_megatron.errors import ConfigError, DataError
 
@@ -33,7 +33,11 @@ _MOST_FAILURES_IN_A_ROW = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """Where and how to ask; `timeout_seconds` bounds one whole request, `tries` the sends of one request."""
+    """Where and how to ask; `timeout_seconds` bounds one whole request, `tries` the sends of one request.
+
+    `identity` stands in the cache for who answers, where the URL may change between runs. A reply that is no chat
+    completion was paid, so it is an answer for good; without `keep_bad_replies` it is one more failed try.
+    """
 
     endpoint: str
     model: str
@@ -44,6 +48,8 @@ class ClientSettings:
     max_reply_bytes: int = 16 << 20
     backoff_seconds: float = 1.0
     longest_wait_seconds: float = 60.0
+    identity: str = ""
+    keep_bad_replies: bool = True
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.endpoint)
@@ -65,16 +71,22 @@ class ClientSettings:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the teacher thought and what it said last."""
+    """What the model thought and what it said last, as it came; `finish` is the server's word for why it ended.
+
+    Token counts are the server's own, 0 where it gave none.
+    """
 
     reasoning: str
     answer: str
+    finish: str
+    prompt_tokens: int
+    completion_tokens: int
 
 
 class Client:
     """Asks through the cache; use it as an async context."""
 
-    def __init__(self, settings: ClientSettings, cache: ReasonCache) -> None:
+    def __init__(self, settings: ClientSettings, cache: AnswerCache) -> None:
         self._settings, self._cache = settings, cache
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._same: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -96,13 +108,14 @@ class Client:
     async def ask(self, body: dict[str, Any], reserved_tokens: int) -> Reply:
         """The reply to a request. Raises Dropped when there is no usable one, DataError when asking is pointless."""
         data = json.dumps({"model": self._settings.model, **body}, sort_keys=True).encode()
-        key = hashlib.sha256(self._settings.url.encode() + b"\0" + data).hexdigest()
+        identity = self._settings.identity or self._settings.url
+        key = hashlib.sha256(identity.encode() + b"\0" + data).hexdigest()
         lock = self._same.setdefault(key, asyncio.Lock())  # the same question twice at once is sent once
         async with lock, self._slots:
             outcome = self._cache.get(key) or await self._send_until_answered(key, data, reserved_tokens)
         if "rejected" in outcome:
             raise Dropped(outcome["rejected"], outcome["detail"])
-        return Reply(outcome["reasoning"], outcome["answer"])
+        return Reply(**outcome)
 
     async def _send_until_answered(self, key: str, data: bytes, reserved_tokens: int) -> dict[str, Any]:
         problem = Dropped("no_reply", "never sent")
@@ -120,18 +133,21 @@ class Client:
                 problem = Dropped("connection", type(error).__name__)
             else:
                 if status == 200:
-                    outcome, tokens = self._outcome(reply, reserved_tokens)
-                    self._cache.finish(sent, key, outcome, tokens)
-                    self._failures_in_a_row = 0
-                    return outcome
-                cost = 0
-                self._stop_if_pointless(status, headers, sent)
-                problem = Dropped(f"http_{status}", self._message(reply))
-                if status not in _RETRIED:
-                    self._cache.fail(sent, tokens=0)
-                    self._failures_in_a_row = 0
-                    raise problem
-                wait = max(wait, _retry_after(headers.get("retry-after", "")))
+                    outcome, cost = self._outcome(reply, reserved_tokens)
+                    if "rejected" not in outcome or self._settings.keep_bad_replies:
+                        self._cache.finish(sent, key, outcome, cost)
+                        self._failures_in_a_row = 0
+                        return outcome
+                    problem = Dropped(outcome["rejected"], outcome["detail"])
+                else:
+                    cost = 0
+                    self._stop_if_pointless(status, headers, sent)
+                    problem = Dropped(f"http_{status}", self._message(reply))
+                    if status not in _RETRIED:
+                        self._cache.fail(sent, tokens=0)
+                        self._failures_in_a_row = 0
+                        raise problem
+                    wait = max(wait, _retry_after(headers.get("retry-after", "")))
             self._cache.fail(sent, tokens=cost)
             if number + 1 < self._settings.tries:
                 await asyncio.sleep(min(wait, self._settings.longest_wait_seconds))
@@ -173,16 +189,18 @@ class Client:
             message, finish = _first_choice(value)
         except BadJson as error:
             return {"rejected": "bad_reply", "detail": self._clean(f"{error.reason}: {error.detail}")}, reserved_tokens
-        usage = value.get("usage")
-        counted = usage.get("total_tokens") if isinstance(usage, dict) else None
         reasoning, answer = _split(message)
-        tokens = counted if isinstance(counted, int) and 0 <= counted <= 1 << 40 else reserved_tokens
+        tokens = _counted(value, "total_tokens", reserved_tokens)
         tokens = max(tokens, (len(reasoning) + len(answer)) // 16)
         if self._settings.api_key and self._settings.api_key in f"{reasoning}\0{answer}":
             return {"rejected": "echoes_key", "detail": "the reply holds the key it was sent"}, tokens
-        if finish != "stop":
-            return {"rejected": "cut_off", "detail": self._clean(f"finish_reason is {finish!r:.60}")}, tokens
-        return {"reasoning": reasoning, "answer": answer}, tokens
+        return {
+            "reasoning": reasoning,
+            "answer": answer,
+            "finish": self._clean(str(finish))[:60],
+            "prompt_tokens": _counted(value, "prompt_tokens", 0),
+            "completion_tokens": _counted(value, "completion_tokens", 0),
+        }, tokens
 
     def _message(self, reply: bytes | None) -> str:
         """The endpoint's own words for an error, without the key and cut to 200 characters."""
@@ -199,25 +217,43 @@ class Client:
         return "".join(character for character in text if character.isprintable())
 
 
+def _counted(value: dict[str, Any], name: str, otherwise: int) -> int:
+    """A count of the reply's usage, where it is one."""
+    usage = value.get("usage")
+    counted = usage.get(name) if isinstance(usage, dict) else None
+    return counted if type(counted) is int and 0 <= counted <= 1 << 40 else otherwise
+
+
 def _first_choice(value: Any) -> tuple[dict[str, Any], object]:
-    """Message and finish reason of the first choice; BadJson for another shape."""
+    """Message and finish reason of the first choice; BadJson for another shape.
+
+    Content may be null where there is reasoning: a server that splits them says so when thinking was cut.
+    """
     choices = value.get("choices") if isinstance(value, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else {}
     message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+    if not isinstance(message, dict):
+        raise BadJson("shape", "no choices[0].message")
+    if message.get("content") is None and _reasoning(message):
+        message = message | {"content": ""}
+    if not isinstance(message.get("content"), str):
         raise BadJson("shape", "no choices[0].message.content")
     return message, choice.get("finish_reason")
 
 
+def _reasoning(message: dict[str, Any]) -> str:
+    """The text in the fields that servers use for reasoning."""
+    fields = (message.get(name) for name in ("reasoning_content", "reasoning"))
+    return next((text for text in fields if isinstance(text, str) and text.strip()), "")
+
+
 def _split(message: dict[str, Any]) -> tuple[str, str]:
     """Reasoning and answer: from the fields servers use for reasoning, else around `</think>` in the content."""
-    fields = (message.get(name) for name in ("reasoning_content", "reasoning"))
-    reasoning = next((text for text in fields if isinstance(text, str) and text.strip()), "")
-    content = str(message["content"])
+    reasoning, content = _reasoning(message), str(message["content"])
     if not reasoning and "</think>" in content:
         reasoning, _, content = content.partition("</think>")
         reasoning = reasoning.strip().removeprefix("<think>")
-    return reasoning.strip("\n"), content.strip()
+    return reasoning.strip("\n"), content
 
 
 def _retry_after(text: str, now: Callable[[], float] = time.time) -> float:

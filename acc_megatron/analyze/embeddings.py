@@ -1,0 +1,80 @@
+"""Texts to unit vectors, by a local model such as all-MiniLM-L6-v2 or behind an OpenAI-compatible endpoint."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+
+from acc_megatron.errors import CheckpointError, DataError
+
+Embed = Callable[[Sequence[str]], np.ndarray]  # texts to float64 [texts, dim], each row of length 1
+_BATCH = 32
+MOST_TOKENS = 256  # what all-MiniLM-L6-v2 reads of a text, by its card
+
+
+def local_embedder(folder: Path) -> Embed:
+    """Mean of the last hidden states over at most 256 tokens, as sentence-transformers does for all-MiniLM-L6-v2.
+
+    Reads safetensors alone and runs no code from the folder. Raises CheckpointError when it is no such model.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"no embedding model at {folder}: config.json is missing")
+    safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, **safe)
+        model: Any = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **safe).eval()
+    except Exception as error:  # a damaged folder fails in many libraries' own ways
+        raise CheckpointError(f"{folder} cannot be loaded: {type(error).__name__}: {error}") from error
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        parts = []
+        for start in range(0, len(texts), _BATCH):
+            batch = tokenizer(
+                list(texts[start : start + _BATCH]),
+                padding=True,
+                truncation=True,
+                max_length=MOST_TOKENS,
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                hidden = model(**batch).last_hidden_state
+            mask = batch["attention_mask"][..., None].to(hidden.dtype)
+            parts.append(((hidden * mask).sum(1) / mask.sum(1).clamp(min=1)).double().numpy())
+        return _unit(np.concatenate(parts))
+
+    return embed
+
+
+def endpoint_embedder(endpoint: str, model: str, *, timeout_seconds: float = 120.0) -> Embed:
+    """Asks `endpoint/embeddings`; the key comes from ACC_API_KEY. Raises DataError for an unusable reply."""
+    url = f"{endpoint.rstrip('/')}/embeddings"
+    key = os.environ.get("ACC_API_KEY", "")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+    def ask(texts: Sequence[str]) -> np.ndarray:
+        body = {"model": model, "input": list(texts)}
+        try:
+            reply = httpx2.post(url, json=body, headers=headers, timeout=timeout_seconds, trust_env=False)
+            rows = sorted(reply.raise_for_status().json()["data"], key=lambda row: row["index"])
+            vectors = np.array([row["embedding"] for row in rows], np.float64)
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{url.partition('?')[0]} gave no embeddings: {type(error).__name__}: {error}") from None
+        if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
+            raise DataError(f"{url.partition('?')[0]} gave embeddings {vectors.shape} for {len(texts)} texts")
+        return vectors
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        return _unit(np.concatenate([ask(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]))
+
+    return embed
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

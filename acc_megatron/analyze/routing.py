@@ -1,0 +1,106 @@
+"""`analyze routing`: which experts each task uses, what training changed, and how tasks differ."""
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
+
+from acc_megatron.analyze.forward import layers, observe
+from acc_megatron.analyze.tasks import Slice, Task
+from acc_megatron.config import ParallelConfig
+from acc_megatron.layout import Layout
+
+TOP_EXPERTS = 20  # arXiv 2605.21850, figure 5
+TOP_LAYERS = 3
+
+
+class RoutingObserver:
+    """Tokens of every expert, by task and layer; padding does not count."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.counts: dict[tuple[str, int], torch.Tensor] = {}
+
+    def attach(self, model: GPTModel) -> None:
+        """Hook the router of every layer."""
+        for number, layer in layers(model):
+            layer.mlp.router.register_forward_hook(lambda _, __, output, number=number: self._look(number, output[1]))
+
+    def document(self, task: str, document: Slice) -> None:
+        """Remember whose tokens come next; sequence-parallel ranks route a part of a slice each."""
+        self.task, self.real = task, document.real
+        if self.layout.tensor > 1:
+            rank = parallel_state.get_tensor_model_parallel_rank()
+            self.real = document.real.chunk(self.layout.tensor)[rank]
+
+    def _look(self, layer: int, routing_map: torch.Tensor) -> None:
+        """`routing_map` bool `[tokens, experts]`."""
+        counts = routing_map[self.real.to(routing_map.device)].sum(0, dtype=torch.float64)
+        self.counts[self.task, layer] = self.counts.get((self.task, layer), 0) + counts
+
+    def result(self) -> dict[str, list[dict[str, Any]]]:
+        """By task and layer: each expert's share of the routed tokens."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for (task, _), counts in sorted(self.counts.items(), key=lambda item: item[0][1]):
+            if self.layout.tensor * self.layout.context > 1:
+                dist.all_reduce(counts, group=parallel_state.get_tensor_and_context_parallel_group())
+            total = float(counts.sum())
+            found.setdefault(task, []).append({"frequency": (counts / total).tolist(), "routed_tokens": int(total)})
+        return found
+
+
+def divergence(p: list[float], q: list[float]) -> float:
+    """Jensen-Shannon divergence of two distributions in bits: 0 for equal ones, 1 for disjoint ones."""
+    a, b = torch.tensor(p, dtype=torch.float64), torch.tensor(q, dtype=torch.float64)
+    middle = (a + b) / 2
+    both = sum((torch.special.xlogy(x, x) - torch.special.xlogy(x, middle)).sum() for x in (a, b)) / 2
+    return max(0.0, float(both) / 0.6931471805599453)
+
+
+def change(p: list[float], q: list[float]) -> float:
+    """Total variation: the share of routed tokens that went to other experts."""
+    return sum(abs(x - y) for x, y in zip(p, q, strict=True)) / 2
+
+
+def analyze_routing(checkpoints: dict[str, Path], tasks: list[Task], parallel: ParallelConfig) -> dict[str, Any]:
+    """Expert frequencies by checkpoint, task and layer; changes against the first checkpoint; tasks against each other.
+
+    A control checkpoint, trained on as many tokens of other data, tells the change that this data made from the
+    change that any training makes. Collective under torchrun.
+    """
+    found = {name: observe(path, tasks, parallel, RoutingObserver) for name, path in checkpoints.items()}
+    first, *others = found
+    return {
+        "checkpoints": {name: str(path) for name, path in checkpoints.items()},
+        "tasks": {task.name: task.told() for task in tasks},
+        "routing": found,
+        "changes": {
+            other: {task.name: _changes(found[first][task.name], found[other][task.name]) for task in tasks}
+            for other in others
+        },
+        "task_divergence_bits": {name: _between_tasks(found[name], [task.name for task in tasks]) for name in found},
+    }
+
+
+def _changes(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, Any]:
+    by_layer = [change(old["frequency"], new["frequency"]) for old, new in zip(before, after, strict=True)]
+    top_layers = sorted(range(len(by_layer)), key=lambda layer: -by_layer[layer])[:TOP_LAYERS]
+    experts = {}
+    for layer in top_layers:
+        old, new = before[layer]["frequency"], after[layer]["frequency"]
+        order = sorted(range(len(old)), key=lambda expert: -abs(new[expert] - old[expert]))[:TOP_EXPERTS]
+        experts[layer] = [{"expert": expert, "before": old[expert], "after": new[expert]} for expert in order]
+    return {"by_layer": by_layer, "most_changed_layers": top_layers, "most_changed_experts": experts}
+
+
+def _between_tasks(found: dict[str, list[dict[str, Any]]], names: list[str]) -> dict[str, list[float]]:
+    """By pair of tasks: the divergence of each layer's expert frequencies."""
+    by_pair = {}
+    for one, other in combinations(names, 2):
+        by_layer = zip(found[one], found[other], strict=True)
+        by_pair[f"{one} / {other}"] = [divergence(a["frequency"], b["frequency"]) for a, b in by_layer]
+    return by_pair

@@ -1,0 +1,159 @@
+"""A rank's part of a checkpoint on its way to disk: planned by Megatron, hashed as it is written, then read back.
+
+Megatron's own writers start a manager process, copy views of all expert matrices at once, and leave a failed write to
+whoever reads the log; this one writes tensor by tensor in a thread and keeps the failure for `store.Save.finish`.
+"""
+
+import hashlib
+import os
+import threading
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
+
+import torch
+import torch.distributed as dist
+from megatron.core.dist_checkpointing.strategies.state_dict_saver import save_state_dict_async_plan
+from megatron.core.dist_checkpointing.strategies.torch import (
+    MCoreSavePlanner,
+    TorchDistSaveShardedStrategy,
+    _replace_state_dict_keys_with_sharded_keys,
+    mcore_to_pyt_state_dict,
+)
+from torch.distributed.checkpoint import FileSystemWriter, Metadata, SavePlan, SavePlanner
+from torch.distributed.checkpoint.filesystem import SerializationFormat, WriteResult, _write_item
+from torch.distributed.checkpoint.planner import WriteItem
+
+from acc_megatron.data_tools.atomic import sha256_file
+
+
+class RankWriter(FileSystemWriter):
+    """Writes this rank's tensors to one file in a thread.
+
+    `stage` copies every tensor first, so that training may go on while the thread writes; else tensors are read
+    where they are, one at a time.
+    """
+
+    can_run_decentralized_global_plan = True
+
+    def __init__(self, folder: Path, *, stage: bool) -> None:
+        super().__init__(folder)
+        self._is_staged = stage
+        self.file = folder / f"__{dist.get_rank()}_0.distcp"
+        self.metadata: Metadata | None = None  # of the whole checkpoint, on rank 0
+        self.results: list[WriteResult] = []
+        self.files: dict[str, dict[str, Any]] = {}  # what was written: name, bytes, sha256
+        self.failure: str | None = None
+        self._items: list[tuple[WriteItem, Any]] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def prepare_decentralized_global_plan(self, local_plan: SavePlan) -> SavePlan:
+        """The plan as it is: this rank's file has a name of its own."""
+        return local_plan
+
+    def prepare_write_data(self, plan: SavePlan, planner: SavePlanner) -> None:
+        """Keep what to write, copied when it is staged; Megatron calls this at the end of planning."""
+        for item in plan.items:
+            data = planner.resolve_data(item)
+            if self._is_staged and torch.is_tensor(data):
+                data = data.detach().to("cpu", copy=True)
+            self._items.append((item, data))
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def is_over(self) -> bool:
+        """Whether the thread has ended, well or not."""
+        return not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Until the thread has ended."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            if self._items:
+                self._write()
+        except Exception as error:  # kept, not lost: every rank raises it in Save.finish
+            self.failure = f"{type(error).__name__}: {error}"
+        finally:
+            self._items.clear()
+
+    def _write(self) -> None:
+        with self.file.open("wb") as raw:
+            stream: Any = _HashedStream(raw)
+            try:
+                for item, data in self._items:
+                    self.results.append(
+                        _write_item(
+                            self.transforms, stream, _exact(data), item, self.file.name, SerializationFormat.TORCH_SAVE
+                        )
+                    )
+            except Exception:
+                if stream.failure is not None:  # torch.save hides what the disk said
+                    raise stream.failure from None
+                raise
+            raw.flush()
+            os.fsync(raw.fileno())
+        written, read = stream.digest.hexdigest(), sha256_file(self.file)
+        if read != written:
+            raise OSError(f"{self.file} reads back with sha256 {read}, written was {written}")
+        self.files[self.file.name] = {"bytes": stream.position, "sha256": written}
+
+
+class _HashedStream:
+    """A binary file that hashes what goes through it and remembers why a write failed."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self.raw = raw
+        self.digest = hashlib.sha256()
+        self.position = 0
+        self.failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        try:
+            self.raw.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+        self.digest.update(data)
+        self.position += size
+        return size
+
+    def tell(self) -> int:
+        return self.position
+
+    def flush(self) -> None:
+        self.raw.flush()
+
+    def close(self) -> None:
+        """The end of one item, not of the file."""
+
+
+def _exact(data: Any) -> torch.Tensor | BytesIO:
+    """Bytes as they are; a tensor on the host and alone in its storage, because torch.save writes whole storages."""
+    if not torch.is_tensor(data):
+        return data
+    data = data.detach().cpu()
+    return data.clone() if data.untyped_storage().nbytes() != data.numel() * data.itemsize else data
+
+
+class PlanAlone(TorchDistSaveShardedStrategy):
+    """Megatron's strategy up to the plan: which rank writes what; the writing is left to a RankWriter."""
+
+    def __init__(self, writer: RankWriter) -> None:
+        super().__init__()
+        self.writer = writer
+
+    def async_save(self, sharded_state_dict: Any, checkpoint_dir: Any, async_strategy: str = "mcore") -> Any:
+        """Plan over all ranks and hand this rank's part to the writer."""
+        keyed, _, _ = _replace_state_dict_keys_with_sharded_keys(sharded_state_dict, self.keep_only_main_replica)
+        planner = MCoreSavePlanner(
+            dedup_replicated_tensors=False, flatten_state_dict=False, flatten_sharded_tensors=False
+        )
+        planned = save_state_dict_async_plan(mcore_to_pyt_state_dict(keyed, False), self.writer, None, 0, planner)
+        self.writer.metadata = planned[0][1]
+        return SimpleNamespace(finalize_fns=[])

@@ -1,0 +1,122 @@
+"""A model in a local Hugging Face folder: asked one question after the other, its answers kept like an endpoint's."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acc_megatron.data_tools.answer_cache import AnswerCache
+from acc_megatron.data_tools.atomic import sha256_file
+from acc_megatron.data_tools.schema import Dropped
+from acc_megatron.data_tools.tokenizer import Tokenizer
+from acc_megatron.errors import CheckpointError
+from acc_megatron.evaluate.chat import THINKING_OPENED, chat_ids
+from acc_megatron.evaluate.generate import Sampling, generate, load_model
+from acc_megatron.evaluate.models import Answer, NoAnswer, Outcome, Prompt
+from acc_megatron.evaluate.settings import ModelSettings
+
+
+def folder_config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json. Raises CheckpointError where there is none, or no model in it."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        needed = {name: int(config[name]) for name in ("vocab_size", "max_position_embeddings")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} is no model's: {type(error).__name__}: {error}") from None
+    return config | needed
+
+
+def folder_digest(folder: Path) -> str:
+    """One SHA-256 over the configuration and every tensor file: another checkpoint has other answers."""
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256("".join(f"{path.name} {sha256_file(path)}\n" for path in files).encode()).hexdigest()
+
+
+class LocalModel:
+    """Loads the folder when the first answer is not in the cache. Raises CheckpointError for a damaged one."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: ModelSettings,
+        tokenizer: Tokenizer,
+        cache: AnswerCache,
+        *,
+        seed: int,
+        deadline: float | None,
+    ) -> None:
+        assert settings.folder is not None
+        self.name, self._folder = name, Path(settings.folder)
+        self._settings, self._tokenizer, self._cache = settings, tokenizer, cache
+        self._seed, self._deadline = seed, deadline
+        config = folder_config(self._folder)
+        self.window_tokens = settings.window_tokens or config["max_position_embeddings"]
+        if config["vocab_size"] < tokenizer.vocab_size:
+            raise CheckpointError(
+                f"the model has {config['vocab_size']} token embeddings and tokenizer {tokenizer.name} needs "
+                f"{tokenizer.vocab_size}; give the tokenizer that it was trained with"
+            )
+        self._digest = folder_digest(self._folder)
+
+    @cached_property
+    def _model(self) -> Any:
+        return load_model(self._folder)
+
+    def num_prompt_tokens(self, prompt: Prompt) -> int:
+        """The tokens that the model will read."""
+        return len(self._ids(prompt))
+
+    def describe(self) -> dict[str, object]:
+        """Folder, its digest and sampling."""
+        return {
+            "folder": str(self._folder.resolve()),
+            "sha256": self._digest,
+            "tokenizer": {"name": self._tokenizer.name, "sha256": self._tokenizer.sha256},
+            "temperature": self._settings.temperature,
+        }
+
+    def answer(self, prompts: Sequence[Prompt], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
+        """An outcome for each prompt, in order."""
+        outcomes: list[Outcome] = []
+        for prompt in prompts:
+            outcomes.append(self._answer(prompt))
+            on_outcome(outcomes[-1])
+        return outcomes
+
+    def _answer(self, prompt: Prompt) -> Outcome:
+        ids = self._ids(prompt)
+        sampling = Sampling(
+            temperature=self._settings.temperature,
+            top_p=self._settings.top_p,
+            top_k=self._settings.top_k,
+            seed=self._seed + prompt.repeat,
+        )
+        asked = f"{self._digest} {prompt.max_new_tokens} {sampling}"
+        key = hashlib.sha256(asked.encode() + np.ascontiguousarray(ids).tobytes()).hexdigest()
+        outcome = self._cache.get(key)
+        if outcome is None:
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                return NoAnswer("out_of_time", "max_seconds were over; run again to go on")
+            try:
+                number = self._cache.begin(key, len(ids) + prompt.max_new_tokens)
+            except Dropped as dropped:
+                return NoAnswer(dropped.reason, dropped.detail)
+            made = generate(self._model, ids, self._tokenizer, prompt.max_new_tokens, sampling)
+            outcome = {"text": made.text, "new_tokens": made.num_new_tokens, "cut": made.cut}
+            self._cache.finish(number, key, outcome, len(ids) + made.num_new_tokens)
+        opened = "<think>\n" if self._settings.template == THINKING_OPENED else ""
+        return Answer(
+            response=opened + outcome["text"],
+            reasoning_chars=0,
+            cut=outcome["cut"],
+            prompt_tokens=len(ids),
+            new_tokens=outcome["new_tokens"],
+        )
+
+    def _ids(self, prompt: Prompt) -> np.ndarray:
+        return chat_ids(prompt.messages, self._tokenizer, self._settings.template)

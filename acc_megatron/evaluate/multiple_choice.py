@@ -1,0 +1,97 @@
+"""Multiple choice over a long text as LongBench-v2 asks it: its prompt, its rows, a strict and a flexible grader.
+
+Prompt and strict extraction are those of github.com/THUDM/LongBench (`prompts/0shot.txt` and `pred.py`, MIT), columns
+those of THUDM/LongBench-v2. There, texts over the window are cut in the middle; here they are never cut.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from acc_megatron.errors import DataError
+from acc_megatron.evaluate.items import CountTokens, Question, length_bin, strip_thinking
+
+NAME = "multiple_choice"
+METRICS = ("accuracy", "flexible_accuracy")
+LETTERS = "ABCD"
+COLUMNS = ("_id", "domain", "sub_domain", "difficulty", "length", "question", *(f"choice_{c}" for c in LETTERS),
+           "answer", "context")  # fmt: skip
+_GROUPS = ("domain", "difficulty", "length")
+_PROMPT = """\
+Please read the following text and answer the question below.
+
+<text>
+{context}
+</text>
+
+What is the correct answer to this question: {question}
+Choices:
+(A) {choice_A}
+(B) {choice_B}
+(C) {choice_C}
+(D) {choice_D}
+
+Format your response as follows: "The correct answer is (insert answer here)"."""
+_STRICT = (re.compile(r"The correct answer is \(([A-D])\)"), re.compile(r"The correct answer is ([A-D])"))
+# from the surest to the least sure; within one, the last stands: a model weighs choices before it settles
+_WRAPS = r"[\s\(\[{\"'`$]*(?:\\boxed\{|\\text\{)*\(?"
+_FLEXIBLE = (
+    re.compile(rf"(?i:answer\s*(?:is|:)\s*(?:option|choice)?){_WRAPS}([A-D])(?![A-Za-z'’])"),
+    re.compile(r"(?i:answer\s*(?:is|:)\s*(?:option|choice)?)\s*\(([a-d])\)"),  # a bare "a" would be an article
+    re.compile(r"\\boxed\{\s*(?:\\text\{)?\(?([A-D])\)?\}"),
+    re.compile(r"\(([A-D])\)"),
+    re.compile(r"^\W*([A-D])\W*$", re.MULTILINE),
+)
+
+
+def prompt(row: Mapping[str, str]) -> str:
+    """The user message of a row, as published for answers without worked thinking."""
+    pieces = {name: row[name].strip() for name in ("context", "question", *(f"choice_{c}" for c in LETTERS))}
+    return _PROMPT.format(**pieces)
+
+
+def extract_strict(response: str) -> str | None:
+    """The letter by the published rule: asterisks removed, then the first `The correct answer is (X)`, or is X."""
+    text = response.replace("*", "")
+    return next((match[1] for rule in _STRICT if (match := rule.search(text))), None)
+
+
+def extract_flexible(response: str) -> str | None:
+    """The letter that a reader would take: the last of the surest form found, in any case, or a letter on its own."""
+    text = response.replace("*", "")
+    for rule in _FLEXIBLE:
+        if found := rule.findall(text):
+            return found[-1].upper()
+    return None
+
+
+def grade(response: str, answer: str) -> dict[str, float]:
+    """1 or 0 by the strict and by the flexible rule; thinking is removed first, and no letter scores 0."""
+    text = strip_thinking(response)
+    return {
+        "accuracy": float(extract_strict(text) == answer),
+        "flexible_accuracy": float(extract_flexible(text) == answer),
+    }
+
+
+def question(row: Mapping[str, Any], where: str, count_tokens: CountTokens) -> Question:
+    """A published row as the runner asks it. Raises DataError, by place, for another shape."""
+    needed = ("question", *(f"choice_{c}" for c in LETTERS), "answer", "context")
+    for name in needed:
+        if not isinstance(row.get(name), str):
+            found = type(row[name]).__name__ if name in row else "nothing"
+            raise DataError(f"{where}: multiple-choice column {name!r} must be text, got {found}")
+    if row["answer"] not in LETTERS or len(row["answer"]) != 1:
+        raise DataError(f"{where}: 'answer' must be one letter of {LETTERS}, got {row['answer']!r:.40}")
+    text = prompt(row)
+    num_tokens = count_tokens(text)
+    groups = {name: str(row[name]) for name in _GROUPS if isinstance(row.get(name), str)}
+    return Question(
+        id=where,
+        benchmark=NAME,
+        groups=groups | {"bin_tokens": length_bin(num_tokens)},
+        messages=({"role": "user", "content": text},),
+        grade=partial(grade, answer=row["answer"]),
+        num_tokens=num_tokens,
+    )

@@ -1,0 +1,218 @@
+"""report.html: every model of one or more runs side by side, beside the paper's numbers; no script, no link out."""
+
+import html
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acc_megatron.data_tools.atomic import atomic_file
+from acc_megatron.evaluate.published import COLUMNS, HARNESS, OWN, PUBLISHED
+from acc_megatron.evaluate.results import differences
+from acc_megatron.observe.page import STYLE, figure, svg, table
+
+HEADLINE = {"mrcr": "score", "graphwalks": "f1", "multiple_choice": "accuracy"}
+_COLOURS = ("#1f5fa8", "#c2571a", "#2e7d4f", "#8a3fa0", "#8c6d1f", "#555555")
+_STYLE = f"{STYLE} body {{ max-width: 80rem }} td.number {{ white-space: nowrap }}"
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One model as the page names it, and the results that it is from."""
+
+    label: str
+    model: str
+    results: dict[str, Any]
+
+    def on(self, benchmark: str) -> dict[str, Any] | None:
+        """Its summary on a benchmark, if it was asked."""
+        found = self.results["benchmarks"].get(benchmark)
+        return found["models"].get(self.model) if found else None
+
+
+def write_report(runs: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw the results of `runs` on one page; the first names it."""
+    shown = list(_shown(runs))
+    names = dict.fromkeys(name for results in runs for name in results["benchmarks"])
+    sections = [_asked_section(shown), _paper_section(shown)]
+    sections += [
+        _benchmark_section(name, [one for one in shown if one.on(name)], runs[0]["settings"]) for name in names
+    ]
+    title = f"Evaluation: {html.escape(runs[0]['name'])}"
+    body = "\n".join(section for section in sections if section)
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+    page = f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{title}</h1>{body}</body></html>\n'
+    with atomic_file(path) as file:
+        file.write(page.encode())
+
+
+def _shown(runs: Sequence[dict[str, Any]]) -> Iterator[Shown]:
+    taken: set[str] = set()
+    for results in runs:
+        for model in results["models"]:
+            label, number = model, 1
+            while label in taken:
+                label, number = f"{model} ({results['name']}{f' {number}' if number > 1 else ''})", number + 1
+            taken.add(label)
+            yield Shown(label, model, results)
+
+
+def percent(summary: dict[str, Any] | None, metric: str) -> str:
+    """A mean with its interval in percent, such as `51.2 [48.0, 54.1]`."""
+    if summary is None or metric not in summary["means"]:
+        return NONE
+    mean, interval = summary["means"][metric], summary["intervals"][metric]
+    return f"{100 * mean:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
+
+
+def _asked_section(shown: Sequence[Shown]) -> str:
+    rows = []
+    for one in shown:
+        asked = [part["models"][one.model]["asked"] for part in one.results["benchmarks"].values()]
+        reasons: dict[str, int] = {}
+        for part in asked:
+            for reason, count in part["without_answer"].items():
+                reasons[reason] = reasons.get(reason, 0) + count
+        source = one.results["models"][one.model]
+        rows.append(
+            (
+                one.label,
+                str(source.get("endpoint") or source.get("folder")),
+                *(f"{sum(part[key] for part in asked):,}" for key in ("num_answers", "num_cut_at_max_new_tokens")),
+                ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none",
+                *(f"{sum(part[key] for part in asked):,}" for key in ("prompt_tokens", "new_tokens")),
+                f"{sum(part['cost'] for part in asked):,.2f}",
+            )
+        )
+    header = ("model", "where", "answers", "of these cut", "without answer", "tokens in", "tokens out", "cost")
+    return "<h2>What was asked</h2>" + table(header, rows, numbers={2, 3, 5, 6, 7})
+
+
+def _paper_section(shown: Sequence[Shown]) -> str:
+    """The paper's numbers above ours, for the columns that we have; nothing where there is none."""
+    ours = {one.label: {column: _own(one, column) for column in COLUMNS} for one in shown}
+    columns = [column for column in COLUMNS if any(cells[column] != NONE for cells in ours.values())]
+    if not columns:
+        return ""
+    rows = [
+        (name, *(f"{values[column]:.2f}" if column in values else NONE for column in columns))
+        for name, values in PUBLISHED.items()
+    ]
+    rows += [(label, *(cells[column] for column in columns)) for label, cells in ours.items()]
+    made = any(part["generated"] for one in shown for part in one.results["benchmarks"].values())
+    note = (
+        "In percent; ours with 95 % bootstrap intervals over items. MRCR is the mean ratio, GraphWalks F1 (whether the "
+        "paper means F1 or precision is not known; both stand below). Paper: arXiv 2605.21850, averages of 3 samples."
+    )
+    if made:
+        note += " Some of our rows are generated, not the published ones: compare models here, not with the paper."
+    return f"<h2>Beside the paper</h2>{table(('', *columns), rows, numbers=set(range(1, 12)))}<p class=note>{note}</p>"
+
+
+def _own(one: Shown, column: str) -> str:
+    for name, benchmark in one.results["benchmarks"].items():
+        summary = benchmark["models"][one.model]
+        if column in OWN and benchmark["kind"] == OWN[column][0]:
+            _, group, metric = OWN[column]
+            part = summary["groups"].get(group[0], {}).get(group[1]) if group else _paper_needles(name, one)
+            if part is not None:
+                return percent(part, metric)
+        if column in HARNESS and benchmark["kind"] == "lm_eval":
+            start, metrics = HARNESS[column]
+            for task, part in summary["groups"].get("task", {}).items():
+                found = [metric for metric in metrics if task.startswith(start) and metric in part["means"]]
+                if found:
+                    return percent(part, found[0])
+    return NONE
+
+
+def _paper_needles(name: str, one: Shown) -> dict[str, Any] | None:
+    """The total of a benchmark, unless it holds needle counts that the paper's does not."""
+    summary = one.on(name)
+    needles = set(summary["groups"].get("n_needles", {})) if summary else set()
+    return None if needles - {"2", "4"} else summary
+
+
+def _benchmark_section(name: str, shown: Sequence[Shown], settings: dict[str, Any]) -> str:
+    first = shown[0].results["benchmarks"][name]
+    summaries = [(one, one.on(name) or {}) for one in shown]
+    metrics = sorted({metric for _, summary in summaries for metric in summary["means"]}, key=_headline_first(first))
+    parts = [f"<h2>{html.escape(name)}</h2>"]
+    left = ", ".join(f"{count:,} {reason}" for reason, count in first["left_out"].items())
+    notes = [f"{first['kind']}, {'generated rows' if first['generated'] else 'rows of files'}"]
+    notes += [f"left out: {left}"] if left else []
+    notes += [f"{first['corrected_truths']} truths without the node itself"] if first["corrected_truths"] else []
+    parts.append(f"<p class=note>{html.escape('; '.join(notes))}.</p>")
+    rows = [
+        (one.label, f"{summary['num_items']:,}", *(percent(summary, metric) for metric in metrics))
+        for one, summary in summaries
+    ]
+    parts.append(table(("model", "items", *metrics), rows, numbers=set(range(1, len(metrics) + 2))))
+    metric = HEADLINE.get(first["kind"], metrics[0])
+    groups = dict.fromkeys(group for _, summary in summaries for group in summary["groups"])
+    for group in groups:
+        values = dict.fromkeys(value for _, summary in summaries for value in summary["groups"].get(group, {}))
+        if len(values) > 1:
+            parts.append(_group_table(group, list(values), metric, summaries))
+            if group == "bin_tokens":
+                drawing = _bins_figure(list(values), metric, summaries)
+                parts.append(figure(drawing, f"{metric} by length in tokens, with 95 % intervals over items."))
+    parts.append(_differences_table(name, shown, metrics, settings))
+    return "".join(parts)
+
+
+def _headline_first(benchmark: dict[str, Any]) -> Any:
+    return lambda metric: (metric != HEADLINE.get(benchmark["kind"]), metric)
+
+
+def _group_table(
+    group: str, values: Sequence[str], metric: str, summaries: Sequence[tuple[Shown, dict[str, Any]]]
+) -> str:
+    header = (f"{metric} by {group}", *(one.label for one, _ in summaries))
+    rows = []
+    for value in values:
+        found = [summary["groups"].get(group, {}).get(value) for _, summary in summaries]
+        rows.append((value, *(f"{percent(part, metric)} (n {part['num_items']})" if part else NONE for part in found)))
+    return table(header, rows, numbers=set(range(1, len(header))))
+
+
+def _bins_figure(values: Sequence[str], metric: str, summaries: Sequence[tuple[Shown, dict[str, Any]]]) -> str:
+    import matplotlib.figure
+
+    drawing = matplotlib.figure.Figure(figsize=(9, 3.4), layout="constrained")
+    axes = drawing.subplots()
+    for number, (one, summary) in enumerate(summaries):
+        bins = summary["groups"].get("bin_tokens", {})
+        found = [(place, bins[value]) for place, value in enumerate(values) if value in bins]
+        places = [place + 0.06 * (number - len(summaries) / 2) for place, _ in found]
+        means = [100 * part["means"][metric] for _, part in found]
+        bounds = [part["intervals"][metric] or [part["means"][metric]] * 2 for _, part in found]
+        spread = [
+            [max(0.0, mean - 100 * low) for mean, (low, _) in zip(means, bounds, strict=True)],
+            [max(0.0, 100 * high - mean) for mean, (_, high) in zip(means, bounds, strict=True)],
+        ]
+        colour = _COLOURS[number % len(_COLOURS)]
+        axes.errorbar(places, means, yerr=spread, marker="o", capsize=3, color=colour, label=one.label)
+    axes.set_xticks(range(len(values)), values, fontsize=8)
+    axes.set_ylim(-2, 102)
+    axes.set_ylabel(f"{metric}, percent")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return svg(drawing)
+
+
+def _differences_table(name: str, shown: Sequence[Shown], metrics: Sequence[str], settings: dict[str, Any]) -> str:
+    items = {
+        one.label: [item for item in one.results["items"] if item["benchmark"] == name and item["model"] == one.model]
+        for one in shown
+    }
+    found = differences(items, samples=settings["bootstrap_samples"], seed=settings["seed"])
+    if not found:
+        return ""
+    rows = [
+        (f"{one['model']} minus {one['minus']}", f"{one['num_items']:,}", *(percent(one, metric) for metric in metrics))
+        for one in found
+    ]
+    header = ("difference on the questions that both answered", "items", *metrics)
+    return table(header, rows, numbers=set(range(1, len(metrics) + 2)))

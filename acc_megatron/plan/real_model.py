@@ -1,0 +1,81 @@
+"""The model that training builds, on the meta device as one rank of the whole world: its parameters, counted.
+
+A fake process group gives the world its size, so neither memory nor other processes are needed. Stages between the
+first and the last are alike: one of them is built.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from acc_megatron import cpu_backend
+
+cpu_backend.install()
+
+import torch  # noqa: E402
+import torch.distributed as dist  # noqa: E402
+from megatron.core import parallel_state  # noqa: E402
+from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed  # noqa: E402
+from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: E402
+
+from acc_megatron.config import Config, MemoryConfig  # noqa: E402
+from acc_megatron.layout import Layout  # noqa: E402
+from acc_megatron.model.precision import PRECISIONS  # noqa: E402
+from acc_megatron.model.qwen3_moe import build_chunks  # noqa: E402
+from acc_megatron.model.transformer_config import training_config  # noqa: E402
+from acc_megatron.plan.parameters import Parameters  # noqa: E402
+
+
+def built_parameters(config: Config, layout: Layout) -> list[Parameters]:
+    """Parameters of a rank of every pipeline stage, in their order."""
+    last = layout.pipeline - 1
+    representatives = {stage: _build_stage(config, layout, stage) for stage in sorted({0, min(1, last), last})}
+    return [representatives[stage if stage in (0, last) else 1] for stage in range(layout.pipeline)]
+
+
+def _build_stage(config: Config, layout: Layout, stage: int) -> Parameters:
+    with _fake_rank(config, layout, stage * (layout.world // layout.pipeline)), torch.device("meta"):
+        transformer = training_config(_without_gpu_parts(config), layout)
+        transformer.perform_initialization = False
+        transformer.use_cpu_initialization = False
+        transformer.init_model_with_meta_device = True
+        chunks = build_chunks(config.model, transformer)
+    named = [item for chunk in chunks for item in chunk.named_parameters()]
+    experts = sum(parameter.numel() for name, parameter in named if ".experts." in name)
+    total = sum(parameter.numel() for _, parameter in named)
+    return Parameters(total - experts, experts, max(parameter.numel() for _, parameter in named))
+
+
+def _without_gpu_parts(config: Config) -> Config:
+    """The same parameters without what Megatron cannot configure here: recompute, dispatcher and FP8 make none."""
+    return dataclasses.replace(
+        config,
+        memory=MemoryConfig(),
+        moe=dataclasses.replace(config.moe, dispatcher="alltoall"),
+        train=dataclasses.replace(config.train, precision=PRECISIONS[config.train.precision].dtype),
+    )
+
+
+@contextmanager
+def _fake_rank(config: Config, layout: Layout, rank: int) -> Iterator[None]:
+    """Be `rank` of a world of which only this process exists; restores torch's current device."""
+    current_device = torch.cuda.current_device
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=layout.world)
+    try:
+        parallel = config.parallel
+        parallel_state.initialize_model_parallel(
+            tensor_model_parallel_size=layout.tensor,
+            pipeline_model_parallel_size=layout.pipeline,
+            context_parallel_size=layout.context,
+            expert_model_parallel_size=layout.expert,
+            expert_tensor_parallel_size=layout.expert_tensor,
+            virtual_pipeline_model_parallel_size=parallel.virtual_pipeline if parallel.virtual_pipeline > 1 else None,
+            create_gloo_process_groups=False,
+        )
+        model_parallel_cuda_manual_seed(1)
+        torch.cuda.current_device = lambda: torch.device("meta")  # type: ignore[assignment,return-value]
+        yield
+    finally:
+        torch.cuda.current_device = current_device
+        parallel_state.destroy_model_parallel()
+        dist.destroy_process_group()

@@ -1,0 +1,132 @@
+"""`analyze attention` and `analyze routing` of real checkpoints: independent references, layouts, pages."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands import acc, free_port, good, run_command
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def after(make_hf_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Another random model of the same shape: (its Hugging Face folder, its checkpoint)."""
+    folder = tmp_path_factory.mktemp("after")
+    hf = make_hf_folder(folder / "hf", seed=7)
+    good(acc("import", hf, "--out", folder / "checkpoint", "--precision", "float32", "--json"))
+    return hf, folder / "checkpoint"
+
+
+@pytest.fixture(scope="module")
+def found(imported: Path, after: tuple[Path, Path], dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both analyses by one process."""
+    out = tmp_path_factory.mktemp("one")
+    for verb in ("attention", "routing"):
+        done = acc("analyze", verb, "--before", imported, "--after", after[1], "--task", f"all={dataset}",
+                   "--task", f"few={dataset}", "--documents", "3", "--out", out)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_expert_frequencies_are_those_of_transformers(found: Path, after: tuple[Path, Path], dataset: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from acc_megatron.data_tools.dataset_folder import open_dataset
+
+    told = json.loads((found / "routing.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(after[0], dtype=torch.float32).eval()
+    counts: list[torch.Tensor] = []
+    opened = open_dataset(dataset)
+    for number in told["tasks"]["all"]["documents"]:
+        ids = torch.from_numpy(np.array(opened.document(number)[0], np.int64))[None]
+        with torch.no_grad():
+            logits = model(ids, output_router_logits=True).router_logits
+        top = [layer.topk(model.config.num_experts_per_tok, -1).indices.flatten() for layer in logits]
+        by_layer = torch.stack([torch.bincount(t, minlength=model.config.num_experts) for t in top])
+        counts.append(by_layer)
+    want = torch.stack(counts).sum(0).double()
+    for layer, row in enumerate(told["routing"]["after"]["all"]):
+        assert row["routed_tokens"] == int(want[layer].sum())
+        # a tie within float32 noise may fall either way
+        np.testing.assert_allclose(
+            row["frequency"], (want[layer] / want[layer].sum()).numpy(), atol=2.1 / row["routed_tokens"]
+        )
+
+
+def test_attention_statistics_are_those_of_transformers_matrices(
+    found: Path, after: tuple[Path, Path], dataset: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from acc_megatron.data_tools.dataset_folder import open_dataset
+
+    told = json.loads((found / "attention.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(after[0], dtype=torch.float32, attn_implementation="eager").eval()
+    opened = open_dataset(dataset)
+    distance: Any = 0
+    queries = 0
+    for number in told["tasks"]["all"]["documents"]:
+        ids = torch.from_numpy(np.array(opened.document(number)[0], np.int64))[None]
+        with torch.no_grad():
+            maps = torch.stack(model(ids, output_attentions=True).attentions)[:, 0].double()  # [layers, heads, i, j]
+        i = torch.arange(ids.shape[1])
+        distance = distance + (maps * (i[:, None] - i[None, :])).sum((-1, -2))
+        queries += ids.shape[1]
+    layers = told["attention"]["after"]["all"]
+    assert all(layer["num_queries"] == queries for layer in layers)
+    np.testing.assert_allclose([layer["distance_tokens"] for layer in layers], (distance / queries).numpy(), rtol=1e-4)
+
+
+@pytest.mark.distributed
+def test_context_tensor_and_expert_parallel_ranks_see_what_one_process_sees(
+    found: Path, imported: Path, dataset: Path, tmp_path: Path
+) -> None:
+    layout = ("parallel.context=2", "parallel.tensor=2", "parallel.expert=2")
+    for verb in ("attention", "routing"):
+        launcher = ["torch.distributed.run", "--nproc-per-node", "4", "--master-port", str(free_port())]
+        verbs = ["acc_megatron", "analyze", verb, "--before", str(imported), "--task", f"all={dataset}"]
+        command = [sys.executable, "-m", *launcher, "-m", *verbs, "--documents", "3", "--out", str(tmp_path), *layout]
+        done = run_command(command)
+        assert done.returncode == 0, done.stderr[-3000:]
+        one, four = (json.loads((folder / f"{verb}.json").read_text()) for folder in (found, tmp_path))
+        for mine, theirs in zip(one[verb]["before"]["all"], four[verb]["before"]["all"], strict=True):
+            assert mine.keys() == theirs.keys()
+            for key in mine:
+                tolerance = 3 / mine["routed_tokens"] if verb == "routing" else 1e-6
+                np.testing.assert_allclose(theirs[key], mine[key], rtol=1e-4, atol=tolerance, err_msg=key)
+
+
+def test_changes_and_divergence_are_what_they_say(found: Path) -> None:
+    from acc_megatron.analyze.routing import change, divergence
+
+    assert divergence([0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]) == pytest.approx(1.0)
+    assert divergence([0.25] * 4, [0.25] * 4) == 0
+    assert change([1.0, 0.0], [0.25, 0.75]) == pytest.approx(0.75)
+    told = json.loads((found / "routing.json").read_text())
+    assert max(told["task_divergence_bits"]["before"]["all / few"]) == pytest.approx(0, abs=1e-12)
+    changes = told["changes"]["after"]["all"]
+    assert changes["by_layer"][changes["most_changed_layers"][0]] == max(changes["by_layer"]) > 0.05
+
+
+def test_the_pages_stand_alone(found: Path) -> None:
+    for verb in ("attention", "routing"):
+        page = (found / f"{verb}.html").read_text()
+        assert page.count("<svg") >= 2 and "src=" not in page and "all" in page
+
+
+def test_mistakes_are_one_line_each(imported: Path, dataset: Path, tmp_path: Path) -> None:
+    def refused(*arguments: object) -> str:
+        done = acc("analyze", "routing", "--before", imported, "--out", tmp_path, *arguments)
+        assert done.returncode == 2
+        return done.stderr.strip().splitlines()[-1]
+
+    assert "is not NAME=DATASET_DIR" in refused("--task", dataset)
+    assert "no document of at most 3 tokens" in refused("--task", f"a={dataset}", "--max-tokens", "3")
+    assert "only parallel.KEY=VALUE" in refused("--task", f"a={dataset}", "train.seed=1")
+    assert "parallel.pipeline = 1" in refused("--task", f"a={dataset}", "parallel.pipeline=2")

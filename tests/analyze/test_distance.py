@@ -1,0 +1,54 @@
+"""Attention statistics by chunks against the definition on the whole matrix, in float64."""
+
+import pytest
+import torch
+
+from acc_megatron.analyze import distance
+from acc_megatron.analyze.distance import NUM_BINS, DistanceSums, add_attention
+
+
+def whole_matrix(query: torch.Tensor, key: torch.Tensor, span: int, far: int) -> dict[str, torch.Tensor]:
+    """The definitions, written with a loop over heads, queries and keys in float64."""
+    tokens, heads, dim = query.shape
+    groups = heads // key.shape[1]
+    found = {name: torch.zeros(heads, dtype=torch.float64) for name in ("distance", "entropy", "long_mass")}
+    mass = torch.zeros(heads, NUM_BINS, dtype=torch.float64)
+    for h in range(heads):
+        for i in range(tokens):
+            logits = (key[: i + 1, h // groups].double() @ query[i, h].double()) * dim**-0.5
+            a = torch.exp(logits - logits.max())
+            a = a / a.sum()
+            for j in range(i + 1):
+                found["distance"][h] += a[j] * (i - j)
+                mass[h, min(NUM_BINS - 1, (i - j) * NUM_BINS // span)] += a[j]
+            if i >= far:
+                part = a[: i - far + 1]
+                found["long_mass"][h] += part.sum()
+                p = part / part.sum()
+                found["entropy"][h] -= (p * p.log()).sum()
+    return found | {"mass": mass}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "heads", "kv_heads", "span", "far"), [(37, 4, 2, 37, 9), (1, 2, 1, 64, 3), (50, 3, 3, 41, 1)]
+)
+@pytest.mark.parametrize("chunk_elements", [1, 200, 1 << 24])
+def test_chunks_give_the_sums_of_the_whole_matrix(
+    tokens: int, heads: int, kv_heads: int, span: int, far: int, chunk_elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distance, "CHUNK_ELEMENTS", chunk_elements)
+    generator = torch.Generator().manual_seed(tokens)
+    query = torch.randn(tokens, heads, 8, generator=generator) * 2
+    key = torch.randn(tokens, kv_heads, 8, generator=generator) * 2
+    sums = DistanceSums.zeros(heads)
+    # in two parts and not in order, as a context-parallel rank holds its queries
+    order = torch.randperm(tokens, generator=generator)
+    for part in order.chunk(2):
+        add_attention(sums, query[part], key, part, scale=8**-0.5, span_tokens=span, long_range_tokens=far)
+    want = whole_matrix(query, key, span, far)
+    torch.testing.assert_close(sums.distance, want["distance"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sums.mass, want["mass"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sums.long_mass, want["long_mass"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sums.entropy, want["entropy"], rtol=1e-4, atol=1e-5)
+    assert sums.num_queries == tokens and sums.num_long == max(0, tokens - far)
+    torch.testing.assert_close(sums.means()["histogram"].sum(-1), torch.ones(heads, dtype=torch.float64))

@@ -1,0 +1,149 @@
+"""Overlap: planted leaks are found where they were planted and nowhere else; AUC by its definition."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import acc
+from teacher_server import Teacher, send_json
+
+from acc_megatron.analyze.embeddings import endpoint_embedder, local_embedder
+from acc_megatron.analyze.overlap import analyze_overlap, auc, separability
+from acc_megatron.errors import CheckpointError, ConfigError, DataError
+
+LEAK = "in which year did the second bridge over the northern river near the old mill open to trains"
+
+
+def words(rng: np.random.Generator, stem: str, count: int = 20) -> str:
+    return " ".join(f"{stem}{k}" for k in rng.integers(0, 5000, count))
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """Thirty training rows and thirty benchmark rows; one leaks as a question, one inside a context."""
+    rng = np.random.default_rng(0)
+    training = [{"question": words(rng, "a"), "context": [{"text": words(rng, "c", 60)}]} for _ in range(30)]
+    training[3]["question"] = f"Please tell: {LEAK.upper()}?"
+    inside = words(rng, "b")
+    training[7]["context"][0]["text"] += f"\n{inside}\n" + words(rng, "c")
+    benchmark = [{"question": words(rng, "b")} for _ in range(30)]
+    benchmark[11]["question"] = LEAK
+    benchmark[12]["question"] = inside
+    chat = [{"role": "user", "content": "examples"}, {"role": "user", "content": words(rng, "b")}]
+    benchmark[13] = {"prompt": json.dumps(chat)}
+    return write(tmp_path / "training.jsonl", training), write(tmp_path / "benchmark.jsonl", benchmark)
+
+
+def embed_by_first_letter(texts: Any) -> np.ndarray:
+    """Vectors that tell texts apart by the letter that their words begin with, with seeded noise per text."""
+    vectors = []
+    for text in texts:
+        rng = np.random.default_rng(sum(map(ord, text.lower().removeprefix("please tell: ").rstrip("?"))))
+        vector = 0.3 * rng.standard_normal(8)
+        vector["abc".find(text[0]) if text[0] in "abc" else 3] += 1
+        vectors.append(vector / np.linalg.norm(vector))
+    return np.array(vectors)
+
+
+def test_planted_leaks_are_found_where_they_are(files: tuple[Path, Path]) -> None:
+    result, vectors = analyze_overlap([files[0]], {"bench": files[1]}, embed=None)
+    assert vectors is None
+    found = result["benchmarks"]["bench"]
+    assert found["ngrams_in_questions"]["contaminated"] == 1
+    assert found["ngrams_in_questions"]["worst"] == [{"place": "benchmark.jsonl:12", "share": 1.0}]
+    assert found["ngrams_in_other_text"]["worst"] == [{"place": "benchmark.jsonl:13", "share": 1.0}]
+    longer, _ = analyze_overlap([files[0]], {"bench": files[1]}, embed=None, num_words=19)
+    assert longer["benchmarks"]["bench"]["ngrams_in_questions"]["contaminated"] == 0  # the leak has 18 words
+
+
+def test_embeddings_find_the_nearest_and_tell_the_sides_apart(files: tuple[Path, Path]) -> None:
+    result, vectors = analyze_overlap([files[0]], {"bench": files[1]}, embed=embed_by_first_letter)
+    found = result["benchmarks"]["bench"]["embeddings"]
+    assert vectors is not None and vectors.shape == (60, 8)
+    assert found["separability_auc"] > 0.95
+    same, _ = analyze_overlap([files[0]], {"same": files[0]}, embed=embed_by_first_letter)
+    twin = same["benchmarks"]["same"]["embeddings"]
+    assert twin["contaminated"] == 30 and twin["mean_nearest_cosine"] == pytest.approx(1)
+    assert twin["separability_auc"] < 0.6
+
+
+def test_auc_is_the_share_of_pairs_in_order() -> None:
+    rng = np.random.default_rng(1)
+    positive, negative = rng.integers(0, 6, 23).astype(float), rng.integers(0, 5, 31).astype(float)
+    pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
+    assert auc(positive, negative) == pytest.approx(np.mean(pairs))
+
+
+def test_separability_is_held_out_so_noise_is_near_a_half_even_in_many_dims() -> None:
+    rng = np.random.default_rng(2)
+    noise = rng.standard_normal((400, 100))
+    assert abs(separability(noise[:200], noise[200:], seed=0) - 0.5) < 0.1
+    shifted = noise[200:] + 1.0
+    assert separability(noise[:200], shifted, seed=0) > 0.99
+    assert separability(noise[:4], shifted, seed=0) is None
+
+
+def test_an_endpoint_gives_vectors_in_the_order_of_the_texts(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    def behaviour(handler: Any, body: dict[str, Any], _: int) -> None:
+        rows = [{"index": k, "embedding": list(v)} for k, v in enumerate(embed_by_first_letter(body["input"]))]
+        send_json(handler, {"data": rows[::-1]})
+
+    with Teacher(behaviour) as teacher:
+        texts = [words(np.random.default_rng(k), "ab"[k % 2]) for k in range(40)]
+        np.testing.assert_allclose(endpoint_embedder(teacher.url, "m")(texts), embed_by_first_letter(texts), atol=1e-12)
+        result, vectors = analyze_overlap([files[0]], {"bench": files[1]}, embed=endpoint_embedder(teacher.url, "m"))
+    assert result["benchmarks"]["bench"]["embeddings"]["embedded"] == 30
+    assert vectors is not None and vectors.shape == (60, 8)
+    broken = Teacher(lambda handler, _, __: send_json(handler, {"data": [{"index": 0}]}))
+    with broken as teacher, pytest.raises(DataError, match="gave no embeddings"):
+        endpoint_embedder(teacher.url, "m")(["x"])
+
+
+def test_the_command_writes_a_page_that_says_why_it_has_no_map(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    options = ("--training", files[0], "--benchmark", f"bench={files[1]}", "--out", tmp_path / "out")
+    done = acc("analyze", "overlap", *options)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "overlap.json").read_text())
+    assert result["benchmarks"]["bench"]["ngrams_in_questions"]["contaminated"] == 1
+    assert "no embeddings were asked for" in (tmp_path / "out" / "overlap.html").read_text()
+    refused = acc("analyze", "overlap", *options[:2], "--benchmark", "bench", "--out", tmp_path / "out")
+    assert refused.returncode == 2 and "is not NAME=FILE" in refused.stderr
+
+
+def test_a_local_model_is_the_masked_mean_of_its_last_states(tmp_path: Path) -> None:
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    vocabulary = {word: k for k, word in enumerate(["[PAD]", "[UNK]", "red", "blue", "green"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    model = BertModel(
+        BertConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    )
+    model.eval().save_pretrained(tmp_path)
+    found = local_embedder(tmp_path)(["red", "blue green red"])
+    for row, ids in zip(found, ([2], [3, 4, 2]), strict=True):
+        with torch.no_grad():
+            mean = model(torch.tensor([ids])).last_hidden_state[0].mean(0).double().numpy()
+        np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-5)
+    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
+        local_embedder(tmp_path / "none")
+
+
+def test_wrong_inputs_are_named(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    with pytest.raises(DataError, match=r"bad\.jsonl:1: no question under"):
+        analyze_overlap([write(tmp_path / "bad.jsonl", [{"x": 1}])], {"bench": files[1]}, embed=None)
+    with pytest.raises(ConfigError, match="num_words is 0"):
+        analyze_overlap([files[0]], {"bench": files[1]}, embed=None, num_words=0)
+    with pytest.raises(DataError, match="no file of questions"):
+        analyze_overlap([files[0]], {"bench": tmp_path / "none.jsonl"}, embed=None)

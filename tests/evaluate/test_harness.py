@@ -1,0 +1,168 @@
+"""lm-eval's real code over our own models: a task of local rows, its own checkers, and what cannot be asked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from teacher_server import Teacher, completion, send, send_json
+
+from acc_megatron.errors import ConfigError, DataError, EnvironmentProblem
+from acc_megatron.evaluate import harness
+from acc_megatron.evaluate.harness import until
+from acc_megatron.evaluate.runner import evaluate
+from acc_megatron.evaluate.settings import run_from_tree
+
+TASK = """
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}}}
+output_type: {kind}
+test_split: test
+doc_to_text: "What is {{{{a}}}} plus {{{{b}}}}?"
+doc_to_target: "{{{{a + b}}}}"
+{more}
+"""
+GENERATIVE = """
+generation_kwargs: {until: ["Question:"], do_sample: false}
+filter_list:
+  - name: strict-match
+    filter: [{function: regex, regex_pattern: "The answer is (\\\\d+)"}, {function: take_first}]
+  - name: flexible-extract
+    filter: [{function: regex, regex_pattern: "(\\\\d+)", group_select: -1}, {function: take_first}]
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is kept in the user's own cache."""
+    pytest.importorskip("lm_eval")
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def task_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"a": a, "b": 2}) + "\n" for a in range(6)))
+    (folder / "sums.yaml").write_text(TASK.format(name="sums", rows=rows, kind="generate_until", more=GENERATIVE))
+    choices = 'doc_to_choice: ["{{a}}", "{{b}}"]\ndoc_to_target: 0'
+    text = TASK.format(name="likely", rows=rows, kind="multiple_choice", more=choices)
+    (folder / "likely.yaml").write_text(text.replace('doc_to_target: "{{a + b}}"\n', ""))
+    return folder
+
+
+def adding(handler: Any, body: dict[str, Any], _: int) -> None:
+    """Adds up; says so strictly for even numbers, and for 5 fails on purpose."""
+    a = int(body["messages"][-1]["content"].split()[2])
+    if a == 5:
+        send(handler, 400, b'{"error": "five is right out"}')
+    elif a % 2:
+        send_json(handler, completion(f"It is {a + 2}.", reasoning=""))
+    else:
+        text = f"<think>The answer is 99</think>The answer is {a + 2}\nQuestion: The answer is 77"
+        send_json(handler, completion(text, reasoning=""))
+
+
+def settings(teacher: Teacher, task_folder: Path, *tasks: str, **changes: Any) -> Any:
+    model = {"endpoint": teacher.url, "model": "m", "window_tokens": 4096, "tries": 1}
+    benchmark = {"kind": "lm_eval", "tasks": list(tasks), "task_folder": str(task_folder), "max_new_tokens": 64}
+    tree = {"name": "x", "models": {"m": model}, "benchmarks": {"sums": benchmark}, "bootstrap_samples": 20}
+    return run_from_tree(tree | changes, "x")
+
+
+def test_a_task_is_asked_through_our_client_and_graded_by_lm_eval(tmp_path: Path, task_folder: Path) -> None:
+    with Teacher(adding) as teacher:
+        results = evaluate(settings(teacher, task_folder, "sums"), tmp_path / "out", show=print)
+        bodies = [json.loads(data) for data in teacher.asked]
+        assert {body["max_tokens"] for body in bodies} == {64}
+        assert sorted(body["messages"][-1]["content"] for body in bodies) == [f"What is {a} plus 2?" for a in range(6)]
+        assert all("stop" not in body for body in bodies)  # a stop string must not end the thinking
+        before = sum(teacher.asked.values())
+        evaluate(settings(teacher, task_folder, "sums"), tmp_path / "out", show=print)
+        assert sum(teacher.asked.values()) == before + 1  # the failed one alone
+    summary = results["benchmarks"]["sums"]["models"]["m"]
+    # five answers: strict for 0, 2 and 4, flexible for all; the failed one is no zero, and is counted
+    assert summary["num_items"] == 5
+    assert summary["means"] == {"exact_match,flexible-extract": 1.0, "exact_match,strict-match": 0.6}
+    assert summary["asked"]["without_answer"] == {"http_400": 1}
+    assert summary["lm_eval"]["repeats"][0]["sums"]["exact_match,strict-match"] == 0.5  # lm-eval saw an empty answer
+    assert {item["groups"]["task"] for item in results["items"]} == {"sums"}
+
+
+def test_a_limit_draws_by_seed_and_repeats_are_averaged(tmp_path: Path, task_folder: Path) -> None:
+    def sometimes(handler: Any, body: dict[str, Any], _: int) -> None:
+        a = int(body["messages"][-1]["content"].split()[2])
+        send_json(handler, completion(f"The answer is {a + 2 if body['seed'] % 2 else 0}", reasoning=""))
+
+    asked = []
+    for seed in (0, 2):
+        with Teacher(sometimes) as teacher:
+            models = {"m": {"endpoint": teacher.url, "model": "m", "window_tokens": 4096, "temperature": 1.0}}
+            plan = settings(teacher, task_folder, "sums", limit=3, seed=seed, repeats=2, models=models)
+            results = evaluate(plan, tmp_path / str(seed), show=print)
+            asked.append({json.loads(data)["messages"][-1]["content"] for data in teacher.asked})
+            assert sum(teacher.asked.values()) == 6
+        assert [item["scores"]["exact_match,strict-match"] for item in results["items"]] == [0.5] * 3
+        numbers = [int(item["id"].rpartition("/")[2]) for item in results["items"]]
+        assert asked[-1] == {f"What is {a} plus 2?" for a in numbers}
+    assert asked[0] != asked[1]
+
+
+def test_a_task_of_likelihoods_is_refused_with_what_to_choose(tmp_path: Path, task_folder: Path) -> None:
+    with Teacher(adding) as teacher, pytest.raises(ConfigError, match="task likely compares likelihoods"):
+        evaluate(settings(teacher, task_folder, "likely"), tmp_path / "out", show=print)
+
+
+def test_rows_that_cannot_be_fetched_are_one_clear_error(
+    tmp_path: Path, task_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    text = (task_folder / "sums.yaml").read_text()
+    (task_folder / "far.yaml").write_text(text.replace("task: sums", "task: far").replace(": json", ": nobody/nothing"))
+    with (
+        Teacher(adding) as teacher,
+        pytest.raises(DataError, match=r"benchmarks\.sums: lm-eval could not run its tasks"),
+    ):
+        evaluate(settings(teacher, task_folder, "far"), tmp_path / "out", show=print)
+
+
+def test_without_lm_eval_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(EnvironmentProblem, match=r"pip install 'acc-megatron\[eval\]'"):
+        harness._lm_eval()
+
+
+def test_the_papers_benchmarks_are_generative_tasks_of_lm_eval() -> None:
+    """Their names and kinds, from lm-eval's own files; the rows themselves are on the network."""
+    lm_eval = pytest.importorskip("lm_eval")
+    tasks = Path(lm_eval.__file__).parent / "tasks"
+    names = {
+        "gpqa/cot_zeroshot/gpqa_diamond_cot_zeroshot.yaml": "task: gpqa_diamond_cot_zeroshot",
+        "gpqa/cot_zeroshot/_gpqa_cot_zeroshot_yaml": "output_type: generate_until",
+        "mmlu_pro/_mmlu_pro.yaml": "group: mmlu_pro",
+        "mmlu_pro/_default_template_yaml": "output_type: generate_until",
+        "aime/aime24.yaml": "task: aime24",
+        "aime/aime25.yaml": "task: aime25",
+        "ifeval/ifeval.yaml": "task: ifeval",
+    }
+    for file, line in names.items():
+        assert line in (tasks / file).read_text(), file
+    for file in ("aime/aime24.yaml", "aime/aime25.yaml", "ifeval/ifeval.yaml"):
+        assert "output_type: generate_until" in (tasks / file).read_text(), file
+
+
+def test_stop_strings_end_a_text_at_the_first_of_them() -> None:
+    assert until("a Question: b </s>", ["</s>", "Question:"]) == "a "
+    assert until("a</s>b", "</s>") == "a"
+    assert until("plain", ["", "x"]) == "plain"

@@ -1,0 +1,144 @@
+"""From settings to questions: published files as they are, samples by seed, and what is left out counted."""
+
+import dataclasses
+import datetime
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acc_megatron.data_tools.tokenizer import Tokenizer, load_tokenizer
+from acc_megatron.errors import DataError
+from acc_megatron.evaluate import graphwalks, mrcr
+from acc_megatron.evaluate.questions import make_questions
+from acc_megatron.evaluate.rows import find_files, read_rows, sample_rows, write_rows
+from acc_megatron.evaluate.settings import BenchmarkSettings, ModelSettings, RunSettings
+
+
+@cache
+def qwen() -> Tokenizer:
+    return load_tokenizer("qwen3")
+
+
+def run_of(**changes: Any) -> RunSettings:
+    return RunSettings(name="x", models={"m": ModelSettings(folder="x")}, benchmarks={}, **changes)
+
+
+def ask(run: RunSettings | None = None, **settings: Any):
+    return make_questions("b", BenchmarkSettings(**settings), run or run_of(), qwen().count)
+
+
+def mrcr_rows(count: int, **changes: Any) -> list[dict[str, Any]]:
+    made = mrcr.make_rows(count, length_tokens=1500, count_tokens=qwen().count, seed=0, **changes)
+    return [dataclasses.asdict(row) for row in made]
+
+
+def test_published_mrcr_files_are_read_as_they_are(tmp_path: Path) -> None:
+    """All three needle counts, in the files' own columns and with a column that no JSON can hold."""
+    day = datetime.datetime(2025, 4, 12)
+    for needles in (2, 4, 8):
+        rows = mrcr_rows(2, needles=[needles])
+        write_rows(tmp_path / f"{needles}needle.parquet", [row | {"date_added": day} for row in rows])
+    made = ask(kind="mrcr", rows=[str(tmp_path / "*.parquet")]).questions
+    assert [question.groups["n_needles"] for question in made] == ["2", "2", "4", "4", "8", "8"]
+    for needles in (2, 4, 8):
+        for number, row in enumerate(mrcr_rows(2, needles=[needles]), start=1):
+            (question,) = [one for one in made if one.id == f"b/{tmp_path}/{needles}needle.parquet:{number}"]
+            assert list(question.messages) == json.loads(row["prompt"])
+            assert question.grade(row["answer"])["score"] == 1
+            assert question.num_tokens == sum(qwen().count(m["content"]) for m in json.loads(row["prompt"]))
+
+
+def test_published_graphwalks_files_are_read_in_both_wordings(tmp_path: Path) -> None:
+    rows = []
+    for wording in ("original", "corrected"):
+        for item in graphwalks.make_items(2, length_chars=4000, seed=1, wording=wording):
+            row = {"prompt": item.prompt, "answer_nodes": list(item.answer_nodes), "problem_type": item.problem_type}
+            rows.append(row | {"prompt_chars": len(item.prompt), "date_added": datetime.date(2025, 4, 12)})
+    write_rows(tmp_path / "rows.parquet", rows)
+    made = ask(kind="graphwalks", rows=[str(tmp_path / "rows.parquet")])
+    kinds = {(question.groups["problem_type"], question.groups["wording"]) for question in made.questions}
+    # the corrected wording changed the sentence about BFS, which stands in every prompt
+    assert kinds == {(operation, wording) for operation in ("parents", "bfs") for wording in ("original", "corrected")}
+    for question, row in zip(made.questions, rows, strict=True):
+        assert question.messages[0]["content"] == row["prompt"]
+        assert question.grade(f"Final Answer: [{', '.join(row['answer_nodes'])}]")["f1"] == 1
+    assert made.corrected_truths == 0
+
+
+def test_uncorrected_truths_are_corrected_and_counted(tmp_path: Path) -> None:
+    text = graphwalks.prompt([("a1", "a1"), ("b2", "a1"), ("a1", "b2")], "parents", "a1")
+    path = tmp_path / "rows.jsonl"
+    write_rows(
+        path, [{"prompt": text, "answer_nodes": nodes, "problem_type": "parents"} for nodes in (["b2"], ["a1", "b2"])]
+    )
+    made = ask(kind="graphwalks", rows=[str(path)])
+    assert made.corrected_truths == 1
+    assert [question.grade("Final Answer: [b2]")["f1"] for question in made.questions] == [1, 1]
+
+
+def test_parquet_and_json_lines_read_alike(tmp_path: Path) -> None:
+    rows = mrcr_rows(3)
+    for name in ("rows.parquet", "rows.jsonl"):
+        write_rows(tmp_path / name, rows)
+    parts = [[row for _, row in read_rows(tmp_path / f"rows.{kind}", list(rows[0]))] for kind in ("parquet", "jsonl")]
+    assert parts[0] == parts[1] == rows
+
+
+def test_a_sample_is_seeded_uniform_and_in_the_order_of_the_files(tmp_path: Path) -> None:
+    files = []
+    for number in range(2):
+        files.append(tmp_path / f"{number}.jsonl")
+        write_rows(files[-1], [{"text": "x", "n": 10 * number + k} for k in range(10)])
+    counts = dict.fromkeys(range(20), 0)
+    for seed in range(400):
+        rows, left_out = sample_rows(files, ["text", "n"], "text", max_chars=None, limit=5, seed=seed)
+        numbers = [row["n"] for _, row in rows]
+        assert numbers == sorted(numbers) and len(set(numbers)) == 5 and left_out == {"not_sampled": 15}
+        for number in numbers:
+            counts[number] += 1
+    assert all(55 < count < 145 for count in counts.values())  # 100 expected, standard deviation 8.7
+
+
+def test_rows_beyond_a_length_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": "p" * size, "answer_nodes": [], "problem_type": "bfs"} for size in (10, 100, 20, 11)]
+    write_rows(path, rows)
+    made = ask(run_of(limit=2), kind="graphwalks", rows=[str(path)], max_chars=50)
+    assert made.left_out == {"over_max_chars": 1, "not_sampled": 1}
+    assert len(made.questions) == 2
+    with pytest.raises(DataError, match=r"no row is left of \{'over_max_chars': 4\}"):
+        ask(kind="graphwalks", rows=[str(path)], max_chars=5)
+
+
+def test_generated_rows_fill_every_length_and_a_limit_keeps_each() -> None:
+    settings: dict[str, Any] = {"kind": "mrcr", "items": 4, "length_tokens": [1500, 5000], "needles": [2, 4]}
+    made = ask(**settings).questions
+    assert [question.groups["n_needles"] for question in made] == ["2", "4"] * 4
+    assert sum(question.num_tokens > 3500 for question in made) == 4
+    assert len({question.id for question in made}) == len({question.sha256 for question in made}) == 8
+    limited = ask(run_of(limit=4), **settings)
+    assert sum(question.num_tokens > 3500 for question in limited.questions) == 2
+    assert limited.left_out == {"not_sampled": 4}
+    assert ask(run_of(seed=1), **settings).questions[0].sha256 != made[0].sha256
+
+
+def test_wording_and_operations_are_settings() -> None:
+    made = ask(kind="graphwalks", items=2, length_tokens=[1200], operations=["bfs"], wording="original").questions
+    assert [question.groups["problem_type"] for question in made] == ["bfs", "bfs"]
+    assert {question.groups["wording"] for question in made} == {"original"}
+
+
+def test_a_damaged_file_is_named_by_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for bad, message in (("{", "broken_json"), ("[1]", "not_an_object")):
+        path.write_text('{"a": 1}\n' + bad + "\n")
+        with pytest.raises(DataError, match=f"rows.jsonl:2: {message}"):
+            list(read_rows(path, ["a"]))
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="not a readable Parquet"):
+        list(read_rows(tmp_path / "rows.parquet", ["a"]))
+    with pytest.raises(DataError, match=r"no file of rows at .*absent"):
+        find_files([str(tmp_path / "absent*.parquet")])

@@ -1,0 +1,63 @@
+"""nemo-run: batch scripts that say what the experiment says, and stages on this machine by its local executor."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from cluster import launch, read_json
+from commands import ROOT
+from make_inputs import write_triples
+
+EXAMPLE = ROOT / "examples" / "experiment.toml"
+
+
+def scripts(folder: Path, *overrides: str) -> dict[str, str]:
+    done = launch(
+        "slurm", EXAMPLE, f"launch_dir={folder}", "workdir=/lustre/team/acc", *overrides, "--dry-run", "--json"
+    )
+    return {name: Path(path).read_text() for name, path in read_json(done)["scripts"].items()}
+
+
+def test_the_batch_scripts_of_a_dry_run_say_what_the_experiment_says(tmp_path: Path) -> None:
+    found = scripts(
+        tmp_path, "slurm.extra={reservation = 'r1'}", "environment.A='two words'", 'convert.options=["it\'s"]'
+    )
+    assert list(found) == ["compile", "convert", "merge", "train", "export", "eval"]
+    train = found["train"]
+    for flag in ("account=team", "partition=h100", "nodes=8", "gpus-per-node=8", "ntasks-per-node=1", "mem=0",
+                 "time=08:00:00", "signal=B:USR1@600", "open-mode=append", "exclusive", "reservation=r1"):  # fmt: skip
+        assert f"#SBATCH --{flag}\n" in train, flag
+    assert "--container-image 'registry.example#team/acc-megatron:1'" in train
+    assert "--container-mounts /lustre/team:/lustre/team," in train
+    assert "export NCCL_IB_HCA=mlx5\n" in train and "export A='two words'\n" in train
+    assert "-m acc_megatron.launch.node --processes 8 --run-dir runs/acc-30b/run" in train
+    assert "#SBATCH --array=0-63\n" in found["convert"] and "#SBATCH --partition=cpu\n" in found["convert"]
+    assert "#SBATCH --gpus-per-node=1\n" in found["eval"] and "gpus-per-node" not in found["export"]
+    assert """ 'it'"'"'s' """ in found["convert"]
+    assert all("kill-on-invalid-dep=yes" in found[name] for name in found if name != "compile")
+
+
+@pytest.mark.slow
+def test_the_data_stages_run_on_this_machine_and_a_failure_stops_the_chain(tmp_path: Path) -> None:
+    write_triples(tmp_path / "triples.jsonl", [40, 20])
+    file = tmp_path / "experiment.toml"
+    file.write_text(f"""
+name = "here"
+out = "out"
+workdir = "{tmp_path}"
+launch_dir = "{tmp_path}/launch"
+python = "{sys.executable}"
+[convert]
+inputs = ["triples.jsonl"]
+shards = 2
+[export]
+[eval]
+""")
+    states = read_json(launch("local", file, "--stages", "convert", "--json"))["states"]
+    assert states == {"convert": "SUCCEEDED"} and (tmp_path / "out" / "dataset" / "manifest.json").is_file()
+    done = launch("local", file, "--stages", "export,eval")
+    assert done.returncode == 1 and "export ended as FAILED: see " in done.stderr.splitlines()[-1]
+    assert read_json(launch("status", file, "--json"))["states"] == {"export": "FAILED"}
+    assert "no checkpoint at" in launch("logs", file, "export").stdout
+    refused = launch("cancel", file)
+    assert refused.returncode == 2 and "Ctrl-C" in refused.stderr

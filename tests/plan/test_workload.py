@@ -1,0 +1,38 @@
+"""What a plan reads: the dataset's own rows where there is one, else lengths that it says are assumed."""
+
+from pathlib import Path
+
+import pytest
+from memory_cases import write_dataset
+
+from acc_megatron.config import load_config
+from acc_megatron.plan.workload import read_workload
+
+RECIPE = Path(__file__).parents[2] / "examples" / "qwen3_30b_a3b_128k_h100.toml"
+
+
+def test_a_datasets_own_lengths_are_planned_for(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "dataset", [640, 320, 64, 960, 40], 1000, supervised_share=0.25)
+    config = load_config(
+        RECIPE,
+        [f"data.path={folder}", "data.seq_length_tokens=1024", "train.global_batch_rows=1", "train.epochs=3"],
+    )
+    workload = read_workload(config)
+    # 960 + 64; 640 + 320 + 64 (40, padded)
+    assert workload.num_rows == 2 and workload.num_steps == 6 and str(folder) in workload.source
+    assert workload.document_tokens == 1024
+    assert workload.squared_tokens == (960**2 + 64**2 + 640**2 + 320**2 + 64**2) / 2
+    assert workload.supervised_tokens == (240 + 16 + 160 + 80 + 10) / 2
+    assert sorted(workload.fullest.documents_tokens) == [64, 960] and workload.fullest.supervised_tokens == 256
+
+
+def test_without_a_dataset_the_assumption_is_said() -> None:
+    workload = read_workload(load_config(RECIPE, ["data.path=nowhere"]))
+    assert workload.source.startswith("assumed: nowhere is no dataset")
+    assert workload.supervised_tokens / workload.document_tokens == pytest.approx(0.04, rel=0.01)
+
+
+def test_ranks_that_wait_for_one_another_lose_what_their_rows_differ() -> None:
+    workload = read_workload(load_config(RECIPE, ["data.path=nowhere"]))
+    assert workload.balance(1, 16) == 1.0
+    assert 0.5 < workload.balance(16, 16) < workload.balance(4, 16) < 1.0

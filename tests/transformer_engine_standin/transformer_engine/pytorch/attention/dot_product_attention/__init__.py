@@ -1,0 +1,5 @@
+"""Core attention."""
+
+from .dot_product_attention import DotProductAttention
+
+__all__ = ["DotProductAttention"]
