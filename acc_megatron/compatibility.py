@@ -31,6 +31,11 @@ def check_compatible(config: Config, layout: Layout, *, has_gpu: bool, capabilit
 
     `capability` is that of the GPUs that will run it (9.0 for Hopper), None where nobody knows.
     """
+    if config.model.num_experts_per_tok == 1 and config.model.norm_topk_prob:
+        raise ConfigError(
+            "model.num_experts_per_tok = 1 needs model.norm_topk_prob = false: one probability made to sum to 1 is "
+            "always 1, and the router would learn nothing"
+        )
     _check_parallel(config, layout)
     _check_memory(config, layout)
     _check_precision(config, layout, capability)

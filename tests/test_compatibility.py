@@ -14,6 +14,7 @@ FULL = Path(__file__).parent.parent / "examples" / "qwen3_30b_a3b_128k_h100.toml
 BASE = ["parallel.context=1", "parallel.expert=1", "train.global_batch_rows=4"]
 
 REFUSED = [
+    (["model.num_experts_per_tok=1"], 1, "model.num_experts_per_tok = 1 needs model.norm_topk_prob = false"),
     (["parallel.virtual_pipeline=2"], 1, "parallel.virtual_pipeline = 2 needs parallel.pipeline > 1"),
     (
         ["parallel.virtual_pipeline=2", "parallel.pipeline=2", "train.global_batch_rows=3"],
