@@ -52,7 +52,10 @@ class Teacher:
 
         class Answering(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                data = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                num_bytes = int(self.headers["Content-Length"])
+                data = self.rfile.read(num_bytes).decode()
+                if len(data.encode()) < num_bytes:
+                    return  # whoever asked was killed while asking
                 teacher.asked[data] += 1
                 teacher.headers.append(dict(self.headers))
                 try:

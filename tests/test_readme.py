@@ -78,7 +78,11 @@ def test_the_quickstart_shows_a_falling_loss_and_writes_what_it_promises(tour: P
 
 def test_every_command_of_the_readme_runs(tour: Path) -> None:
     # two processes on this machine stand for 8 nodes of 8; the recipe beside them has a tiny model in it
-    smaller = {"--nnodes 8 --nproc-per-node 8": "--nnodes 1 --nproc-per-node 2", "$HEAD:29500": "127.0.0.1:0"}
+    smaller = {
+        "--nnodes 8 --nproc-per-node 8": "--nnodes 1 --nproc-per-node 2",
+        "$HEAD:29500": "127.0.0.1:0",
+        "--gpus 64": "--gpus 2",
+    }
     launchers = {
         "acc-megatron": [sys.executable, "-m", "acc_megatron"],
         "torchrun": [sys.executable, "-m", "torch.distributed.run"],

@@ -123,7 +123,7 @@ def _engine(torch: dict[str, Any], megatron: dict[str, Any], driver: bool) -> It
         needed=True,
     )
     broken = "error" in megatron
-    wrong = broken or megatron["version"] != MEGATRON_CORE
+    wrong = broken or megatron["version"].split("+")[0] != MEGATRON_CORE
     unseen = broken and _cannot_load_cuda(torch, driver)
     yield Finding(
         name="megatron-core",
