@@ -47,8 +47,9 @@ $(LAUNCH)/.installed: constraints-launch.txt setup.py
 	$(PYTHON) -m venv $(LAUNCH)
 	$(LAUNCH_PIP) setuptools wheel
 	$(LAUNCH_PIP) 'nemo-run[kubeflow]' leptonai typer rich $(LAUNCH_TESTS)
-	$(LAUNCH_PIP) --no-deps --no-build-isolation -e .
+	@# before this package, whose own needs (torch and all) are left out here
 	$(LAUNCH)/bin/python -m pip --disable-pip-version-check check
+	$(LAUNCH_PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 # SLURM comes from Debian's packages where this user may install them; elsewhere its tests are skipped and say why
