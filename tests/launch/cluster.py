@@ -69,6 +69,10 @@ class SlurmCluster:
             time.sleep(0.5)
         return value
 
+    def resume(self, node: str) -> None:
+        """Give a lost node back; SLURM refuses that for one that is back already."""
+        run_command(["scontrol", "update", f"nodename={node}", "state=resume"], timeout=60, **self.environment)
+
     def start_now(self, job: str) -> None:
         """A requeued job waits a while by default; spare the test that."""
         subprocess.run(

@@ -27,7 +27,7 @@ def test_the_batch_scripts_of_a_dry_run_say_what_the_experiment_says(tmp_path: P
     for flag in ("account=team", "partition=h100", "nodes=8", "gpus-per-node=8", "ntasks-per-node=1", "mem=0",
                  "time=08:00:00", "signal=B:USR1@600", "open-mode=append", "exclusive", "reservation=r1"):  # fmt: skip
         assert f"#SBATCH --{flag}\n" in train, flag
-    assert "--container-image 'registry.example#team/acc-megatron:1'" in train
+    assert "--container-image registry.example#team/acc-megatron:1 " in train
     assert "--container-mounts /lustre/team:/lustre/team," in train
     assert "export NCCL_IB_HCA=mlx5\n" in train and "export A='two words'\n" in train
     assert "-m acc_megatron.launch.node --processes 8 --run-dir runs/acc-30b/run" in train

@@ -159,7 +159,7 @@ def test_preempted_and_then_a_node_lost_the_job_resumes_with_bitwise_the_same_lo
     assert 3 <= before < STEPS
     job.wait_for_step(before + 3)
     cluster.ask("scontrol", "update", "nodename=n2", "state=down", "reason=lost")
-    job.wait_for_restart(2, lambda: cluster.ask("scontrol", "update", "nodename=n2", "state=resume"))
+    job.wait_for_restart(2, lambda: cluster.resume("n2"))
     job.wait_for_state("COMPLETED")
     assert len(job.losses()) == STEPS and job.losses() == whole[0].losses()
 
@@ -185,7 +185,7 @@ def test_what_the_cluster_does_not_have_is_refused_and_nothing_submitted(
     cluster: SlurmCluster, recipe: Path, dataset: Path, tmp_path: Path
 ) -> None:
     job = Job(cluster, recipe, dataset, tmp_path / "wrong")
-    before = cluster.ask("squeue", "-h", "-t", "all")
+    before = cluster.ask("squeue", "-h", "-t", "all", "-o", "%i")
     for override, said in (
         ("slurm.partition=h100", "slurm.partition = 'h100' does not exist; the cluster has debug"),
         ("slurm.account=nobody", "slurm.account = 'nobody' does not exist; the cluster has"),
@@ -195,7 +195,7 @@ def test_what_the_cluster_does_not_have_is_refused_and_nothing_submitted(
         done = launch("slurm", job.folder / "experiment.toml", override, **cluster.environment)
         assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
         assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
-    assert cluster.ask("squeue", "-h", "-t", "all") == before
+    assert cluster.ask("squeue", "-h", "-t", "all", "-o", "%i") == before
 
 
 def test_the_plain_batch_script_of_the_examples_trains_on_two_nodes(
