@@ -99,7 +99,8 @@ time = "00:10:00"
             found = self.cluster.state(self.job)
             if found not in ("RUNNING", state):
                 self.cluster.start_now(self.job)
-            assert found in ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "UNKNOWN", state), (
+            # accounting says NODE_FAIL of a requeued job until it starts again
+            assert found in ("PENDING", "RUNNING", "REQUEUED", "NODE_FAIL", "COMPLETING", "UNKNOWN", state), (
                 f"{found}\n{self.output()}"
             )
             return found == state
