@@ -80,6 +80,7 @@ def _heads(found: dict[str, Any], task: str) -> str:
         image = ax.imshow(values, aspect="auto", vmin=0, vmax=top, cmap="viridis", origin="lower")
         ax.set(title=name, xlabel="head")
     axes[0].set_ylabel("layer")
+    axes[0].yaxis.get_major_locator().set_params(integer=True)
     drawing.colorbar(image, ax=list(axes))
     return svg(drawing)
 
@@ -115,5 +116,6 @@ def _lines(lines: dict[str, list[float]], label: str) -> str:
     for colour, (name, values) in zip((*COLOURS[1:], COLOURS[0]), lines.items(), strict=False):
         ax.plot(range(len(values)), values, color=colour, marker="o", markersize=3, label=name)
     ax.set(xlabel="layer", ylabel=label, ylim=(0, None))
+    ax.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     ax.legend(frameon=False)
     return svg(drawing)
