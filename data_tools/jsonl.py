@@ -89,7 +89,7 @@ def parsed_line(line: Line, path: Path, *, hashed: bool = True) -> Iterator[Row 
     if line.data is None:
         reason, detail = line.problem
         yield BadRow(file=str(path), line=line.number, byte_offset=line.byte_offset, reason=reason, detail=detail)
-    elif line.data.strip():
+    elif not line.data.isspace():
         yield _row(line.data.rstrip(b"\r\n"), path, line, hashed)
 
 

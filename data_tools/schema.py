@@ -7,7 +7,6 @@ from acc_megatron.errors import DataError
 
 Agent = Literal["search", "swe", "sql"]
 Kind = Literal["evidence", "distractor"]
-_PIECE_TEXTS = ("id", "title", "text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,7 @@ class Triple:
         context = row.get("context")
         if not isinstance(context, list):
             raise DataError(f"{where}: 'context' must be a list of pieces, got {type(context).__name__}")
-        pieces = tuple(_piece(piece, f"{where}: context[{i}]") for i, piece in enumerate(context))
+        pieces = tuple([_piece(piece, where, number) for number, piece in enumerate(context)])
         names = Triple.__dataclass_fields__.keys() - {"extra"}
         # an optional field that is null counts as absent: so Parquet writes a field that other rows have
         known = {name: row[name] for name in names if row.get(name) is not None}
@@ -105,13 +104,13 @@ def _need_text(row: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
             raise DataError(f"{where}: {key!r} must be a string, got {found}")
 
 
-def _piece(row: object, where: str) -> Piece:
+def _piece(row: object, where: str, number: int) -> Piece:
     if not isinstance(row, dict):
-        raise DataError(f"{where} must be an object, got {type(row).__name__}")
-    texts: list[Any] = [row.get(name) for name in _PIECE_TEXTS]
-    if not all(type(text) is str for text in texts):
-        _need_text(row, _PIECE_TEXTS, where)  # names the one that is wrong
-    kind = row.get("kind", "evidence")
+        raise DataError(f"{where}: context[{number}] must be an object, got {type(row).__name__}")
+    found: tuple[Any, ...] = (row.get("id"), row.get("title"), row.get("text"), row.get("kind", "evidence"))
+    name, title, text, kind = found
+    if not (type(name) is type(title) is type(text) is str):
+        _need_text(row, ("id", "title", "text"), f"{where}: context[{number}]")  # names the one that is wrong
     if kind not in ("evidence", "distractor"):
-        raise DataError(f"{where}: kind must be 'evidence' or 'distractor', got {kind!r}")
-    return Piece(id=texts[0], title=texts[1], text=texts[2], kind=kind, filled=row.get("filled") is True)
+        raise DataError(f"{where}: context[{number}]: kind must be 'evidence' or 'distractor', got {kind!r}")
+    return Piece(id=name, title=title, text=text, kind=kind, filled=row.get("filled") is True)

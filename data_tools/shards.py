@@ -169,7 +169,7 @@ def _num_tokens_within(ids: np.ndarray, sizes_bytes: np.ndarray, tokenizer: Toke
     """How many of the first tokens fit into each number of bytes, `[sizes]`; block by block, as memory is dear."""
     found, num_bytes = np.zeros(len(sizes_bytes), np.int64), 0
     for start in range(0, len(ids), BLOCK_TOKENS):
-        ends = np.cumsum(tokenizer.byte_lengths[ids[start : start + BLOCK_TOKENS]], dtype=np.int64)
+        ends = tokenizer.byte_lengths.take(ids[start : start + BLOCK_TOKENS]).cumsum(dtype=np.int64)
         found += np.searchsorted(ends, sizes_bytes - num_bytes, side="right")
         num_bytes += int(ends[-1])
     return found

@@ -1,5 +1,6 @@
 """Texts to unit vectors, by a local model such as all-MiniLM-L6-v2 or behind an OpenAI-compatible endpoint."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,16 +16,16 @@ _BATCH = 32
 MOST_TOKENS = 256  # what all-MiniLM-L6-v2 reads of a text, by its card
 
 
-def local_embedder(folder: Path) -> Embed:
+def local_embedder(place: str) -> Embed:
     """Mean of the last hidden states over at most 256 tokens, as sentence-transformers does for all-MiniLM-L6-v2.
 
-    Reads safetensors alone and runs no code from the folder. Raises CheckpointError when it is no such model.
+    `place` is a folder, or an installed package that holds one. Reads safetensors alone and runs no code from there.
+    Raises CheckpointError when it is no such model.
     """
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"no embedding model at {folder}: config.json is missing")
+    folder = _model_folder(place)
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, **safe)
@@ -50,6 +51,18 @@ def local_embedder(folder: Path) -> Embed:
         return _unit(np.concatenate(parts))
 
     return embed
+
+
+def _model_folder(place: str) -> Path:
+    if (Path(place) / "config.json").is_file():
+        return Path(place)
+    spec = importlib.util.find_spec(place) if place.isidentifier() else None  # looked up, never imported
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        for weights in sorted(Path(root).rglob("*.safetensors")):
+            if (weights.parent / "config.json").is_file():
+                return weights.parent
+    found = "a package that holds no model" if spec else "neither a folder with config.json nor an installed package"
+    raise CheckpointError(f"no embedding model at {place}: it is {found}")
 
 
 def endpoint_embedder(endpoint: str, model: str, *, timeout_seconds: float = 120.0) -> Embed:

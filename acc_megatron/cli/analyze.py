@@ -86,7 +86,10 @@ def overlap(
     training: Annotated[list[Path], typer.Option(help="File of training rows, such as triples; repeatable.")],
     benchmark: Annotated[list[str], typer.Option(metavar="NAME=FILE", help="A benchmark's rows; repeatable.")],
     out: Out,
-    embedder: Annotated[Path | None, typer.Option(help="Folder of an embedding model for transformers.")] = None,
+    embedder: Annotated[
+        str | None,
+        typer.Option(help="Folder of an embedding model for transformers, or a package that holds one."),
+    ] = None,
     endpoint: Annotated[str | None, typer.Option(help="OpenAI-compatible URL of an embedding model.")] = None,
     model: Annotated[str, typer.Option(help="Its name at the endpoint.")] = "all-MiniLM-L6-v2",
     num_words: Annotated[int, typer.Option(help="Words in a shared run.")] = 13,

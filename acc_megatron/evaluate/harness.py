@@ -6,7 +6,8 @@ from a folder of task files. Thinking is removed before stop strings are looked 
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from acc_megatron.errors import ConfigError, DataError, EnvironmentProblem
@@ -26,22 +27,26 @@ def run_tasks(name: str, benchmark: BenchmarkSettings, run: RunSettings, ask: As
     """
     lm_eval = _lm_eval()
     manager = _manager(lm_eval, benchmark)
-    samples = _sample(manager, benchmark, run) if run.limit is not None else None
+    samples = None
+    if run.limit is not None:
+        with _seeded(run.seed):
+            samples = _sample(manager, benchmark, run)
     items: dict[str, dict[str, Any]] = {}
     aggregates = []
     for repeat in range(run.repeats):
         model = _asking_model(ask, name, benchmark.max_new_tokens, repeat)
         try:
-            # simple_evaluate would also run pip and git, to describe the machine
-            results = lm_eval.evaluator.evaluate(
-                lm=model,
-                task_dict=_load(manager, benchmark, run),
-                samples=samples,
-                apply_chat_template=True,
-                fewshot_as_multiturn=True,
-                log_samples=True,
-                bootstrap_iters=0,
-            )
+            # simple_evaluate would seed too, and run pip and git to describe the machine
+            with _seeded(run.seed):
+                results = lm_eval.evaluator.evaluate(
+                    lm=model,
+                    task_dict=_load(manager, benchmark, run),
+                    samples=samples,
+                    apply_chat_template=True,
+                    fewshot_as_multiturn=True,
+                    log_samples=True,
+                    bootstrap_iters=0,
+                )
         except (ConfigError, DataError):
             raise
         except Exception as error:  # tasks are other people's code, and their rows come over the network
@@ -78,6 +83,25 @@ def _manager(lm_eval: Any, benchmark: BenchmarkSettings) -> Any:
         if set(benchmark.tasks) <= set(manager.all_tasks):
             return manager
     return lm_eval.tasks.TaskManager(include_path=benchmark.task_folder)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Tasks draw from the global generator (GPQA its order of choices): the same for every model, repeat and rerun.
+
+    Nor may the library of datasets keep what was drawn under another seed.
+    """
+    import datasets
+
+    state, caching = random.getstate(), datasets.is_caching_enabled()
+    random.seed(seed)
+    datasets.disable_caching()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        if caching:
+            datasets.enable_caching()
 
 
 def _load(manager: Any, benchmark: BenchmarkSettings, run: RunSettings) -> dict[str, Any]:

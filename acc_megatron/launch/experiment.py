@@ -55,10 +55,11 @@ class ExportStage:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalStage:
-    """`acc-megatron eval` of the export, or of an evaluation file."""
+    """`acc-megatron eval` of the export, or of an evaluation file, whose models vLLM may serve inside the job."""
 
-    run: str | None = None  # a file of models and benchmarks; default: the export
+    run: str | None = None  # a file of models and benchmarks, its path where the job runs; default: the export
     gpus: int = 0
+    image: str | None = None  # a container with vLLM and acc-megatron; default: that of the other stages
     options: list[str] = field(default_factory=list)
 
 
@@ -84,7 +85,7 @@ class SlurmSettings:
     qos: str | None = None
     constraint: str | None = None
     exclude: str | None = None  # nodes to keep away from
-    memory: str | None = "0"  # of a training node; 0 is all of it
+    memory: str | None = "0"  # of a node that trains or has GPUs; 0 is all of it
     cpu_memory: str | None = None
     cpus_per_task: int | None = None
     exclusive: bool = True  # training nodes are not shared
@@ -96,22 +97,22 @@ class SlurmSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class KubernetesSettings:
-    """What the pods are made of; every stage runs in the same image over the same volumes."""
+    """What the pods are made of; every stage runs over the same volumes."""
 
     kind: Literal["job", "trainjob"] = "job"  # trainjob: Kubeflow Trainer up to 2.1, through nemo-run
     namespace: str = "default"
-    image: str | None = None
+    image: str | None = None  # of every stage but an eval that names its own
     volumes: dict[str, str] = field(default_factory=dict)  # persistent volume claim -> path in the pod
     secrets: dict[str, str] = field(default_factory=dict)  # environment variable -> secret/key
     image_pull_secrets: list[str] = field(default_factory=list)
-    node_selector: dict[str, str] = field(default_factory=dict)  # of training pods
+    node_selector: dict[str, str] = field(default_factory=dict)  # of pods that train or have GPUs
     tolerations: list[str] = field(default_factory=lambda: ["nvidia.com/gpu"])  # keys of taints
     labels: dict[str, str] = field(default_factory=dict)  # of all objects and pods, as a Kueue queue
     rdma: dict[str, str] = field(default_factory=dict)  # resource -> count of a training pod
-    shared_memory: str = "64Gi"  # /dev/shm of a training pod
-    cpus: str = "64"  # of a training pod
+    shared_memory: str = "64Gi"  # /dev/shm of a pod that trains or has GPUs, whose also these are
+    cpus: str = "64"
     memory: str = "512Gi"
-    stage_cpus: str = "8"  # of pods without GPUs
+    stage_cpus: str = "8"  # of other pods
     stage_memory: str = "32Gi"
     host_network: bool = False
     service_account: str | None = None

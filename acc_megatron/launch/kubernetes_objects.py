@@ -72,13 +72,12 @@ def stage_job(loaded: Loaded, stage: Stage) -> Object:
 def pod_spec(loaded: Loaded, stage: Stage) -> Object:
     """The pod of a stage."""
     experiment, settings = loaded.experiment, loaded.experiment.kubernetes
-    is_train = stage.kind == "train"
     spec: Object = {
         "restartPolicy": "Never",
         "containers": [
             {
                 "name": "main",
-                "image": settings.image,
+                "image": stage.image or settings.image,
                 "command": stage.command,
                 "workingDir": experiment.workdir,
                 "env": container_environment(experiment, stage),
@@ -88,12 +87,12 @@ def pod_spec(loaded: Loaded, stage: Stage) -> Object:
         ],
         "volumes": volumes(loaded, stage),
     }
-    if is_train and experiment.train is not None:
+    if stage.kind == "train" and experiment.train is not None:
         spec["subdomain"] = job_name(experiment, stage)
         # between SIGTERM and the end there is time for the checkpoint, and a little to end in
         spec["terminationGracePeriodSeconds"] = experiment.train.grace_seconds + 30
-        if settings.node_selector:
-            spec["nodeSelector"] = dict(settings.node_selector)
+    if settings.node_selector and stage.is_large:
+        spec["nodeSelector"] = dict(settings.node_selector)
     if settings.host_network:
         spec |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
     if settings.tolerations and stage.gpus_per_node:
@@ -138,20 +137,19 @@ def container_environment(experiment: Experiment, stage: Stage) -> list[Object]:
 
 def resources(settings: KubernetesSettings, stage: Stage) -> Object:
     """Requests equal limits, so that pods are neither throttled by neighbours nor evicted first."""
-    is_train = stage.kind == "train"
     wanted = {
-        "cpu": settings.cpus if is_train else settings.stage_cpus,
-        "memory": settings.memory if is_train else settings.stage_memory,
+        "cpu": settings.cpus if stage.is_large else settings.stage_cpus,
+        "memory": settings.memory if stage.is_large else settings.stage_memory,
     }
     if stage.gpus_per_node:
         wanted["nvidia.com/gpu"] = str(stage.gpus_per_node)
-    if is_train:
+    if stage.kind == "train":
         wanted |= settings.rdma
     return {"requests": dict(wanted), "limits": dict(wanted)}
 
 
 def volumes(loaded: Loaded, stage: Stage) -> list[Object]:
-    """Claims, and for training the recipe and /dev/shm."""
+    """Claims, for training the recipe, and /dev/shm where GPUs or ranks exchange through it."""
     settings = loaded.experiment.kubernetes
     found: list[Object] = [
         {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim}}
@@ -159,6 +157,7 @@ def volumes(loaded: Loaded, stage: Stage) -> list[Object]:
     ]
     if stage.kind == "train":
         found.append({"name": "recipe", "configMap": {"name": f"{loaded.experiment.name}-recipe"}})
+    if stage.is_large:
         found.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory}})
     return found
 
@@ -170,10 +169,9 @@ def volume_mounts(loaded: Loaded, stage: Stage) -> list[Object]:
         {"name": f"claim-{number}", "mountPath": path} for number, path in enumerate(settings.volumes.values())
     ]
     if stage.kind == "train":
-        mounts += [
-            {"name": "recipe", "mountPath": RECIPE_FOLDER, "readOnly": True},
-            {"name": "shm", "mountPath": "/dev/shm"},
-        ]
+        mounts.append({"name": "recipe", "mountPath": RECIPE_FOLDER, "readOnly": True})
+    if stage.is_large:
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     return mounts
 
 

@@ -44,7 +44,7 @@ def supervise(failures: str, retries: int) -> str:
 def executor(run: Any, experiment: Experiment, stage: Stage, folder: Path) -> Any:
     """nemo-run's executor of one stage; `run` is the module nemo_run."""
     settings = experiment.slurm
-    is_train, on_gpu = stage.kind == "train", stage.gpus_per_node > 0
+    is_train = stage.kind == "train"
     variables = {key: shlex.quote(value) for key, value in job_environment(experiment).items()}
     special: dict[str, Any] = {}
     if is_train and experiment.train is not None:
@@ -58,19 +58,19 @@ def executor(run: Any, experiment: Experiment, stage: Stage, folder: Path) -> An
         }
     return run.SlurmExecutor(
         account=settings.account,
-        partition=settings.partition if is_train or on_gpu else settings.cpu_partition or settings.partition,
+        partition=settings.partition if stage.is_large else settings.cpu_partition or settings.partition,
         job_name_prefix=f"{experiment.name}.",
-        time=settings.time if is_train or on_gpu else settings.cpu_time,
+        time=settings.time if stage.is_large else settings.cpu_time,
         nodes=stage.nodes,
         ntasks_per_node=1,
         cpus_per_task=settings.cpus_per_task,
         gpus_per_node=stage.gpus_per_node or None,
-        mem=settings.memory if is_train else settings.cpu_memory,
+        mem=settings.memory if stage.is_large else settings.cpu_memory,
         qos=settings.qos,
         constraint=settings.constraint,
         exclude=settings.exclude,
         array=f"0-{stage.array - 1}" if stage.array > 1 else None,
-        container_image=settings.container_image,
+        container_image=stage.image or settings.container_image,
         container_mounts=list(settings.container_mounts),
         # a stage whose predecessor failed is cancelled, not left waiting for ever
         additional_parameters=({"kill_on_invalid_dep": "yes"} if stage.needs else {}) | settings.extra or None,
@@ -91,12 +91,12 @@ def check_settings(experiment: Experiment) -> None:
         )
     if not settings.partition:
         raise ConfigError("slurm.partition is missing: name one that 'sinfo -s' lists")
-    image = settings.container_image
-    if image and image.startswith(("/", ".")) and not Path(image).is_file():
-        raise ConfigError(
-            f"slurm.container_image: no file {image}: make it with 'enroot import', or name registry#image"
-        )
-    if image and not settings.container_mounts:
+    images = {"slurm.container_image": settings.container_image}
+    images["eval.image"] = experiment.eval.image if experiment.eval else None
+    for key, image in images.items():
+        if image and image.startswith(("/", ".")) and not Path(image).is_file():
+            raise ConfigError(f"{key}: no file {image}: make it with 'enroot import', or name registry#image")
+    if any(images.values()) and not settings.container_mounts:
         raise ConfigError("slurm.container_mounts is empty: a container sees no data; mount workdir at its own path")
 
 

@@ -16,11 +16,17 @@ class Stage:
 
     name: str
     command: list[str]
-    kind: Literal["train", "gpu", "cpu"] = "cpu"
+    kind: Literal["train", "other"] = "other"
     array: int = 1  # so many at once, each told its number by the cluster
     nodes: int = 1
     gpus_per_node: int = 0
     needs: tuple[str, ...] = ()
+    image: str | None = None  # in place of the cluster's
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it takes the share of a node that training takes."""
+        return self.kind == "train" or self.gpus_per_node > 0
 
 
 def build_stages(loaded: Loaded, *, one_machine: bool = False, recipe: str | None = None) -> list[Stage]:
@@ -56,7 +62,7 @@ def _stages(loaded: Loaded, one_machine: bool, recipe: str) -> Iterator[Stage]:
         elif name == "eval" and (evaluation := experiment.eval):
             target = evaluation.run or f"{out / 'export'}"
             command = [VERBS, name, target, "--out", f"{out / 'eval'}", *evaluation.options]
-            yield Stage(name, command, kind="gpu" if evaluation.gpus else "cpu", gpus_per_node=evaluation.gpus)
+            yield Stage(name, command, gpus_per_node=evaluation.gpus, image=evaluation.image)
 
 
 def _convert(experiment: Experiment, out: PurePosixPath, one_machine: bool) -> Iterator[Stage]:

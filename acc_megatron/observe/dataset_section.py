@@ -70,7 +70,7 @@ def _piece_tokens(samples: pa.Table) -> dict[tuple[str, str], int]:
 
 
 def _pass_table(compiled: Path) -> str:
-    """How many trajectories of each agent were kept, and verified where the compile checked answers."""
+    """How many trajectories of each agent were kept, why others were not, and what the compile verified."""
     try:
         by_agent: dict[str, dict[str, Any]] = json.loads((compiled / MANIFEST).read_bytes())["by_agent"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -79,8 +79,11 @@ def _pass_table(compiled: Path) -> str:
     for agent, counts in by_agent.items():
         kept, tried, rate = counts["documents_out"], counts["documents_in"], counts.get("pass_rate")
         shown = "not judged" if rate is None else f"{rate:.1%}"
-        rows.append((agent, f"{tried:,}", f"{kept:,}", f"{kept / max(1, tried):.1%}", shown))
-    return table(("agent", "trajectories", "kept by compile", "of all", "pass rate"), rows, numbers={1, 2, 3, 4})
+        reasons = sorted(counts["dropped"].items(), key=lambda item: (-item[1], item[0]))
+        why = ", ".join(f"{reason} {count:,}" for reason, count in reasons) or "none"
+        rows.append((agent, f"{tried:,}", f"{kept:,}", f"{kept / max(1, tried):.1%}", shown, why))
+    header = ("agent", "trajectories", "kept by compile", "of all", "pass rate", "dropped for")
+    return table(header, rows, numbers={1, 2, 3, 4})
 
 
 def _packing(dataset: DatasetFolder) -> str:

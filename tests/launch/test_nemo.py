@@ -32,7 +32,9 @@ def test_the_batch_scripts_of_a_dry_run_say_what_the_experiment_says(tmp_path: P
     assert "export NCCL_IB_HCA=mlx5\n" in train and "export A='two words'\n" in train
     assert "-m acc_megatron.launch.node --processes 8 --run-dir runs/acc-30b/run" in train
     assert "#SBATCH --array=0-63\n" in found["convert"] and "#SBATCH --partition=cpu\n" in found["convert"]
-    assert "#SBATCH --gpus-per-node=1\n" in found["eval"] and "gpus-per-node" not in found["export"]
+    assert "#SBATCH --gpus-per-node=8\n" in found["eval"] and "gpus-per-node" not in found["export"]
+    assert "--container-image registry.example#team/acc-vllm:1 " in found["eval"]
+    assert "-m acc_megatron eval examples/eval_acc_30b.toml --out runs/acc-30b/eval" in found["eval"]
     assert """ 'it'"'"'s' """ in found["convert"]
     assert all("kill-on-invalid-dep=yes" in found[name] for name in found if name != "compile")
 

@@ -1,6 +1,7 @@
 """SLURM for real: two virtual nodes run, lose, warn and restart a training job that nemo-run launched."""
 
 import json
+import shlex
 import shutil
 import sys
 import tempfile
@@ -215,3 +216,51 @@ def test_the_plain_batch_script_of_the_examples_trains_on_two_nodes(
     cluster.wait("end", PATIENCE_SECONDS, lambda: cluster.state(job) == "COMPLETED", lambda: log.read_text()[-4000:])
     assert len(read_steps(tmp_path / "out" / "run")) >= 3
     assert "node 1 of 2" in log.read_text()
+
+
+def test_the_export_is_served_and_scored_inside_a_job(
+    cluster: SlurmCluster, whole: tuple[Job, dict[str, str]], tmp_path: Path
+) -> None:
+    trained, jobs = whole
+    cluster.wait("export", PATIENCE_SECONDS, lambda: cluster.state(jobs["export"]) == "COMPLETED", trained.output)
+    served = tmp_path / "bin" / "vllm"
+    served.parent.mkdir()
+    server = shlex.join([sys.executable, str(ROOT / "tests" / "model_server.py")])
+    served.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT / "tests"} exec {server} "$@"\n')
+    served.chmod(0o755)
+    (tmp_path / "scores.toml").write_text(f"""
+name = "scores"
+[models.acc]
+folder = "{trained.folder / "out" / "export"}"
+engine = "vllm"
+[benchmarks.walks]
+kind = "graphwalks"
+items = 2
+length_tokens = [700]
+max_new_tokens = 4
+""")
+    file = tmp_path / "experiment.toml"
+    file.write_text(f"""
+name = "scores"
+out = "out"
+workdir = "{tmp_path}"
+launch_dir = "{tmp_path}/launch"
+python = "{sys.executable}"
+[eval]
+run = "scores.toml"
+[environment]
+PATH = "{served.parent}:/usr/bin:/bin"
+[slurm]
+account = "acct"
+partition = "debug"
+cpu_memory = "100"
+""")
+    job = read_json(launch("slurm", file, "--json", **cluster.environment))["jobs"]["eval"]
+
+    def output() -> str:
+        return "\n".join(path.read_text()[-3000:] for path in tmp_path.glob("launch/**/*.out"))
+
+    cluster.wait("scores", PATIENCE_SECONDS, lambda: cluster.state(job) == "COMPLETED", output)
+    results = json.loads((tmp_path / "out" / "eval" / "results.json").read_bytes())
+    assert results["benchmarks"]["walks"]["models"]["acc"]["num_items"] == 2
+    assert "serving in process" in (tmp_path / "out" / "eval" / "vllm-acc.log").read_text()

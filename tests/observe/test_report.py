@@ -75,14 +75,15 @@ def test_a_folder_with_neither_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_shares_pass_rates_and_packing(dataset: Path, tmp_path: Path) -> None:
-    manifest = {"by_agent": {"search": {"documents_in": 8, "documents_out": 2, "pass_rate": 0.25}}}
+    counts = {"documents_in": 8, "documents_out": 2, "pass_rate": 0.25, "dropped": {"malformed": 2, "wrong_answer": 4}}
+    manifest = {"by_agent": {"search": counts}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     opened = open_dataset(dataset)
     text = write_report(dataset, tmp_path / "page.html", tmp_path).read_text()
     pieces = [piece for row in opened.samples["pieces"].to_pylist()[::3] for piece in row]
     tokens = sum(piece["tokens"] for piece in pieces if piece["kind"] == "evidence")
     assert f"<td class=number>{tokens / opened.manifest['agents']['search']['tokens']:.1%}</td>" in text
-    assert "<td class=number>25.0%</td><td class=number>25.0%</td>" in text
+    assert "<td class=number>25.0%</td><td class=number>25.0%</td><td>wrong_answer 4, malformed 2</td>" in text
     assert f"1 of {131_072:,} tokens; no packing needs fewer than 1" in text
     assert f"{opened.lengths.sum() / 131_072:.2%} of the rows" in text
     with pytest.raises(DataError, match="not the output of a compile"):
