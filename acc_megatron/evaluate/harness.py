@@ -6,8 +6,7 @@ from a folder of task files. Thinking is removed before stop strings are looked 
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from acc_megatron.errors import ConfigError, DataError, EnvironmentProblem
@@ -27,26 +26,22 @@ def run_tasks(name: str, benchmark: BenchmarkSettings, run: RunSettings, ask: As
     """
     lm_eval = _lm_eval()
     manager = _manager(lm_eval, benchmark)
-    samples = None
-    if run.limit is not None:
-        with _seeded(run.seed):
-            samples = _sample(manager, benchmark, run)
+    samples = _sample(manager, benchmark, run) if run.limit is not None else None
     items: dict[str, dict[str, Any]] = {}
     aggregates = []
     for repeat in range(run.repeats):
         model = _asking_model(ask, name, benchmark.max_new_tokens, repeat)
         try:
-            # simple_evaluate would seed too, and run pip and git to describe the machine
-            with _seeded(run.seed):
-                results = lm_eval.evaluator.evaluate(
-                    lm=model,
-                    task_dict=_load(manager, benchmark, run),
-                    samples=samples,
-                    apply_chat_template=True,
-                    fewshot_as_multiturn=True,
-                    log_samples=True,
-                    bootstrap_iters=0,
-                )
+            # simple_evaluate would also run pip and git, to describe the machine
+            results = lm_eval.evaluator.evaluate(
+                lm=model,
+                task_dict=_load(manager, benchmark, run),
+                samples=samples,
+                apply_chat_template=True,
+                fewshot_as_multiturn=True,
+                log_samples=True,
+                bootstrap_iters=0,
+            )
         except (ConfigError, DataError):
             raise
         except Exception as error:  # tasks are other people's code, and their rows come over the network
@@ -85,25 +80,6 @@ def _manager(lm_eval: Any, benchmark: BenchmarkSettings) -> Any:
     return lm_eval.tasks.TaskManager(include_path=benchmark.task_folder)
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Tasks draw from the global generator (GPQA its order of choices): the same for every model, repeat and rerun.
-
-    Nor may the library of datasets keep what was drawn under another seed.
-    """
-    import datasets
-
-    state, caching = random.getstate(), datasets.is_caching_enabled()
-    random.seed(seed)
-    datasets.disable_caching()
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        if caching:
-            datasets.enable_caching()
-
-
 def _load(manager: Any, benchmark: BenchmarkSettings, run: RunSettings) -> dict[str, Any]:
     """The tasks with their examples in the prompt: as many as the task says, or none, or as set here."""
     loaded: dict[str, Any] = manager.load(list(benchmark.tasks))
@@ -114,7 +90,31 @@ def _load(manager: Any, benchmark: BenchmarkSettings, run: RunSettings) -> dict[
                 key="num_fewshot", value=benchmark.num_fewshot if benchmark.num_fewshot is not None else own or 0
             )
         task.set_fewshot_seed(seed=run.seed)
+        if (process := task.get_config("process_docs")) is not None:
+            task.set_config(key="process_docs", value=_drawing_from(run.seed, process))
     return loaded
+
+
+def _drawing_from(seed: int, process: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A task's own function of its rows with the global generator seeded: GPQA draws its order of choices from there.
+
+    So a question is the same for every model and repeat, and after a kill.
+    """
+
+    def processed(rows: Any) -> Any:
+        import datasets
+
+        state, caching = random.getstate(), datasets.is_caching_enabled()
+        random.seed(seed)
+        datasets.disable_caching()  # which would keep what was drawn under another seed
+        try:
+            return process(rows)
+        finally:
+            random.setstate(state)
+            if caching:
+                datasets.enable_caching()
+
+    return processed
 
 
 def _cannot_run(name: str, error: Exception) -> DataError:

@@ -209,7 +209,7 @@ def test_gpqa_mmlu_pro_aime_and_ifeval_are_graded_on_rows_of_their_published_sch
     assert scores["mmlu_pro_math/0"] == {"exact_match,custom-extract": 1.0}
     assert scores["aime24/0"] == {"exact_match": 1.0}
     assert [scores[f"ifeval/{k}"]["prompt_level_strict_acc"] for k in (0, 1)] == [1.0, 0.0]
-    shots = [json.loads(data)["messages"] for data in asked if b"Options" in data]
+    shots = [json.loads(data)["messages"] for data in asked if "Options" in data]
     assert [len(messages) for messages in shots] == [12], "a system message, five examples as turns, the question"
 
 
