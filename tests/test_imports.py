@@ -16,6 +16,7 @@ SOURCES = [path for folder in (*FOLDERS, "examples") for path in sorted((ROOT / 
 ALLOWED = {
     "errors": set(),
     "ranks": set(),
+    "machines": {"errors"},
     "data_tools": {"errors"},
     "kernels": {"errors"},
     "cpu_backend": set(),
@@ -30,7 +31,7 @@ ALLOWED = {
     "optimizer": {"config", "model"},
     "checkpoint": {"config", "data_tools", "distributed", "errors", "layout", "model", "ranks"},
     "distributed": {"checkpoint", "config", "cpu_backend", "layout", "ranks"},
-    "observe": {"config", "data", "data_tools", "errors", "flops", "ranks"},
+    "observe": {"config", "data", "data_tools", "errors", "flops", "machines", "ranks"},
     "evaluate": {"config", "data_tools", "errors", "observe"},
     "trainer": {"checkpoint", "config", "data", "data_tools", "layout", "model", "observe", "optimizer", "resilience"},
     "resume": {"checkpoint", "config", "errors", "ranks", "resilience", "trainer"},
@@ -41,7 +42,7 @@ ALLOWED = {
     },
     "plan": {
         "compatibility", "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "flops", "layout",
-        "model",
+        "machines", "model",
     },
     "launch": {"compatibility", "config", "errors", "layout"},
     "analyze": {
@@ -55,7 +56,7 @@ ALLOWED = {
     "doctor": {"compatibility", "config", "cpu_backend", "data_tools", "errors"},
     "cli": {
         "analyze", "bench", "checkpoint", "compatibility", "config", "data_tools", "doctor", "errors", "evaluate",
-        "launch", "observe", "plan", "quickstart", "ranks", "train",
+        "launch", "machines", "observe", "plan", "quickstart", "ranks", "train",
     },
     "__main__": {"cli"},
 }  # fmt: skip
