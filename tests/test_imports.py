@@ -41,7 +41,7 @@ ALLOWED = {
         "config", "data_tools", "distributed", "errors", "observe", "ranks", "resilience", "resume", "step", "trainer",
     },
     "plan": {
-        "compatibility", "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "flops", "layout",
+        "compatibility", "config", "data", "data_tools", "distributed", "errors", "flops", "layout",
         "machines", "model",
     },
     "launch": {"compatibility", "config", "errors", "layout"},
