@@ -53,7 +53,7 @@ ALLOWED = {
         "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "kernels", "loss", "model", "observe",
         "optimizer", "resume", "step", "trainer",
     },
-    "doctor": {"compatibility", "config", "cpu_backend", "data_tools", "errors"},
+    "doctor": {"checkpoint", "compatibility", "config", "cpu_backend", "data_tools", "errors"},
     "cli": {
         "analyze", "bench", "checkpoint", "compatibility", "config", "data_tools", "doctor", "errors", "evaluate",
         "launch", "machines", "observe", "plan", "quickstart", "ranks", "train",
@@ -97,7 +97,8 @@ def test_every_import_points_down_the_stated_direction(path: Path) -> None:
 def test_the_light_verbs_import_no_torch() -> None:
     code = (
         "import sys, acc_megatron.cli, acc_megatron.data_tools.convert, acc_megatron.data_tools.compile, "
-        "acc_megatron.config, acc_megatron.layout\nassert 'torch' not in sys.modules, 'torch is imported'"
+        "acc_megatron.config, acc_megatron.layout, acc_megatron.doctor.job\n"
+        "assert 'torch' not in sys.modules, 'torch is imported'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
