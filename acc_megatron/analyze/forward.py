@@ -13,7 +13,7 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.packed_seq_params import PackedSeqParams
 
 from acc_megatron.analyze.tasks import Slice, Task, document_slice
-from acc_megatron.checkpoint import store
+from acc_megatron.checkpoint import locate, store
 from acc_megatron.config import ParallelConfig, model_config_from_dict
 from acc_megatron.errors import ConfigError
 from acc_megatron.layout import Layout
@@ -47,9 +47,9 @@ def observe(
     """
     if parallel.pipeline > 1:
         raise ConfigError(f"analyze needs parallel.pipeline = 1, not {parallel.pipeline}")
-    source = store.find(checkpoint)
+    source = locate.find(checkpoint)
     state = store.read_state(source)
-    config = model_config_from_dict(state["model"], str(source / store.STATE))
+    config = model_config_from_dict(state["model"], str(source / locate.STATE))
     precision = "bfloat16" if torch.cuda.is_available() else "float32"
     with process_groups(parallel) as layout:
         transformer = transformer_config(config, layout, precision=precision)
