@@ -1,5 +1,6 @@
 """A checkpoint's forward pass over tasks, watched from hooks: no gradient, no vocabulary head."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,6 +88,17 @@ def _forward(model: GPTModel, document: Slice) -> None:
 
 def _hidden_states(*, hidden_states: torch.Tensor, **_: Any) -> torch.Tensor:
     return hidden_states
+
+
+def trained(checkpoint: Path) -> dict[str, Any]:
+    """Where a checkpoint lies and on how many tokens it was trained: steps x rows x row length, padding included.
+
+    `trained_tokens` is null for one that was imported, or saved by no run of ours.
+    """
+    source = store.find(checkpoint)
+    state = store.read_state(source)
+    factors = [state.get(key) for key in ("step", "global_batch_rows", "seq_length_tokens")]
+    return {"path": str(source), "trained_tokens": math.prod(factors) if all(factors) else None}
 
 
 def layers(model: GPTModel) -> Iterator[tuple[int, Any]]:

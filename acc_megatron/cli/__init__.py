@@ -37,3 +37,6 @@ def main() -> None:
     except PermissionError as error:
         print(f"error: {error.filename}: no permission: run as its owner, or choose another path", file=sys.stderr)
         sys.exit(2)
+    except (FileExistsError, NotADirectoryError) as error:
+        print(f"error: {error.filename}: a file stands where a folder goes: choose another path", file=sys.stderr)
+        sys.exit(2)

@@ -143,7 +143,11 @@ def _ask_benchmark(
         reasons = "; ".join(
             f"{count} {reason}, such as {tally.details[reason]}" for reason, count in tally.refused.items()
         )
-        raise DataError(f"models.{model.name} answered no question of benchmarks.{name}: {reasons}")
+        where = model.describe()
+        raise DataError(
+            f"models.{model.name} at {where.get('endpoint') or where['folder']} answered no question of "
+            f"benchmarks.{name}: {reasons}; mend that and run the same command again"
+        )
     return part | {"tally": tally.as_dict()}
 
 
