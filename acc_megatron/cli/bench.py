@@ -20,9 +20,9 @@ def data(
     workers: Annotated[int, typer.Option(help="Processes of both convert and Megatron's path.")] = 2,
     engine: Annotated[str, typer.Option(help="auto, tiktoken or gigatoken.")] = "auto",
     curve: Annotated[str, typer.Option(help="Input sizes in MB of the memory curve; '' for none.")] = "10,100",
-    real: Annotated[Path, typer.Option(help="Real trajectories, measured too where the folder is there.")] = Path(
-        "../shared/data"
-    ),
+    real: Annotated[
+        str, typer.Option(help="Folder of real trajectories, left out where it is not there; '' for none.")
+    ] = "../shared/data",
     csv_file: Annotated[Path, typer.Option("--csv", help="File that rows are appended to.")] = Path(
         "runs/bench/data.csv"
     ),
@@ -31,6 +31,8 @@ def data(
     """`convert` against Megatron's per-document path and its bare tokenizer, on generated and on real documents."""
     from acc_megatron.bench.data import bench_data
 
+    if real and not Path(real).is_dir():
+        print(f"no folder {real}: no real trajectories are measured (--real)", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         result = bench_data(
             Path(folder),
@@ -39,7 +41,7 @@ def data(
             workers=workers,
             engine=engine,
             curve_megabytes=[float(size) for size in curve.split(",") if size],
-            real=real if real.is_dir() else None,
+            real=Path(real) if real and Path(real).is_dir() else None,
             csv_file=csv_file,
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )
