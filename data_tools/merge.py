@@ -116,7 +116,7 @@ def _join(shards: list[Path], folder: Path) -> dict[str, Any]:
         raise DataError(f"no document is left: {dropped.total()} rows dropped ({reasons})")
     for name in (QUARANTINE, SAMPLES):
         files[name] = {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
-    counted = {"dropped": dropped, "dropped_tokens": +dropped_tokens, "agents": agents}
+    counted = {"dropped": dropped, "dropped_tokens": dropped_tokens, "agents": agents}
     return counted | {"files": dict(sorted(files.items())), "shards": number}
 
 
@@ -152,7 +152,7 @@ def _manifest(plan: dict[str, Any], joined: dict[str, Any]) -> dict[str, Any]:
         "documents_out": total["documents"],
         "dropped": dict(sorted(joined["dropped"].items())),
         "tokens_in": total["tokens"] + joined["dropped_tokens"].total(),
-        "dropped_tokens": dict(sorted(joined["dropped_tokens"].items())),  # of rows that came to be tokenised
+        "dropped_tokens": dict(sorted((+joined["dropped_tokens"]).items())),  # of rows that came to be tokenised
         "tokens": total["tokens"],
         "supervised_tokens": total["supervised_tokens"],
         "agents": agents,
