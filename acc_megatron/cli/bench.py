@@ -13,6 +13,13 @@ from acc_megatron.cli.options import Json, Overrides, Recipe, print_result
 bench = typer.Typer(no_args_is_help=True, help="Measure; each run appends rows with machine and versions to a CSV.")
 
 
+def _folder_of_runs(real: str) -> Path | None:
+    """The folder that --real names; None, said in a line, where it is not there."""
+    if real and not Path(real).is_dir():
+        print(f"no folder {real}: no real trajectories are measured (--real)", file=sys.stderr)
+    return Path(real) if real and Path(real).is_dir() else None
+
+
 @bench.command()
 def data(
     megabytes: Annotated[float, typer.Option(help="Generated input of the comparison.")] = 20,
@@ -31,8 +38,6 @@ def data(
     """`convert` against Megatron's per-document path and its bare tokenizer, on generated and on real documents."""
     from acc_megatron.bench.data import bench_data
 
-    if real and not Path(real).is_dir():
-        print(f"no folder {real}: no real trajectories are measured (--real)", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         result = bench_data(
             Path(folder),
@@ -41,7 +46,7 @@ def data(
             workers=workers,
             engine=engine,
             curve_megabytes=[float(size) for size in curve.split(",") if size],
-            real=Path(real) if real and Path(real).is_dir() else None,
+            real=_folder_of_runs(real),
             csv_file=csv_file,
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )
