@@ -153,7 +153,10 @@ class Client:
                 await asyncio.sleep(min(wait, self._settings.longest_wait_seconds))
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
-            raise DataError(f"{self._failures_in_a_row} requests in a row had no answer, the last: {problem}")
+            raise DataError(
+                f"{self._failures_in_a_row} requests in a row had no answer, the last: {problem}; is the endpoint up? "
+                "What was answered is in the cache: run the same command again"
+            )
         raise problem
 
     async def _post(self, key: str, data: bytes) -> tuple[int, httpx2.Headers, bytes | None]:

@@ -199,7 +199,7 @@ def fit(triple: Triple, budget_tokens: int, tokenizer: Tokenizer) -> tuple[Tripl
         last = next((i for i in reversed(range(len(kept))) if kept[i].kind == "distractor"), None)
         if last is None:
             detail = f"{len(rendered.ids)} tokens without any distractor, the budget is {budget_tokens}"
-            raise Dropped("over_budget", detail)
+            raise Dropped("over_budget", detail, num_tokens=len(rendered.ids))
         del kept[last]
 
 
@@ -262,8 +262,9 @@ def _conversation(row: Row, trajectory: Trajectory, triple: Triple, run: _Run) -
     """The baseline's form of a run whose triple was made: this arm has no document that the method's has not."""
     turns = turns_of(row.value, trajectory)
     rendered = render_conversation(turns, run.tokenizer)
-    if len(rendered.ids) > run.settings.budget_tokens:
-        raise Dropped("over_budget", f"{len(rendered.ids)} tokens of turns, the budget is {run.settings.budget_tokens}")
+    if (num_tokens := len(rendered.ids)) > run.settings.budget_tokens:
+        detail = f"{num_tokens} tokens of turns, the budget is {run.settings.budget_tokens}"
+        raise Dropped("over_budget", detail, num_tokens=num_tokens)
     lengths = {"tokens": len(rendered.ids), "supervised_tokens": int(rendered.mask.sum())}
     settings = asdict(run.settings) | lengths | {"notes": trajectory.notes}
     return Conversation(

@@ -26,6 +26,8 @@ _SUMMED = (
 )  # fmt: skip
 # the answer of run or teacher was checked and does not reach the truth
 _FAILED = ("wrong_answer", "unresolved", "patch_", "tests_")
+# it does reach the truth, but the document is left out for another reason
+_PASSED = ("over_budget", "near_duplicate_", "contaminated", "duplicate_id", "control_string_in_target")
 
 
 @dataclass(slots=True)
@@ -35,6 +37,9 @@ class Counts:
     documents_in: int = 0
     documents_out: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    dropped_tokens: Counter[str] = field(
+        default_factory=Counter
+    )  # of documents that were made before they were dropped
     tokens: int = 0
     supervised_tokens: int = 0
     evidence_tokens: int = 0
@@ -50,13 +55,18 @@ class Counts:
     def as_dict(self) -> dict[str, Any]:
         """A JSON object; reasons in alphabetical order, bins by length; no pass rate where none was judged."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        num_judged = self.documents_out + sum(
-            number for reason, number in self.dropped.items() if reason.startswith(_FAILED)
+        num_failed, num_left_out = (
+            sum(number for reason, number in self.dropped.items() if reason.startswith(reasons))
+            for reasons in (_FAILED, _PASSED)
         )
+        num_passed = self.documents_out + num_left_out
+        num_judged = num_passed + num_failed
         return values | {
             "dropped": dict(sorted(self.dropped.items())),
+            "tokens_in": self.tokens + self.dropped_tokens.total(),
+            "dropped_tokens": dict(sorted((+self.dropped_tokens).items())),
             "lengths": {str(start): number for start, number in sorted(self.lengths.items())},
-            "pass_rate": self.documents_out / num_judged if num_judged else None,
+            "pass_rate": num_passed / num_judged if num_judged else None,
         }
 
 
@@ -97,6 +107,7 @@ class CompileWriter:
 
     def drop(self, row: Row, agent: str, stage: str, dropped: Dropped) -> None:
         """Record a row left out on purpose, at the stage `evidence` or `compile`."""
+        self._counts(agent).dropped_tokens[dropped.reason] += dropped.num_tokens
         self._refuse(row, agent, stage, dropped.reason, dropped.detail)
 
     def quarantine(self, row: Row | BadRow, stage: str, reason: str, detail: str) -> None:

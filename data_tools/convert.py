@@ -19,7 +19,7 @@ from typing import Any
 
 from acc_megatron import __version__
 from acc_megatron.data_tools.atomic import sha256_file, write_json
-from acc_megatron.data_tools.dataset_folder import MANIFEST
+from acc_megatron.data_tools.dataset_folder import need_free_or_dataset
 from acc_megatron.data_tools.examples_in import input_files, row_ranges
 from acc_megatron.data_tools.fast_encoder import ENGINES
 from acc_megatron.data_tools.merge import PLAN, merge
@@ -80,8 +80,7 @@ def plan_shards(inputs: list[Path], out: Path, settings: ConvertSettings, *, eng
         raise DataError(f"unknown template {settings.template!r}; known: {', '.join(TEMPLATES)}")
     if engine not in ENGINES:
         raise DataError(f"unknown engine {engine!r}; known: {', '.join(ENGINES)}")
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists and is not a dataset folder; give another --out")
+    need_free_or_dataset(out)
     tokenizer = tokenizer_on(settings.tokenizer, engine)
     files = input_files(inputs)
     ranges = [rows for file in files for rows in row_ranges(file, ROWS_PER_SHARD)]

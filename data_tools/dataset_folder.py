@@ -92,18 +92,31 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise DataError(f"no dataset at {path}: it has no {MANIFEST} (conversion writes it last)")
     try:
         manifest = json.loads(file.read_bytes())
-        version = manifest["format_version"]
-        own_fingerprint = manifest["fingerprint"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        version, other = manifest["format_version"], manifest.get("format")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{file} is damaged: {error!r}") from None
+    if other is not None:
+        raise DataError(f"{path} holds {str(other)[:40]}, not a dataset: 'convert' makes one of them")
     if version != FORMAT_VERSION:
         raise DataError(f"{file} has format version {version}; this code reads version {FORMAT_VERSION}: convert again")
-    if own_fingerprint != fingerprint(manifest):
+    if manifest.get("fingerprint") != fingerprint(manifest):
         raise DataError(f"{file} was changed: its fingerprint is not that of its contents")
     for name in manifest["files"]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise DataError(f"{file} lists {name!r}, which leaves the folder")
     return manifest
+
+
+def need_free_or_dataset(path: Path) -> None:
+    """Raise DataError unless `path` is free, empty or a dataset folder, which a new one may replace."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        if "shards" in json.loads((path / MANIFEST).read_bytes()):
+            return
+    except (OSError, ValueError, TypeError, RecursionError):
+        pass
+    raise DataError(f"{path} exists and is not a dataset folder; give another --out")
 
 
 def open_dataset(path: Path) -> DatasetFolder:

@@ -107,7 +107,9 @@ def git_folder(path: Path) -> Path | None:
     """
     folder = path / ".git" if (path / ".git").exists() else path
     if folder.is_file():
-        folder = path / _first_line(folder).removeprefix("gitdir: ")
+        if folder.name != ".git" or not (first := _first_line(folder)).startswith("gitdir: "):
+            return None
+        folder = folder.parent / first.removeprefix("gitdir: ")
     if (folder / "commondir").is_file():
         folder = folder / _first_line(folder / "commondir")
     is_repository = (folder / "objects").is_dir() and (folder / "refs").is_dir() and (folder / "HEAD").is_file()

@@ -51,9 +51,12 @@ def merge(out: Path, *, max_bad_share: float = 0.01) -> dict[str, Any]:
     temporary = out.with_name(f".{out.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    manifest = _manifest(plan, _join(shards, temporary))
-    write_json(temporary / MANIFEST, manifest)
-    publish_folder(temporary, out)
+    try:
+        manifest = _manifest(plan, _join(shards, temporary))
+        write_json(temporary / MANIFEST, manifest)
+        publish_folder(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(work)
     return manifest
 
@@ -82,6 +85,7 @@ def _check_bad_share(shards: list[Path], max_bad_share: float) -> None:
 def _join(shards: list[Path], folder: Path) -> dict[str, Any]:
     """Link the shards that hold documents into `folder` with sample table and quarantine; returns what was counted."""
     dropped: Counter[str] = Counter()
+    dropped_tokens: Counter[str] = Counter()
     agents: dict[str, Counter[str]] = {}
     files: dict[str, dict[str, Any]] = {}
     number = 0
@@ -95,6 +99,7 @@ def _join(shards: list[Path], folder: Path) -> dict[str, Any]:
             result = _result(shard)
             for row in result["refused"]:
                 dropped[row["reason"]] += 1
+                dropped_tokens[row["reason"]] += row.get("tokens", 0)
                 quarantine.write(json.dumps(row, ensure_ascii=False) + "\n")
             if not result["documents"]:
                 continue
@@ -111,7 +116,8 @@ def _join(shards: list[Path], folder: Path) -> dict[str, Any]:
         raise DataError(f"no document is left: {dropped.total()} rows dropped ({reasons})")
     for name in (QUARANTINE, SAMPLES):
         files[name] = {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
-    return {"dropped": dropped, "agents": agents, "files": dict(sorted(files.items())), "shards": number}
+    counted = {"dropped": dropped, "dropped_tokens": dropped_tokens, "agents": agents}
+    return counted | {"files": dict(sorted(files.items())), "shards": number}
 
 
 def _tables(shards: list[Path]) -> Iterator[pa.Table]:
@@ -145,6 +151,8 @@ def _manifest(plan: dict[str, Any], joined: dict[str, Any]) -> dict[str, Any]:
         "documents_in": total["documents"] + joined["dropped"].total(),
         "documents_out": total["documents"],
         "dropped": dict(sorted(joined["dropped"].items())),
+        "tokens_in": total["tokens"] + joined["dropped_tokens"].total(),
+        "dropped_tokens": dict(sorted((+joined["dropped_tokens"]).items())),  # of rows that came to be tokenised
         "tokens": total["tokens"],
         "supervised_tokens": total["supervised_tokens"],
         "agents": agents,

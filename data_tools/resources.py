@@ -16,6 +16,7 @@ from acc_megatron.data_tools.atomic import sha256_file
 from acc_megatron.data_tools.git_files import GitRepository
 from acc_megatron.data_tools.jsonl import BadRow, Row, parsed_line, read_lines
 from acc_megatron.data_tools.row_files import row_at, row_file_kind, rows_of
+from acc_megatron.data_tools.sources.fields import embedded_object
 from acc_megatron.data_tools.table_text import TableFormat
 from acc_megatron.errors import DataError
 
@@ -64,7 +65,7 @@ class Resources:
         `instance` is the row of an instance that is not known here. Files of unsafe names are left out.
         """
         if instance_id in self.stores:
-            found = self._read(self.stores[instance_id])["files_at_base_commit"]
+            found = embedded_object(self._read(self.stores[instance_id])["files_at_base_commit"])
             return {path: text for path, text in found.items() if isinstance(text, str) and is_safe_path(path)}
         if instance is None:
             instance = self.instance(instance_id) if instance_id in self.instances else {}
@@ -155,7 +156,7 @@ def _is_instance(value: dict[str, Any]) -> bool:
 
 
 def _is_store(value: dict[str, Any]) -> bool:
-    return _is_named(value) and isinstance(value.get("files_at_base_commit"), dict)
+    return _is_named(value) and bool(embedded_object(value.get("files_at_base_commit")))
 
 
 def _is_named(value: dict[str, Any]) -> bool:

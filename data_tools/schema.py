@@ -47,12 +47,16 @@ class Trajectory:
 
 
 class Dropped(Exception):
-    """A row that is left out on purpose; `reason` is a short slug that the counts are kept under."""
+    """A row that is left out on purpose; `reason` is a short slug that the counts are kept under.
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    `num_tokens` is the length of its document where it had one by then, else 0.
+    """
+
+    def __init__(self, reason: str, detail: str = "", *, num_tokens: int = 0) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+        self.num_tokens = num_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,7 +118,8 @@ def _documents(
         except DataError as error:
             refused.append(place | {"stage": "read", "reason": "unknown_shape", "detail": str(error)})
         except Dropped as drop:
-            refused.append(place | {"stage": "render", "reason": drop.reason, "detail": drop.detail})
+            why = {"stage": "render", "reason": drop.reason, "detail": drop.detail, "tokens": drop.num_tokens}
+            refused.append(place | why)
         else:
             samples.append(_sample(example, rendered, tokenizer))
             yield rendered
@@ -131,8 +132,9 @@ def _render(example: Example, tokenizer: Tokenizer, settings: ConvertSettings) -
         rendered = render_turns(
             example.user, example.reasoning, example.answer, tokenizer, settings.template, system=example.system
         )
-    if len(rendered.ids) > settings.max_tokens:
-        raise Dropped("over_max_tokens", f"{len(rendered.ids)} tokens, the limit is {settings.max_tokens}")
+    if (num_tokens := len(rendered.ids)) > settings.max_tokens:
+        detail = f"{num_tokens} tokens, the limit is {settings.max_tokens}"
+        raise Dropped("over_max_tokens", detail, num_tokens=num_tokens)
     return rendered
 
 

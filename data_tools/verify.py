@@ -49,18 +49,22 @@ def _check_files(path: Path, manifest: dict) -> Iterator[str]:
 def _check_books(dataset: DatasetFolder) -> Iterator[str]:
     manifest, samples = dataset.manifest, dataset.samples
     dropped = sum(manifest["dropped"].values())
-    refused = (dataset.path / QUARANTINE).read_bytes().count(b"\n")
+    refused = [json.loads(line) for line in (dataset.path / QUARANTINE).read_bytes().splitlines()]
+    tokens, refused_tokens = int(samples["tokens"].to_numpy().sum()), sum(row.get("tokens", 0) for row in refused)
     sums = {
         "documents_out": len(samples),
-        "tokens": int(samples["tokens"].to_numpy().sum()),
+        "tokens": tokens,
+        "tokens_in": tokens + refused_tokens,
         "supervised_tokens": int(samples["supervised_tokens"].to_numpy().sum()),
         "documents_in": len(samples) + dropped,
     }
     for key, value in sums.items():
-        if manifest[key] != value:
-            yield f"{dataset.path / MANIFEST}: {key} is {manifest[key]}, the files say {value}"
-    if refused != dropped:
-        yield f"{dataset.path / QUARANTINE}: {refused} rows, the manifest counts {dropped} dropped"
+        if manifest.get(key) != value:
+            yield f"{dataset.path / MANIFEST}: {key} is {manifest.get(key)}, the files say {value}"
+    if len(refused) != dropped:
+        yield f"{dataset.path / QUARANTINE}: {len(refused)} rows, the manifest counts {dropped} dropped"
+    if refused_tokens != sum(manifest.get("dropped_tokens", {}).values()):
+        yield f"{dataset.path / QUARANTINE}: {refused_tokens} tokens, not those of the manifest's dropped_tokens"
 
 
 def _check_documents(dataset: DatasetFolder) -> Iterator[str]:

@@ -23,6 +23,7 @@ from acc_megatron.data_tools.table_text import rows_text
 from acc_megatron.data_tools.unified_diff import PatchError, apply_patch
 from acc_megatron.errors import ConfigError, EnvironmentProblem
 
+ENGINE_FAILED = 125  # of docker and podman: no daemon, no image, no such option; any other code is the command's
 _FENCED = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _DIFF = re.compile(r"^(diff --git |--- \S)", re.MULTILINE)
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,300})")
@@ -91,24 +92,31 @@ class Verifier:
 
 
 def swe_test(image: str | None, command: str | None) -> SweTest | None:
-    """The test that two options ask for, the command split as a shell would; None without either."""
+    """The test that two options ask for, the command split as a shell would; None without either.
+
+    Raises EnvironmentProblem where neither docker nor podman is on PATH: before a teacher is paid, not after.
+    """
     if image is None and command is None:
         return None
     if not image or not command:
         raise ConfigError("give --swe-container and --swe-test-command together")
-    return SweTest(image=image, command=tuple(shlex.split(command)))
+    engine = next((name for name in ("docker", "podman") if shutil.which(name)), None)
+    if engine is None:
+        raise EnvironmentProblem("--swe-container needs docker or podman, and neither is on PATH: install one of them")
+    return SweTest(image=image, command=tuple(shlex.split(command)), engine=engine)
 
 
 def run_swe_test(test: SweTest, instance_id: str, patch: str) -> None:
     """Run the test command on a patch; Dropped('tests_failed' or 'tests_timeout') unless it ends with 0.
 
-    Raises EnvironmentProblem when the container engine is not on this machine.
+    Raises EnvironmentProblem when the container engine is not on this machine, or cannot run the image: that says
+    nothing about the patch.
     """
     if not _SAFE_NAME.fullmatch(instance_id):
         raise Dropped("no_instance", f"{instance_id!r:.100} is no name of an instance")
     engine = shutil.which(test.engine)
     if engine is None:
-        raise EnvironmentProblem(f"no {test.engine!r} on PATH: --swe-container needs docker or podman")
+        raise EnvironmentProblem(f"no {test.engine!r} on PATH")
     image, *command = (part.replace("{instance_id}", instance_id) for part in (test.image, *test.command))
     name = f"acc-test-{uuid.uuid4().hex}"
     arguments = [engine, "run", "--rm", "--interactive", "--network=none", f"--name={name}", image, *command]
@@ -119,8 +127,11 @@ def run_swe_test(test: SweTest, instance_id: str, patch: str) -> None:
     except subprocess.TimeoutExpired:
         subprocess.run([engine, "kill", name], capture_output=True, timeout=60, check=False)
         raise Dropped("tests_timeout", f"no result after {test.timeout_seconds:.0f} s") from None
+    said = done.stderr[-300:].decode(errors="replace").strip()
+    if done.returncode == ENGINE_FAILED:
+        raise EnvironmentProblem(f"{test.engine} could not run a container of {image}: {said}")
     if done.returncode:
-        raise Dropped("tests_failed", f"exit code {done.returncode}: {done.stderr[-300:].decode(errors='replace')}")
+        raise Dropped("tests_failed", f"exit code {done.returncode}: {said}")
 
 
 def patch_of(answer: str) -> str:

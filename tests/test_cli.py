@@ -1,11 +1,12 @@
 """The command line: quick help, one clear line for each mistake, and real data in equal to data out plus drops."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import acc, good
+from commands import acc, good, run_command
 from make_inputs import write_triples
 
 from acc_megatron.data_tools.convert import ConvertSettings, convert
@@ -108,3 +109,27 @@ def test_import_of_a_model_prints_one_json_object(make_hf_folder: Callable[..., 
     folder = make_hf_folder(tmp_path / "hf", vocab_size=64)
     result = good(acc("import", folder, "--out", tmp_path / "out", "--json"))
     assert Path(result["checkpoint"]).is_dir() and result["parameters"] > 0
+
+
+def test_what_the_file_system_refuses_is_one_line_with_what_to_do(tmp_path: Path) -> None:
+    source = write_triples(tmp_path / "triples.jsonl", [900] * 8)
+    inside_a_file = refused("convert", source, "--out", source / "out")
+    assert inside_a_file.startswith(f"error: {source}") and "is a file, not a folder" in inside_a_file
+    assert "name is too long" in refused("convert", source, "--out", tmp_path / ("x" * 300))
+    command = f"ulimit -f 4; exec {sys.executable} -m acc_megatron convert {source} --out {tmp_path}/out"
+    done = run_command(["bash", "-c", command])
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "larger than the limit" in done.stderr.splitlines()[-1] and not (tmp_path / "out").exists()
+
+
+def test_a_run_that_leaves_no_document_says_so_and_numbers_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    step = {"tool": "search", "input": "x", "output": '[{"url": "u", "title": "T", "text": "Some text."}]'}
+    run = {"question": "Who?", "steps": [step], "answer": "Bob"}
+    (tmp_path / "runs.jsonl").write_text(json.dumps(run) + "\n")
+    out = tmp_path / "out"
+    left = refused("compile", tmp_path / "runs.jsonl", "--out", out, "--budget-tokens", "5")
+    assert left == f"error: no document is left of 1; {out}/quarantine.jsonl says why of each"
+    assert json.loads((out / "quarantine.jsonl").read_text())["reason"] == "over_budget"
+    for option, value in (("--budget-tokens", "-4"), ("--max-bad", "7")):
+        assert f"'{option}'" in refused("compile", tmp_path, "--out", out, option, value)
+    assert "'--workers'" in refused("convert", tmp_path, "--out", out, "--workers", "0")

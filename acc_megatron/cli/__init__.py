@@ -1,5 +1,6 @@
 """The command `acc-megatron`: one verb a step of the road; torch is imported only by the verbs that need it."""
 
+import errno
 import sys
 
 import typer
@@ -27,6 +28,19 @@ app.add_typer(launch, name="launch", short_help="Run an experiment here, on SLUR
 app.add_typer(bench, name="bench", short_help="Measure a part of the product.")
 
 
+# what a file system refuses and a user can mend; anything else is ours, and keeps its traceback
+MENDABLE = {
+    errno.EACCES: "no permission: run as its owner, or choose another path",
+    errno.EPERM: "no permission: run as its owner, or choose another path",
+    errno.EROFS: "the file system is read-only: choose another path",
+    errno.ENOTDIR: "a part of this path is a file, not a folder: choose another path",
+    errno.ENAMETOOLONG: "the name is too long: choose another path",
+    errno.ENOSPC: "the disk is full: free space, or choose another path",
+    errno.EDQUOT: "the disk quota is used up: free space, or choose another path",
+    errno.EFBIG: "the file would be larger than the limit (ulimit -f): raise it, or choose another path",
+}
+
+
 def main() -> None:
     """Run a verb; a mistake the user can mend becomes one line on stderr and its exit code."""
     try:
@@ -34,8 +48,11 @@ def main() -> None:
     except AccError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except PermissionError as error:
-        print(f"error: {error.filename}: no permission: run as its owner, or choose another path", file=sys.stderr)
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{MENDABLE[error.errno]}", file=sys.stderr)
         sys.exit(2)
     except (FileExistsError, NotADirectoryError) as error:
         print(f"error: {error.filename}: a file stands where a folder goes: choose another path", file=sys.stderr)

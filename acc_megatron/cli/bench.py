@@ -13,6 +13,13 @@ from acc_megatron.cli.options import Json, Overrides, Recipe, print_result
 bench = typer.Typer(no_args_is_help=True, help="Measure; each run appends rows with machine and versions to a CSV.")
 
 
+def _folder_of_runs(real: str) -> Path | None:
+    """The folder that --real names; None, said in a line, where it is not there."""
+    if real and not Path(real).is_dir():
+        print(f"no folder {real}: no real trajectories are measured (--real)", file=sys.stderr)
+    return Path(real) if real and Path(real).is_dir() else None
+
+
 @bench.command()
 def data(
     megabytes: Annotated[float, typer.Option(help="Generated input of the comparison.")] = 20,
@@ -20,9 +27,9 @@ def data(
     workers: Annotated[int, typer.Option(help="Processes of both convert and Megatron's path.")] = 2,
     engine: Annotated[str, typer.Option(help="auto, tiktoken or gigatoken.")] = "auto",
     curve: Annotated[str, typer.Option(help="Input sizes in MB of the memory curve; '' for none.")] = "10,100",
-    real: Annotated[Path, typer.Option(help="Real trajectories, measured too where the folder is there.")] = Path(
-        "../shared/data"
-    ),
+    real: Annotated[
+        str, typer.Option(help="Folder of real trajectories, left out where it is not there; '' for none.")
+    ] = "../shared/data",
     csv_file: Annotated[Path, typer.Option("--csv", help="File that rows are appended to.")] = Path(
         "runs/bench/data.csv"
     ),
@@ -39,7 +46,7 @@ def data(
             workers=workers,
             engine=engine,
             curve_megabytes=[float(size) for size in curve.split(",") if size],
-            real=real if real.is_dir() else None,
+            real=_folder_of_runs(real),
             csv_file=csv_file,
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )

@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from acc_megatron.cli.options import Inputs, Json, MaxBad, Out, TokenizerName, print_counts, print_result
+from acc_megatron.cli.options import (
+    Inputs,
+    Json,
+    MaxBad,
+    Out,
+    TokenizerName,
+    need_documents,
+    print_counts,
+    print_result,
+)
 
 verbs = typer.Typer()
 
@@ -22,7 +31,7 @@ def compile(
     resources: Annotated[
         list[Path] | None, typer.Option(help="Instance rows, whole files, git repositories or databases; repeatable.")
     ] = None,
-    budget_tokens: Annotated[int, typer.Option(help="Longest document; evidence is never cut.")] = 131_072,
+    budget_tokens: Annotated[int, typer.Option(min=1, help="Longest document; evidence is never cut.")] = 131_072,
     no_distractors: Annotated[bool, typer.Option("--no-distractors", help="Leave distractors out.")] = False,
     no_shuffle: Annotated[bool, typer.Option("--no-shuffle", help="Keep pieces in the order met.")] = False,
     arm: Annotated[str, typer.Option(help="acc, or agent-sft: each turn of the run, observations unlearned.")] = "acc",
@@ -73,6 +82,7 @@ def compile(
         load_tokenizer(tokenizer),
     )
     print_counts(manifest, out, as_json)
+    need_documents(manifest, out)
 
 
 @verbs.command(short_help="Fill in a teacher's verified reasoning.")
@@ -82,17 +92,27 @@ def reason(
     model: Annotated[str, typer.Option(help="The teacher's name at the endpoint.")],
     out: Out,
     resources: Annotated[list[Path] | None, typer.Option(help="Databases of the SQL questions; repeatable.")] = None,
-    best_of: Annotated[int, typer.Option(help="Ask until an answer is verified, at most so often.")] = 1,
+    best_of: Annotated[int, typer.Option(min=1, help="Ask until an answer is verified, at most so often.")] = 1,
     swe_v2: Annotated[bool, typer.Option("--swe-v2", help="SWE: the teacher sees the patch; no filter.")] = False,
-    swe_container: Annotated[str | None, typer.Option(help="Image to test patches in; {instance_id} is known.")] = None,
-    swe_test_command: Annotated[str | None, typer.Option(help="Command there; the patch is on its input.")] = None,
-    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.6,
-    max_output_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 32_768,
-    budget_tokens: Annotated[int, typer.Option(help="Longest document with its reasoning.")] = 131_072,
-    max_requests: Annotated[int | None, typer.Option(help="Cap on requests, over all runs of a cache.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Cap on tokens, over all runs of a cache.")] = None,
-    concurrency: Annotated[int, typer.Option(help="Requests in flight.")] = 8,
-    tries: Annotated[int, typer.Option(help="Sends of one request before it is given up.")] = 5,
+    swe_container: Annotated[
+        str | None,
+        typer.Option(metavar="IMAGE", help="Container image to test SWE patches in; {instance_id} is filled in."),
+    ] = None,
+    swe_test_command: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="What to run in it, as \"sh -c 'git apply - && pytest'\": it has the patch on its input, no network, "
+            "and passes with 0. Needs docker or podman.",
+        ),
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature.")] = 0.6,
+    max_output_tokens: Annotated[int, typer.Option(min=1, help="Longest reply.")] = 32_768,
+    budget_tokens: Annotated[int, typer.Option(min=1, help="Longest document with its reasoning.")] = 131_072,
+    max_requests: Annotated[int | None, typer.Option(min=0, help="Cap on requests, over all runs of a cache.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=0, help="Cap on tokens, over all runs of a cache.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 8,
+    tries: Annotated[int, typer.Option(min=1, help="Sends of one request before it is given up.")] = 5,
     timeout_seconds: Annotated[float, typer.Option(help="For one whole request.")] = 600.0,
     cache: Annotated[Path | None, typer.Option(help="File of answers paid for. Default: OUT.cache.sqlite.")] = None,
     api_key_variable: Annotated[str, typer.Option(help="Environment variable with the key.")] = "ACC_API_KEY",
@@ -131,6 +151,7 @@ def reason(
         tokenizer=load_tokenizer(tokenizer),
     )
     print_counts(manifest, out, as_json)
+    need_documents(manifest, out)
 
 
 @verbs.command(short_help="Triples to Megatron indexed binaries.")
@@ -139,8 +160,10 @@ def convert(
     out: Out,
     tokenizer: TokenizerName = "qwen3",
     template: Annotated[str, typer.Option(help="qwen3 or qwen3-thinking-2507.")] = "qwen3",
-    max_tokens: Annotated[int, typer.Option(help="Longer documents are dropped with a reason, never cut.")] = 131_072,
-    workers: Annotated[int, typer.Option(help="Processes; the bytes do not depend on it.")] = 1,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Longer documents are dropped with a reason, never cut.")
+    ] = 131_072,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the bytes do not depend on it.")] = 1,
     max_bad: MaxBad = 0.01,
     engine: Annotated[
         str, typer.Option(help="gigatoken, tiktoken, or auto: gigatoken where it is installed. The bytes are the same.")

@@ -13,6 +13,7 @@ from acc_megatron.bench import data as bench
 from acc_megatron.bench.data_programs import BARE, COMPILE, MEGATRON, OURS
 from acc_megatron.bench.documents import write_documents
 from acc_megatron.bench.measure import append_csv, run_program
+from acc_megatron.cli.bench import _folder_of_runs
 from acc_megatron.data_tools.tokenizer import load_tokenizer
 from acc_megatron.errors import DataError, EnvironmentProblem
 
@@ -59,6 +60,15 @@ def test_both_roads_write_the_same_bytes_and_the_figures_are_printed(tmp_path: P
     with (tmp_path / "d.csv").open() as file:
         providers = {row["provider"] for row in csv.DictReader(file)}
     assert providers == {OURS, BARE, MEGATRON, COMPILE}
+
+
+def test_a_folder_of_real_runs_that_is_not_there_is_left_out_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _folder_of_runs("") is None and capsys.readouterr().err == ""
+    assert _folder_of_runs(str(tmp_path / "none")) is None
+    assert capsys.readouterr().err == f"no folder {tmp_path / 'none'}: no real trajectories are measured (--real)\n"
+    assert _folder_of_runs(str(tmp_path)) == tmp_path
 
 
 def test_different_bytes_are_refused(dataset: Path, tmp_path: Path) -> None:

@@ -228,6 +228,25 @@ def test_every_row_is_a_triple_or_has_a_reason(tmp_path: Path, inputs: Path, tok
     assert refused[0]["byte_offset"] == first_bytes
 
 
+def test_pass_rates_are_of_the_answers_and_tokens_balance_whatever_else_a_document_is_dropped_for(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    rows = []
+    for number in range(10):
+        text = "far too long " * 500 if number in (2, 5) else f"Page of {number}."
+        step = {"tool": "search", "input": "x", "output": json.dumps([{"url": "u", "title": "T", "text": text}])}
+        truth = "Eve" if number in (3, 4) else "Bob"
+        rows.append({"question": f"Who is {number}?", "steps": [step], "answer": "Bob", "ground_truth": truth})
+    write(tmp_path / "runs.jsonl", *rows, rows[0])
+    summary = run(tmp_path / "runs.jsonl", tmp_path / "out", tokenizer, settings=CompileSettings(budget_tokens=900))
+    assert summary["dropped"] == {"duplicate_id": 1, "over_budget": 2, "wrong_answer": 2}
+    assert summary["by_agent"]["search"]["pass_rate"] == summary["pass_rate"] == 9 / 11
+    details = [row["detail"] for row in read_lines(tmp_path / "out" / "quarantine.jsonl") if row["stage"] == "compile"]
+    tokens = sum(int(detail.split()[0]) for detail in details if detail.endswith("the budget is 900"))
+    assert tokens > 2 * 1_000 and summary["dropped_tokens"] == {"over_budget": tokens}
+    assert summary["tokens_in"] == summary["tokens"] + tokens
+
+
 def test_the_folder_holds_readable_triples_and_a_manifest(tmp_path: Path, inputs: Path, tokenizer: Tokenizer) -> None:
     summary = run(inputs, tmp_path / "out", tokenizer)
     names_found = sorted(file.name for file in (tmp_path / "out").iterdir())

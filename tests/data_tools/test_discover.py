@@ -35,8 +35,10 @@ def test_folders_are_walked_by_name_and_other_files_are_listed(tmp_path: Path) -
     assert [path.name for path in found.ignored] == ["README.md"]
 
 
-def test_resources_among_the_inputs_are_found_wherever_they_stand(tmp_path: Path) -> None:
-    store = {"instance_id": "own__tool-1", "files_at_base_commit": {"a.py": "text"}}
+@pytest.mark.parametrize("as_text", [False, True])
+def test_resources_among_the_inputs_are_found_wherever_they_stand(tmp_path: Path, as_text: bool) -> None:
+    files = {"a.py": "text"}  # as JSON text where a table has one type a column
+    store = {"instance_id": "own__tool-1", "files_at_base_commit": json.dumps(files) if as_text else files}
     write(tmp_path / "mixed.jsonl", {"question": 1}, INSTANCE, {"instance_id": 3, "patch": "x"}, store)
     database(tmp_path / "db" / "Shop.sqlite")
     resources = discover([tmp_path]).resources

@@ -136,6 +136,17 @@ def test_a_repository_serves_the_instances_named_by_its_remote_or_folder(checkou
     assert not Resources().files("x", instance)
 
 
+@pytest.mark.parametrize("first", ["", "gitdir: "])
+def test_a_resource_file_is_no_repository_whatever_its_first_line_says(tmp_path: Path, first: str) -> None:
+    (tmp_path / "runs.jsonl").write_text("{}\n")
+    rows = tmp_path / "instances.json"
+    instance = {"instance_id": "o__t-1", "repo": "o/t", "base_commit": "1" * 40, "problem_statement": "x" * 9_000}
+    rows.write_text(json.dumps([instance | {"patch": "p", "files_at_base_commit": {"a.py": "x"}}]))
+    assert discover([tmp_path / "runs.jsonl"], [rows]).resources.files("o__t-1") == {"a.py": "x"}
+    rows.write_text(first + rows.read_text())
+    assert git_folder(rows) is None
+
+
 def test_a_run_compiles_from_swe_bench_rows_in_parquet_and_a_repository(checkout: Path, tmp_path: Path) -> None:
     instance = {
         "instance_id": "own__tool-12",

@@ -12,8 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from acc_megatron import __version__
+from acc_megatron.data_tools.atomic import write_json
+from acc_megatron.data_tools.compile_output import FORMAT
 from acc_megatron.data_tools.dataset_folder import fingerprint, open_dataset
+from acc_megatron.data_tools.inspect import inspect
+from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.data_tools.verify import verify
 from acc_megatron.errors import DataError
 
@@ -118,10 +124,30 @@ def test_tokens_cut_in_half_are_refused_with_file_and_numbers(copy: Path) -> Non
         open_dataset(copy)
 
 
-def test_another_format_version_is_refused_naming_both(copy: Path) -> None:
+def test_the_manifest_holds_every_version_and_a_mismatch_is_refused_naming_both(
+    copy: Path, tokenizer: Tokenizer
+) -> None:
+    """D8: of format, tokenizer, template and code; the seed stands in each sample, as samples may be mixed."""
+    opened = open_dataset(copy)
+    manifest = opened.manifest
+    assert (manifest["format_version"], manifest["code_version"]) == (1, __version__)
+    assert manifest["tokenizer"]["sha256"] == tokenizer.sha256 and manifest["tokenizer"]["pad_id"] == 151_643
+    assert manifest["settings"]["template"] == "qwen3"
+    assert all(json.loads(extra)["settings"]["seed"] == 1 for extra in opened.samples["extra"].to_pylist())
+    edit_manifest(copy, lambda manifest: manifest["tokenizer"].update(sha256="f" * 64), sign=True)
+    with pytest.raises(DataError, match=f"tokenizer {'f' * 64}, this is {tokenizer.sha256}"):
+        inspect(copy, 0, tokenizer, Console())
     edit_manifest(copy, lambda manifest: manifest.update(format_version=7), sign=True)
     with pytest.raises(DataError, match="format version 7; this code reads version 1"):
         open_dataset(copy)
+
+
+def test_the_output_of_compile_is_told_from_a_dataset(tmp_path: Path) -> None:
+    write_json(tmp_path / "manifest.json", {"format": FORMAT, "format_version": 1})
+    expected = f"{tmp_path} holds acc-megatron triples, not a dataset: 'convert' makes one of them"
+    assert verify(tmp_path) == [expected]
+    with pytest.raises(DataError, match=expected):
+        open_dataset(tmp_path)
 
 
 def test_a_manifest_edited_by_hand_is_refused(copy: Path) -> None:
@@ -140,7 +166,7 @@ def test_a_manifest_that_lists_a_file_outside_is_refused(name: str, copy: Path) 
         open_dataset(copy)
 
 
-@pytest.mark.parametrize("key", ["documents_in", "documents_out", "tokens", "supervised_tokens"])
+@pytest.mark.parametrize("key", ["documents_in", "documents_out", "tokens", "tokens_in", "supervised_tokens"])
 def test_books_that_do_not_balance_are_found(key: str, copy: Path) -> None:
     edit_manifest(copy, lambda manifest: manifest.update({key: manifest[key] + 1}), sign=True)
     assert [problem for problem in verify(copy) if f"{key} is" in problem] == verify(copy) != []
@@ -153,6 +179,11 @@ def test_a_quarantine_that_lost_a_row_is_found(copy: Path) -> None:
 
     edit_manifest(copy, one_more, sign=True)
     assert verify(copy) == [f"{copy / 'quarantine.jsonl'}: 4 rows, the manifest counts 5 dropped"]
+
+
+def test_a_quarantine_that_lost_tokens_is_found(copy: Path) -> None:
+    edit_manifest(copy, lambda manifest: manifest["dropped_tokens"].update(over_max_tokens=1), sign=True)
+    assert "tokens, not those of the manifest's dropped_tokens" in "".join(verify(copy))
 
 
 def test_documents_of_a_foreign_shard_are_found_even_with_true_file_hashes(copy: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from acc_megatron.data_tools.resources import Resources
 from acc_megatron.data_tools.schema import Dropped, Piece, Triple
-from acc_megatron.data_tools.verify_answer import SweTest, Verifier, answer_rows, patch_of
+from acc_megatron.data_tools.verify_answer import SweTest, Verifier, answer_rows, patch_of, swe_test
 from acc_megatron.errors import EnvironmentProblem
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -128,6 +128,21 @@ def test_the_test_command_gets_the_patch_in_a_container_without_network(
     assert reason_of(verifier, triple("swe", PATCH, instance_id="a b;c"), PATCH) == "no_instance"
     with pytest.raises(EnvironmentProblem, match="no 'absent' on PATH"):
         Verifier(Resources(), SweTest(image="i", command=("c",), engine="absent")).check(question, PATCH)
+    engine.write_text("#!/bin/sh\necho Cannot connect to the daemon >&2\nexit 125\n")
+    with pytest.raises(EnvironmentProblem, match=r"could not run a container of bench\.o__r-1: Cannot connect"):
+        verifier.check(question, PATCH)
+
+
+def test_an_absent_container_tool_is_refused_before_anything_is_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EnvironmentProblem, match="needs docker or podman, and neither is on PATH"):
+        swe_test("image", "make test")
+    assert swe_test(None, None) is None
+    (tmp_path / "podman").write_text("#!/bin/sh\n")
+    (tmp_path / "podman").chmod(0o755)
+    assert swe_test("image", "sh -c 'a b'") == SweTest(image="image", command=("sh", "-c", "a b"), engine="podman")
 
 
 def test_rows_and_patches_are_read_out_of_answers() -> None:
