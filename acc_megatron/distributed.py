@@ -36,21 +36,26 @@ def process_groups(parallel: ParallelConfig, *, seed: int = 0, timeout_seconds: 
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
     try:
-        parallel_state.initialize_model_parallel(
-            tensor_model_parallel_size=layout.tensor,
-            pipeline_model_parallel_size=layout.pipeline,
-            context_parallel_size=layout.context,
-            expert_model_parallel_size=layout.expert,
-            expert_tensor_parallel_size=layout.expert_tensor,
-            virtual_pipeline_model_parallel_size=parallel.virtual_pipeline if parallel.virtual_pipeline > 1 else None,
-            hierarchical_context_parallel_sizes=parallel.hierarchical_context or None,
-            create_gloo_process_groups=False,
-        )
-        model_parallel_cuda_manual_seed(seed + 1)
+        model_parallel_groups(parallel, layout, seed=seed)
         yield layout
     finally:
         parallel_state.destroy_model_parallel()
         dist.destroy_process_group()
+
+
+def model_parallel_groups(parallel: ParallelConfig, layout: Layout, *, seed: int = 0) -> None:
+    """Megatron's groups for this layout inside the world that torch.distributed knows, and its seeds of every rank."""
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=layout.tensor,
+        pipeline_model_parallel_size=layout.pipeline,
+        context_parallel_size=layout.context,
+        expert_model_parallel_size=layout.expert,
+        expert_tensor_parallel_size=layout.expert_tensor,
+        virtual_pipeline_model_parallel_size=parallel.virtual_pipeline if parallel.virtual_pipeline > 1 else None,
+        hierarchical_context_parallel_sizes=parallel.hierarchical_context or None,
+        create_gloo_process_groups=False,
+    )
+    model_parallel_cuda_manual_seed(seed + 1)
 
 
 def own_ranks() -> Ranks:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from acc_megatron import __version__
-from acc_megatron.checkpoint import store
+from acc_megatron.checkpoint import locate, store
 from acc_megatron.config import to_dict
 from acc_megatron.errors import CheckpointError
 from acc_megatron.ranks import say
@@ -24,17 +24,17 @@ def restore(trainer: Trainer) -> Path | None:
         store.load(folder, trainer.models, trainer.optimizer)
         trainer.step = state["step"]
         trainer.rule.load(state["spikes"])
-        trainer.carried = folder / store.CARRIED_FOLDER
+        trainer.carried = folder / locate.CARRIED_FOLDER
         say(f"resumed from {folder} at step {trainer.step} of {trainer.num_steps}")
     elif settings.init_from is not None:
-        source = store.find(Path(settings.init_from))
+        source = locate.find(Path(settings.init_from))
         store.verify(source)
         saved = store.read_state(source)["model"]
         if saved != to_dict(trainer.config)["model"]:
             names = [key for key, value in to_dict(trainer.config)["model"].items() if saved.get(key) != value]
             raise CheckpointError(f"{source} holds another model: {', '.join(names)} differ from [model]")
         store.load(source, trainer.models, None)
-        trainer.carried = source / store.CARRIED_FOLDER
+        trainer.carried = source / locate.CARRIED_FOLDER
         trainer.optimizer.reload_model_params()
         say(f"initial weights from {source}")
     return folder
@@ -52,7 +52,7 @@ def _newest(trainer: Trainer) -> Path | None:
             say(f"train.fallback: going on from {folder}, newer ones are set aside as *.damaged")
         return folder
     try:
-        folder = store.latest(trainer.checkpoints)
+        folder = locate.latest(trainer.checkpoints)
         if folder is not None:
             store.verify(folder)
     except CheckpointError as error:
@@ -113,7 +113,7 @@ def settle(trainer: Trainer, *, wait: bool = False) -> None:
         return
     trainer.saving = None
     saving.finish()
-    trainer.carried = saving.folder / store.CARRIED_FOLDER
+    trainer.carried = saving.folder / locate.CARRIED_FOLDER
     store.on_rank_zero(
         lambda: store.prune(trainer.checkpoints, trainer.config.train.keep_checkpoints),
         f"cannot remove old checkpoints of {trainer.checkpoints}",

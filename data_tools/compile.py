@@ -1,4 +1,4 @@
-"""Compile verified trajectories into triples (q, C, r, y) whose rendered documents fit the token budget.
+"""Compile verified trajectories into triples whose rendered documents fit the token budget.
 
 Order: pieces are sorted by SHA-256 of (seed, trajectory id, piece id): a random permutation that no worker,
 no other row and no library version can change, and that keeps the evidence's order when distractors are left out.

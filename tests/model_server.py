@@ -54,6 +54,9 @@ def main() -> None:
             send(self, 200 if self.path == "/health" else 404, b"")
 
         def do_POST(self) -> None:
+            if "mortal" in options.folder.name:
+                print("no such kernel", flush=True)
+                os._exit(3)
             data = self.rfile.read(int(self.headers["Content-Length"]))
             behaviour(self, json.loads(data), 1)
 

@@ -16,6 +16,7 @@ SOURCES = [path for folder in (*FOLDERS, "examples") for path in sorted((ROOT / 
 ALLOWED = {
     "errors": set(),
     "ranks": set(),
+    "machines": {"errors"},
     "data_tools": {"errors"},
     "kernels": {"errors"},
     "cpu_backend": set(),
@@ -30,7 +31,7 @@ ALLOWED = {
     "optimizer": {"config", "model"},
     "checkpoint": {"config", "data_tools", "distributed", "errors", "layout", "model", "ranks"},
     "distributed": {"checkpoint", "config", "cpu_backend", "layout", "ranks"},
-    "observe": {"config", "data", "data_tools", "errors", "flops", "ranks"},
+    "observe": {"config", "data", "data_tools", "errors", "flops", "machines", "ranks"},
     "evaluate": {"config", "data_tools", "errors", "observe"},
     "trainer": {"checkpoint", "config", "data", "data_tools", "layout", "model", "observe", "optimizer", "resilience"},
     "resume": {"checkpoint", "config", "errors", "ranks", "resilience", "trainer"},
@@ -40,8 +41,8 @@ ALLOWED = {
         "config", "data_tools", "distributed", "errors", "observe", "ranks", "resilience", "resume", "step", "trainer",
     },
     "plan": {
-        "compatibility", "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "flops", "layout",
-        "model",
+        "compatibility", "config", "data", "data_tools", "distributed", "errors", "flops", "layout",
+        "machines", "model",
     },
     "launch": {"compatibility", "config", "errors", "layout"},
     "analyze": {
@@ -52,10 +53,10 @@ ALLOWED = {
         "config", "cpu_backend", "data", "data_tools", "distributed", "errors", "kernels", "loss", "model", "observe",
         "optimizer", "resume", "step", "trainer",
     },
-    "doctor": {"compatibility", "config", "cpu_backend", "data_tools", "errors"},
+    "doctor": {"checkpoint", "compatibility", "config", "cpu_backend", "data_tools", "errors"},
     "cli": {
         "analyze", "bench", "checkpoint", "compatibility", "config", "data_tools", "doctor", "errors", "evaluate",
-        "launch", "observe", "plan", "quickstart", "ranks", "train",
+        "launch", "machines", "observe", "plan", "quickstart", "ranks", "train",
     },
     "__main__": {"cli"},
 }  # fmt: skip
@@ -96,7 +97,8 @@ def test_every_import_points_down_the_stated_direction(path: Path) -> None:
 def test_the_light_verbs_import_no_torch() -> None:
     code = (
         "import sys, acc_megatron.cli, acc_megatron.data_tools.convert, acc_megatron.data_tools.compile, "
-        "acc_megatron.config, acc_megatron.layout\nassert 'torch' not in sys.modules, 'torch is imported'"
+        "acc_megatron.config, acc_megatron.layout, acc_megatron.doctor.job\n"
+        "assert 'torch' not in sys.modules, 'torch is imported'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """`analyze attention`: how far each head looks, before and after training, by task."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,28 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 
 from acc_megatron.analyze.distance import DistanceSums, add_attention
-from acc_megatron.analyze.forward import layers, observe
+from acc_megatron.analyze.forward import layers, observe, trained
 from acc_megatron.analyze.tasks import Slice, Task
 from acc_megatron.config import ParallelConfig
 from acc_megatron.data.context_shard import gathered_order
 from acc_megatron.layout import Layout
 
+TOP_LAYERS = 3  # arXiv 2605.21850, figure 5
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a task's documents reach: the bins share out `span_tokens`, far is `long_range_tokens` or more."""
+
+    span_tokens: int
+    long_range_tokens: int
+
 
 class AttentionObserver:
     """Sums of every layer's attention, by task; sees queries and keys as they enter the core attention."""
 
-    def __init__(self, layout: Layout, *, span_tokens: int, long_range_tokens: int) -> None:
-        self.layout = layout
-        self.span_tokens, self.long_range_tokens = span_tokens, long_range_tokens
+    def __init__(self, layout: Layout, reaches: dict[str, Reach]) -> None:
+        self.layout, self.reaches = layout, reaches
         self.sums: dict[tuple[str, int], DistanceSums] = {}
 
     def attach(self, model: GPTModel) -> None:
@@ -52,16 +62,18 @@ class AttentionObserver:
             key_SGD,
             self.slice.positions.to(query_THD.device)[real],
             scale=scale,
-            span_tokens=self.span_tokens,
-            long_range_tokens=self.long_range_tokens,
+            span_tokens=self.reaches[self.task].span_tokens,
+            long_range_tokens=self.reaches[self.task].long_range_tokens,
         )
 
     def result(self) -> dict[str, list[dict[str, Any]]]:
-        """Means by task, layer and head, of all heads over all slices."""
+        """Means by task, layer and head, of all heads over all slices; null where no pair is at long range."""
         found: dict[str, list[dict[str, Any]]] = {}
         for (task, _), sums in sorted(self.sums.items(), key=lambda item: item[0][1]):
             whole = self._whole(sums)
-            means = {name: value.tolist() for name, value in whole.means().items()}
+            means: dict[str, Any] = {name: value.tolist() for name, value in whole.means().items()}
+            if not whole.num_long:
+                means |= {"long_range_entropy_nats": None, "long_range_mass": None}
             found.setdefault(task, []).append(means | {"num_queries": whole.num_queries, "num_long": whole.num_long})
         return found
 
@@ -89,34 +101,36 @@ def analyze_attention(
 ) -> dict[str, Any]:
     """Attention by checkpoint, task and layer, and the layers whose mean distance changed most.
 
-    `checkpoints` are named, the first is what others are held against. Long range is a quarter of the longest
-    document unless given. Collective under torchrun.
+    `checkpoints` are named, the first is what others are held against. A layer's change is the mean over its heads of
+    |change of mean distance|, in tokens; figure 5 of arXiv 2605.21850 shows the three most changed layers of a task,
+    and a control tells their change from what any training does. Bins span a task's longest document, and long
+    range is a quarter of it unless given. Collective under torchrun.
     """
-    span_tokens = max(int(task.dataset.lengths[number]) for task in tasks for number in task.documents)
-    far = long_range_tokens or max(1, span_tokens // 4)
+    reaches = {}
+    for task in tasks:
+        span_tokens = max(int(task.dataset.lengths[number]) for number in task.documents)
+        reaches[task.name] = Reach(span_tokens, long_range_tokens or max(1, span_tokens // 4))
 
     def make(layout: Layout) -> AttentionObserver:
-        return AttentionObserver(layout, span_tokens=span_tokens, long_range_tokens=far)
+        return AttentionObserver(layout, reaches)
 
     found = {name: observe(path, tasks, parallel, make) for name, path in checkpoints.items()}
     first, *others = found
     return {
-        "checkpoints": {name: str(path) for name, path in checkpoints.items()},
-        "tasks": {task.name: task.told() for task in tasks},
-        "span_tokens": span_tokens,
-        "long_range_tokens": far,
+        "checkpoints": {name: trained(path) for name, path in checkpoints.items()},
+        "tasks": {task.name: task.told() | asdict(reaches[task.name]) for task in tasks},
         "attention": found,
-        "most_changed_layers": {
-            other: {task.name: _most_changed(found[first][task.name], found[other][task.name]) for task in tasks}
+        "changes": {
+            other: {task.name: _changes(found[first][task.name], found[other][task.name]) for task in tasks}
             for other in others
         },
     }
 
 
-def _most_changed(before: list[dict[str, Any]], after: list[dict[str, Any]], num_layers: int = 3) -> list[int]:
-    """Layers by the mean over heads of |change of mean distance|, the largest first (figure 5 shows three)."""
-    changes = []
+def _changes(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> dict[str, Any]:
+    by_layer = []
     for old, new in zip(before, after, strict=True):
-        heads = zip(old["distance_tokens"], new["distance_tokens"], strict=True)
-        changes.append(sum(abs(a - b) for a, b in heads))
-    return sorted(range(len(changes)), key=lambda layer: -changes[layer])[:num_layers]
+        heads = list(zip(old["distance_tokens"], new["distance_tokens"], strict=True))
+        by_layer.append(sum(abs(a - b) for a, b in heads) / len(heads))
+    most = sorted(range(len(by_layer)), key=lambda layer: -by_layer[layer])[:TOP_LAYERS]
+    return {"by_layer_tokens": by_layer, "most_changed_layers": most}

@@ -1,4 +1,4 @@
-"""Texts to unit vectors, by a local model such as all-MiniLM-L6-v2 or behind an OpenAI-compatible endpoint."""
+"""Texts to unit vectors, by a local model such as all-MiniLM-L6-v2 or one behind an endpoint."""
 
 import importlib.util
 import os

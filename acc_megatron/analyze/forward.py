@@ -1,5 +1,6 @@
 """A checkpoint's forward pass over tasks, watched from hooks: no gradient, no vocabulary head."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.packed_seq_params import PackedSeqParams
 
 from acc_megatron.analyze.tasks import Slice, Task, document_slice
-from acc_megatron.checkpoint import store
+from acc_megatron.checkpoint import locate, store
 from acc_megatron.config import ParallelConfig, model_config_from_dict
 from acc_megatron.errors import ConfigError
 from acc_megatron.layout import Layout
@@ -47,9 +48,9 @@ def observe(
     """
     if parallel.pipeline > 1:
         raise ConfigError(f"analyze needs parallel.pipeline = 1, not {parallel.pipeline}")
-    source = store.find(checkpoint)
+    source = locate.find(checkpoint)
     state = store.read_state(source)
-    config = model_config_from_dict(state["model"], str(source / store.STATE))
+    config = model_config_from_dict(state["model"], str(source / locate.STATE))
     precision = "bfloat16" if torch.cuda.is_available() else "float32"
     with process_groups(parallel) as layout:
         transformer = transformer_config(config, layout, precision=precision)
@@ -87,6 +88,17 @@ def _forward(model: GPTModel, document: Slice) -> None:
 
 def _hidden_states(*, hidden_states: torch.Tensor, **_: Any) -> torch.Tensor:
     return hidden_states
+
+
+def trained(checkpoint: Path) -> dict[str, Any]:
+    """Where a checkpoint lies and on how many tokens it was trained: steps x rows x row length, padding included.
+
+    `trained_tokens` is null for one that was imported, or saved by no run of ours.
+    """
+    source = store.find(checkpoint)
+    state = store.read_state(source)
+    factors = [state.get(key) for key in ("step", "global_batch_rows", "seq_length_tokens")]
+    return {"path": str(source), "trained_tokens": math.prod(factors) if all(factors) else None}
 
 
 def layers(model: GPTModel) -> Iterator[tuple[int, Any]]:

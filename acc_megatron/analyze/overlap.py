@@ -38,7 +38,8 @@ class Text:
 def read_texts(path: Path) -> Iterator[Text]:
     """The rows of a file; a chat under `prompt` asks with its last message. Raises DataError by place."""
     if not path.is_file():
-        raise DataError(f"no file of questions at {path}")
+        hint = ": it is a folder; give the file of rows in it, such as triples.jsonl" if path.is_dir() else ""
+        raise DataError(f"no file of questions at {path}{hint}")
     for row in rows_of(path):
         where = f"{path.name}:{row.line}"
         if isinstance(row, BadRow):
@@ -155,6 +156,7 @@ def _embedding_scores(
     order = np.argsort(-best, kind="stable")[:_NEAREST]
     return {
         "embedded": len(texts),
+        "distinct": num_distinct(benchmark),
         "contaminated": int((best >= similarity).sum()),
         "mean_nearest_cosine": float(best.mean()),
         "separability_auc": separability(training, benchmark, seed=seed),
@@ -192,6 +194,15 @@ def separability(ours: np.ndarray, theirs: np.ndarray, *, seed: int) -> float | 
         scores = vectors[~seen] @ np.linalg.solve(gram, weighted.T @ labels[seen])
         found.append(auc(scores[labels[~seen] > 0], scores[labels[~seen] < 0]))
     return float(np.mean(found))
+
+
+def num_distinct(vectors: np.ndarray) -> int:
+    """How many of unit vectors `[texts, dim]` are no twin of one before them: cosine below 1 - 1e-6.
+
+    Questions that differ only past what the embedder reads are twins, as GraphWalks' are: they open alike.
+    """
+    twins = np.tril(vectors @ vectors.T > 1 - 1e-6, -1).any(1)
+    return int((~twins).sum())
 
 
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 
-from acc_megatron.analyze.forward import layers, observe
+from acc_megatron.analyze.forward import layers, observe, trained
 from acc_megatron.analyze.tasks import Slice, Task
 from acc_megatron.config import ParallelConfig
 from acc_megatron.layout import Layout
@@ -54,7 +54,10 @@ class RoutingObserver:
 
 
 def divergence(p: list[float], q: list[float]) -> float:
-    """Jensen-Shannon divergence of two distributions in bits: 0 for equal ones, 1 for disjoint ones."""
+    """Jensen-Shannon divergence of two distributions in bits (Lin 1991): 0 for equal ones, 1 for disjoint ones.
+
+    H((p + q) / 2) - (H(p) + H(q)) / 2 with H the entropy in bits.
+    """
     a, b = torch.tensor(p, dtype=torch.float64), torch.tensor(q, dtype=torch.float64)
     middle = (a + b) / 2
     both = sum((torch.special.xlogy(x, x) - torch.special.xlogy(x, middle)).sum() for x in (a, b)) / 2
@@ -62,20 +65,21 @@ def divergence(p: list[float], q: list[float]) -> float:
 
 
 def change(p: list[float], q: list[float]) -> float:
-    """Total variation: the share of routed tokens that went to other experts."""
+    """Total variation, sum |p - q| / 2: the least share of routed tokens that must have gone to other experts."""
     return sum(abs(x - y) for x, y in zip(p, q, strict=True)) / 2
 
 
 def analyze_routing(checkpoints: dict[str, Path], tasks: list[Task], parallel: ParallelConfig) -> dict[str, Any]:
     """Expert frequencies by checkpoint, task and layer; changes against the first checkpoint; tasks against each other.
 
-    A control checkpoint, trained on as many tokens of other data, tells the change that this data made from the
-    change that any training makes. Collective under torchrun.
+    A frequency is an expert's share of a layer's routed tokens, k of each real token; figure 5 of arXiv 2605.21850
+    shows the three most changed layers and 20 experts. A control checkpoint, trained on as many tokens of other data,
+    tells the change that this data made from the change that any training makes. Collective under torchrun.
     """
     found = {name: observe(path, tasks, parallel, RoutingObserver) for name, path in checkpoints.items()}
     first, *others = found
     return {
-        "checkpoints": {name: str(path) for name, path in checkpoints.items()},
+        "checkpoints": {name: trained(path) for name, path in checkpoints.items()},
         "tasks": {task.name: task.told() for task in tasks},
         "routing": found,
         "changes": {

@@ -25,7 +25,11 @@ class Task:
 
     def told(self) -> dict[str, Any]:
         """Which documents were looked at, for the result."""
-        return {"documents": list(self.documents), "left_out_for_length": self.num_longer}
+        return {
+            "documents": list(self.documents),
+            "num_documents": len(self.dataset),
+            "left_out_for_length": self.num_longer,
+        }
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -66,6 +65,15 @@ def _table(words: _Words) -> str:
 MAKERS: tuple[Callable[[_Words], str], ...] = (_prose, _python, _table)
 
 
+def _texts(words: _Words, num_characters: int) -> Iterator[str]:
+    """Texts of every kind in turn, until they have as many characters."""
+    makers, size = itertools.cycle(MAKERS), 0
+    while size < num_characters:
+        text = next(makers)(words)
+        yield text
+        size += len(text)
+
+
 def write_documents(
     path: Path, tokenizer: Tokenizer, num_bytes: int, *, document_bytes: int = 64_000, seed: int = 0
 ) -> int:
@@ -73,13 +81,10 @@ def write_documents(
     words, written, number = _Words(tokenizer, seed), 0, 0
     with path.open("wb") as file:
         while written < num_bytes:
-            context: list[dict[str, str]] = []
-            size = 0
-            while size < document_bytes:
-                text = MAKERS[len(context) % 3](words)
-                kind = "evidence" if len(context) % 4 else "distractor"
-                context.append({"id": f"p{len(context)}", "title": f"page {len(context)}", "text": text, "kind": kind})
-                size += len(text)
+            context = [
+                {"id": f"p{i}", "title": f"page {i}", "text": text, "kind": "evidence" if i % 4 else "distractor"}
+                for i, text in enumerate(_texts(words, document_bytes))
+            ]
             row = {
                 "id": f"generated-{number:07d}",
                 "agent": ("search", "swe", "sql")[number % 3],
@@ -98,18 +103,11 @@ def write_runs(path: Path, tokenizer: Tokenizer, num_bytes: int, *, run_bytes: i
     words, written, number = _Words(tokenizer, seed), 0, 0
     with path.open("wb") as file:
         while written < num_bytes:
-            steps: list[dict[str, Any]] = []
-            size = 0
-            while size < run_bytes:
-                text = MAKERS[len(steps) % 3](words)
-                page = {
-                    "url": f"https://example.org/{number}/{len(steps)}",
-                    "title": " ".join(words.take(4)),
-                    "text": text,
-                }
+            steps = []
+            for i, text in enumerate(_texts(words, run_bytes)):
+                page = {"url": f"https://example.org/{number}/{i}", "title": " ".join(words.take(4)), "text": text}
                 thought = " ".join(words.take(10))
                 steps.append({"tool": "search", "thought": thought, "input": {"query": thought}, "output": [page]})
-                size += len(text)
             question, answer = f"Which {' '.join(words.take(12))}?", " ".join(words.take(3))
             row = {"id": f"run-{number:07d}", "question": question, "steps": steps, "answer": answer}
             written += file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from acc_megatron import __version__
-from acc_megatron.checkpoint import huggingface, store
+from acc_megatron.checkpoint import huggingface, locate, store
 from acc_megatron.checkpoint.huggingface_config import hf_config
 from acc_megatron.checkpoint.safetensors_file import write_safetensors
 from acc_megatron.checkpoint.tensors import SavedTensors
@@ -97,19 +97,19 @@ def export_folder(
     imported: dtype, naming of experts, and which tensor is in which file. Tokenizer files that were imported with
     the model travel along; else they are made from `tokenizer`. Collective.
     """
-    source = store.find(checkpoint)
+    source = locate.find(checkpoint)
     temporary = out.with_name(f".{out.name}.tmp")
     with process_groups(ParallelConfig()):
         store.verify(source)
         state = store.read_state(source)
-        model = model_config_from_dict(state["model"], str(source / store.STATE))
+        model = model_config_from_dict(state["model"], str(source / locate.STATE))
         dtype = DTYPES[precision or (state["config"]["train"] if "config" in state else state)["precision"]]
         files, shapes = _files(source, model, dtype, experts, max_file_bytes or MAX_FILE_BYTES, bool(max_file_bytes))
 
         def prepare() -> None:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            _write_beside(temporary, source / store.CARRIED_FOLDER, model, dtype, tokenizer)
+            _write_beside(temporary, source / locate.CARRIED_FOLDER, model, dtype, tokenizer)
             if list(files) != ["model.safetensors"]:
                 _write_index(temporary / huggingface.INDEX, files, shapes, dtype)
 
@@ -163,7 +163,7 @@ def _files(
     source: Path, model: ModelConfig, dtype: torch.dtype, experts: Experts | None, max_bytes: int, is_limited: bool
 ) -> tuple[dict[str, list[str]], dict[str, tuple[int, ...]]]:
     """Tensors by file, cut as imported unless something else was asked for, and their shapes."""
-    imported = source / store.CARRIED_FOLDER / FILES
+    imported = source / locate.CARRIED_FOLDER / FILES
     as_it_was = json.loads(imported.read_bytes()) if imported.is_file() else None
     is_fused = experts == "fused" if experts else bool(as_it_was and as_it_was["fused"])
     shapes = fused_shapes(model) if is_fused else hf_shapes(model)

@@ -1,8 +1,4 @@
-"""Checkpoints on disk: written beside their place, hashed, read back, renamed into it; refused when one byte differs.
-
-checkpoints/step_00000020/    megatron's torch_dist files, state.json, hf/ (carried files), manifest.json
-checkpoints/latest            the name of the newest whole one
-"""
+"""Checkpoints on disk: written beside their place, hashed, read back, renamed into it; refused if one byte differs."""
 
 import hashlib
 import json
@@ -18,12 +14,11 @@ from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
 from megatron.core.optimizer import MegatronOptimizer
 
+from acc_megatron.checkpoint.locate import CARRIED_FOLDER, LATEST, MANIFEST, STATE, STEPS, latest
 from acc_megatron.checkpoint.writer import PlanAlone, RankWriter
 from acc_megatron.data_tools.atomic import atomic_file, publish_folder, sha256_file, write_json
 from acc_megatron.errors import CheckpointError
 
-MANIFEST, STATE, LATEST, CARRIED_FOLDER = "manifest.json", "state.json", "latest", "hf"
-STEPS = "step_" + "[0-9]" * 8
 FORMAT_VERSION = 1
 
 
@@ -201,21 +196,6 @@ def read_state(folder: Path) -> dict[str, Any]:
     return read_json(folder / STATE)
 
 
-def latest(checkpoints: Path) -> Path | None:
-    """The newest whole checkpoint of a run, or None; CheckpointError when the pointer names one that is gone.
-
-    A run killed between its first checkpoint and the pointer has no pointer: then it is the newest there is.
-    """
-    pointer = checkpoints / LATEST
-    if not pointer.is_file():
-        whole = [folder for folder in sorted(checkpoints.glob(STEPS)) if (folder / MANIFEST).is_file()]
-        return whole[-1] if whole else None
-    folder = checkpoints / pointer.read_text(encoding="utf-8", errors="replace").strip()
-    if folder.parent != checkpoints or not (folder / MANIFEST).is_file():
-        raise CheckpointError(f"{pointer} names {folder.name!r}, which is not there")
-    return folder
-
-
 def point_latest(folder: Path) -> None:
     """Name the newest whole checkpoint; rank 0 alone calls it."""
     with atomic_file(folder.parent / LATEST) as file:
@@ -246,16 +226,6 @@ def newest_good(checkpoints: Path) -> tuple[Path | None, list[str]]:
         on_rank_zero(set_aside, f"cannot go back to {folder}")
         return folder, reasons
     return None, reasons
-
-
-def find(path: Path) -> Path:
-    """A checkpoint by its own folder, by its run folder or by the folder of checkpoints; CheckpointError else."""
-    if (path / MANIFEST).is_file() and (path / STATE).is_file():
-        return path
-    for candidate in (path, path / "checkpoints"):
-        if found := latest(candidate):
-            return found
-    raise CheckpointError(f"no checkpoint at {path}: it has neither {MANIFEST} nor {LATEST}")
 
 
 def prune(checkpoints: Path, keep: int) -> None:

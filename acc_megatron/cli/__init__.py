@@ -54,3 +54,6 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{MENDABLE[error.errno]}", file=sys.stderr)
         sys.exit(2)
+    except (FileExistsError, NotADirectoryError) as error:
+        print(f"error: {error.filename}: a file stands where a folder goes: choose another path", file=sys.stderr)
+        sys.exit(2)

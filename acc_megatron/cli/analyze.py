@@ -28,7 +28,9 @@ def attention(
     control: Control = None,
     documents: Documents = 8,
     max_tokens: MaxTokens = 131_072,
-    long_range_tokens: Annotated[int | None, typer.Option(help="Default: a quarter of the longest document.")] = None,
+    long_range_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Default: a quarter of the task's longest document.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Mean attention distance, its histogram in 32 bins and long-range entropy, by layer, head and task.
@@ -36,7 +38,8 @@ def attention(
     Runs alone or under torchrun; KEY=VALUE sets parallel.tensor, parallel.context and parallel.expert.
     """
     from acc_megatron.analyze.attention import analyze_attention
-    from acc_megatron.analyze.page import attention_body, publish
+    from acc_megatron.analyze.attention_page import attention_body
+    from acc_megatron.analyze.page import publish
     from acc_megatron.analyze.tasks import open_tasks
     from acc_megatron.config import load_parallel
     from acc_megatron.ranks import is_rank_zero
@@ -64,8 +67,9 @@ def routing(
 
     Runs alone or under torchrun; KEY=VALUE sets parallel.tensor, parallel.context and parallel.expert.
     """
-    from acc_megatron.analyze.page import publish, routing_body
+    from acc_megatron.analyze.page import publish
     from acc_megatron.analyze.routing import analyze_routing
+    from acc_megatron.analyze.routing_page import routing_body
     from acc_megatron.analyze.tasks import open_tasks
     from acc_megatron.config import load_parallel
     from acc_megatron.ranks import is_rank_zero
@@ -110,6 +114,8 @@ def overlap(
         name, equals, file = text.partition("=")
         if not (name and equals and file):
             raise ConfigError(f"--benchmark {text!r} is not NAME=FILE")
+        if name in benchmarks:
+            raise ConfigError(f"--benchmark {name} is given twice")
         benchmarks[name] = Path(file)
     embed = local_embedder(embedder) if embedder else endpoint_embedder(endpoint, model) if endpoint else None
     result, vectors = analyze_overlap(

@@ -23,7 +23,7 @@ def plan(
 ) -> None:
     """Memory of every pipeline stage, bytes of every collective, step time and cost; builds the model on no device."""
     from acc_megatron.config import load_config
-    from acc_megatron.plan.machines import find_machine
+    from acc_megatron.machines import find_machine
     from acc_megatron.plan.planner import as_json as plan_as_json
     from acc_megatron.plan.planner import check_plan, make_plan, smallest_world
     from acc_megatron.plan.workload import read_workload

@@ -4,11 +4,12 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from acc_megatron.checkpoint.locate import find
 from acc_megatron.compatibility import check_job
 from acc_megatron.config import Config
 from acc_megatron.data_tools.dataset_folder import open_dataset
 from acc_megatron.doctor.finding import Finding
-from acc_megatron.errors import AccError, CheckpointError
+from acc_megatron.errors import AccError
 
 
 def num_ranks(config: Config, gpus: int | None) -> int:
@@ -25,7 +26,7 @@ def check_configured(config: Config, gpus: int | None) -> Iterator[Finding]:
     yield _try("dataset", lambda: _dataset(Path(config.data.path)), "nothing to train on")
     if config.train.init_from is not None:
         path = Path(config.train.init_from)
-        yield _try("initial weights", lambda: _checkpoint(path), "the run would have nothing to start from")
+        yield _try("initial weights", lambda: str(find(path)), "the run would have nothing to start from")
 
 
 def _try(name: str, look: Callable[[], str], effect: str) -> Finding:
@@ -39,11 +40,3 @@ def _dataset(path: Path) -> str:
     dataset = open_dataset(path)
     manifest = dataset.manifest
     return f"{manifest['documents_out']:,} documents, {manifest['tokens']:,} tokens in {path}"
-
-
-def _checkpoint(path: Path) -> str:
-    # by its files alone: checkpoint/store.py imports the engine
-    for folder in (path, path / "checkpoints"):
-        if (folder / "manifest.json").is_file() or (folder / "latest").is_file():
-            return str(folder)
-    raise CheckpointError(f"no checkpoint at {path}: make one with acc-megatron import")

@@ -2,17 +2,13 @@
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from acc_megatron.data_tools.answer_cache import AnswerCache
 from acc_megatron.data_tools.chat_client import Client, ClientSettings, Reply
 from acc_megatron.data_tools.schema import Dropped
-from acc_megatron.data_tools.tokenizer import Tokenizer
-from acc_megatron.evaluate.chat import THINKING_OPENED, chat_ids
-from acc_megatron.evaluate.models import Answer, NoAnswer, Outcome, Prompt
-from acc_megatron.evaluate.settings import ModelSettings
+from acc_megatron.evaluate.chat import THINKING_OPENED
+from acc_megatron.evaluate.models import Answer, Asking, NoAnswer, Outcome, Prompt
 
 
 class EndpointModel:
@@ -22,21 +18,11 @@ class EndpointModel:
     `answer` when asking on is pointless, such as a key that is refused; what was answered until then is kept.
     """
 
-    def __init__(
-        self,
-        name: str,
-        settings: ModelSettings,
-        tokenizer: Tokenizer,
-        cache: AnswerCache,
-        *,
-        seed: int,
-        deadline: float | None,
-        identity: str = "",
-    ) -> None:
+    def __init__(self, asking: Asking, *, identity: str = "") -> None:
+        settings = asking.settings
         assert settings.endpoint is not None and settings.model is not None and settings.window_tokens is not None
-        self.name, self.window_tokens = name, settings.window_tokens
-        self._settings, self._tokenizer, self._cache = settings, tokenizer, cache
-        self._seed, self._deadline = seed, deadline
+        self.name, self.window_tokens = asking.name, settings.window_tokens
+        self._asking, self._settings = asking, settings
         self._client = ClientSettings(
             endpoint=settings.endpoint,
             model=settings.model,
@@ -51,7 +37,7 @@ class EndpointModel:
 
     def num_prompt_tokens(self, prompt: Prompt) -> int:
         """The tokens of the prompt under our own tokenizer and template; the server's may add a few."""
-        return len(chat_ids(prompt.messages, self._tokenizer, self._settings.template))
+        return len(self._asking.ids(prompt))
 
     def describe(self) -> dict[str, object]:
         """Endpoint without its query, the model's name there, and sampling."""
@@ -74,7 +60,7 @@ class EndpointModel:
                 outcomes[place] = await self._ask(client, prompts[place])
                 on_outcome(outcomes[place])  # type: ignore[arg-type]
 
-        async with Client(self._client, self._cache) as client:
+        async with Client(self._client, self._asking.cache) as client:
             workers = [asyncio.create_task(work(client)) for _ in range(self._settings.concurrency)]
             try:
                 await asyncio.gather(*workers)
@@ -85,8 +71,8 @@ class EndpointModel:
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def _ask(self, client: Client, prompt: Prompt) -> Outcome:
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            return NoAnswer("out_of_time", "max_seconds were over; run again to go on")
+        if late := self._asking.out_of_time():
+            return late
         own_count = self.num_prompt_tokens(prompt)
         try:
             reply = await client.ask(self._body(prompt), own_count + prompt.max_new_tokens)
@@ -97,7 +83,7 @@ class EndpointModel:
             reasoning_chars=len(reply.reasoning),
             cut=reply.finish == "length",
             prompt_tokens=reply.prompt_tokens or own_count,
-            new_tokens=reply.completion_tokens or self._tokenizer.count(reply.reasoning + reply.answer),
+            new_tokens=reply.completion_tokens or self._asking.tokenizer.count(reply.reasoning + reply.answer),
         )
 
     def _response(self, reply: Reply) -> str:
@@ -112,7 +98,7 @@ class EndpointModel:
             "messages": list(prompt.messages),
             "max_tokens": prompt.max_new_tokens,
             "temperature": settings.temperature,
-            "seed": self._seed + prompt.repeat,
+            "seed": self._asking.seed + prompt.repeat,
             "stream": False,
         }
         body |= {name: getattr(settings, name) for name in ("top_p", "top_k") if getattr(settings, name) is not None}

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from acc_megatron.data_tools.answer_cache import AnswerCache
 from acc_megatron.data_tools.atomic import sha256_file
 from acc_megatron.data_tools.schema import Dropped
-from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.errors import CheckpointError
-from acc_megatron.evaluate.chat import THINKING_OPENED, chat_ids
+from acc_megatron.evaluate.chat import THINKING_OPENED
 from acc_megatron.evaluate.generate import Sampling, generate, load_model
-from acc_megatron.evaluate.models import Answer, NoAnswer, Outcome, Prompt
-from acc_megatron.evaluate.settings import ModelSettings
+from acc_megatron.evaluate.models import Answer, Asking, NoAnswer, Outcome, Prompt
 
 
 def folder_config(folder: Path) -> dict[str, Any]:
@@ -40,20 +36,11 @@ def folder_digest(folder: Path) -> str:
 class LocalModel:
     """Loads the folder when the first answer is not in the cache. Raises CheckpointError for a damaged one."""
 
-    def __init__(
-        self,
-        name: str,
-        settings: ModelSettings,
-        tokenizer: Tokenizer,
-        cache: AnswerCache,
-        *,
-        seed: int,
-        deadline: float | None,
-    ) -> None:
+    def __init__(self, asking: Asking) -> None:
+        settings, tokenizer = asking.settings, asking.tokenizer
         assert settings.folder is not None
-        self.name, self._folder = name, Path(settings.folder)
-        self._settings, self._tokenizer, self._cache = settings, tokenizer, cache
-        self._seed, self._deadline = seed, deadline
+        self.name, self._folder = asking.name, Path(settings.folder)
+        self._asking, self._settings, self._tokenizer = asking, settings, tokenizer
         config = folder_config(self._folder)
         self.window_tokens = settings.window_tokens or config["max_position_embeddings"]
         if config["vocab_size"] < tokenizer.vocab_size:
@@ -69,7 +56,7 @@ class LocalModel:
 
     def num_prompt_tokens(self, prompt: Prompt) -> int:
         """The tokens that the model will read."""
-        return len(self._ids(prompt))
+        return len(self._asking.ids(prompt))
 
     def describe(self) -> dict[str, object]:
         """Folder, its digest and sampling."""
@@ -89,26 +76,26 @@ class LocalModel:
         return outcomes
 
     def _answer(self, prompt: Prompt) -> Outcome:
-        ids = self._ids(prompt)
+        ids = self._asking.ids(prompt)
         sampling = Sampling(
             temperature=self._settings.temperature,
             top_p=self._settings.top_p,
             top_k=self._settings.top_k,
-            seed=self._seed + prompt.repeat,
+            seed=self._asking.seed + prompt.repeat,
         )
         asked = f"{self._digest} {prompt.max_new_tokens} {sampling}"
         key = hashlib.sha256(asked.encode() + np.ascontiguousarray(ids).tobytes()).hexdigest()
-        outcome = self._cache.get(key)
+        outcome = self._asking.cache.get(key)
         if outcome is None:
-            if self._deadline is not None and time.monotonic() > self._deadline:
-                return NoAnswer("out_of_time", "max_seconds were over; run again to go on")
+            if late := self._asking.out_of_time():
+                return late
             try:
-                number = self._cache.begin(key, len(ids) + prompt.max_new_tokens)
+                number = self._asking.cache.begin(key, len(ids) + prompt.max_new_tokens)
             except Dropped as dropped:
                 return NoAnswer(dropped.reason, dropped.detail)
             made = generate(self._model, ids, self._tokenizer, prompt.max_new_tokens, sampling)
             outcome = {"text": made.text, "new_tokens": made.num_new_tokens, "cut": made.cut}
-            self._cache.finish(number, key, outcome, len(ids) + made.num_new_tokens)
+            self._asking.cache.finish(number, key, outcome, len(ids) + made.num_new_tokens)
         opened = "<think>\n" if self._settings.template == THINKING_OPENED else ""
         return Answer(
             response=opened + outcome["text"],
@@ -117,6 +104,3 @@ class LocalModel:
             prompt_tokens=len(ids),
             new_tokens=outcome["new_tokens"],
         )
-
-    def _ids(self, prompt: Prompt) -> np.ndarray:
-        return chat_ids(prompt.messages, self._tokenizer, self._settings.template)

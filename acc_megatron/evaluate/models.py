@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
+from acc_megatron.data_tools.answer_cache import AnswerCache
+from acc_megatron.data_tools.tokenizer import Tokenizer
+from acc_megatron.evaluate.chat import chat_ids
 from acc_megatron.evaluate.items import Message
+from acc_megatron.evaluate.settings import ModelSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +48,28 @@ class NoAnswer:
 
 
 Outcome = Answer | NoAnswer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """What a model is asked with, wherever it runs; `deadline` is of the monotonic clock."""
+
+    name: str
+    settings: ModelSettings
+    tokenizer: Tokenizer
+    cache: AnswerCache
+    seed: int
+    deadline: float | None
+
+    def ids(self, prompt: Prompt) -> np.ndarray:
+        """The rendered prompt, int32 `[tokens]`."""
+        return chat_ids(prompt.messages, self.tokenizer, self.settings.template)
+
+    def out_of_time(self) -> NoAnswer | None:
+        """Why nothing more is asked, once the deadline is over."""
+        if self.deadline is None or time.monotonic() <= self.deadline:
+            return None
+        return NoAnswer("out_of_time", "max_seconds were over; run again to go on")
 
 
 class Model(Protocol):

@@ -54,19 +54,29 @@ def make_questions(name: str, benchmark: BenchmarkSettings, run: RunSettings, co
             questions.append(made)
             corrected += was_corrected
     else:
-        questions = [
-            made for length in benchmark.length_tokens for made in _generated(benchmark, length, run, count_tokens)
-        ]
-        if run.limit is not None and len(questions) > run.limit:
-            left_out["not_sampled"] = len(questions) - run.limit
-            stride = len(questions) / run.limit  # every length keeps its share
-            questions = [questions[int(k * stride)] for k in range(run.limit)]
+        by_length = [list(_generated(benchmark, length, run, count_tokens)) for length in benchmark.length_tokens]
+        questions = _share(by_length, run.limit)
+        if left := sum(map(len, by_length)) - len(questions):
+            left_out["not_sampled"] = left
     ids = {question.id for question in questions}
     if len(ids) < len(questions):
         raise DataError(f"benchmarks.{name}: {len(questions) - len(ids)} questions share an id with another")
     return QuestionSet(
         [replace(one, id=f"{name}/{one.id}", benchmark=name) for one in questions], dict(left_out), corrected
     )
+
+
+def _share(by_length: list[list[Question]], limit: int | None) -> list[Question]:
+    """At most `limit` questions: every length keeps its share, and the kinds that take turns go on taking them."""
+    total = sum(map(len, by_length))
+    if limit is None or limit >= total:
+        return [question for made in by_length for question in made]
+    chosen: list[Question] = []
+    for number, made in enumerate(by_length, start=1):
+        start = len(chosen)
+        more = -(-limit * number // len(by_length)) - start  # rounded up, so that a limit of 1 asks the first length
+        chosen += [made[place % len(made)] for place in range(start, start + more)]
+    return chosen
 
 
 def _published(benchmark: BenchmarkSettings, placed: Placed, count_tokens: CountTokens) -> tuple[Question, bool]:

@@ -1,7 +1,7 @@
 """report.html: every model of one or more runs side by side, beside the paper's numbers; no script, no link out."""
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,14 +79,32 @@ def _asked_section(shown: Sequence[Shown]) -> str:
             (
                 one.label,
                 str(source.get("endpoint") or source.get("folder")),
+                _sampling(one),
                 *(f"{sum(part[key] for part in asked):,}" for key in ("num_answers", "num_cut_at_max_new_tokens")),
                 ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none",
                 *(f"{sum(part[key] for part in asked):,}" for key in ("prompt_tokens", "new_tokens")),
                 f"{sum(part['cost'] for part in asked):,.2f}",
             )
         )
-    header = ("model", "where", "answers", "of these cut", "without answer", "tokens in", "tokens out", "cost")
-    return "<h2>What was asked</h2>" + table(header, rows, numbers={2, 3, 5, 6, 7})
+    header = (
+        "model",
+        "where",
+        "sampling",
+        "answers",
+        "of these cut",
+        "without answer",
+        "tokens in",
+        "tokens out",
+        "cost",
+    )
+    return "<h2>What was asked</h2>" + table(header, rows, numbers={3, 4, 6, 7, 8})
+
+
+def _sampling(one: Shown) -> str:
+    settings = one.results["settings"]
+    model = settings["models"][one.model]
+    given = [f"{name} {model[name]:g}" for name in ("temperature", "top_p", "top_k") if model[name] is not None]
+    return ", ".join([*given, f"avg@{settings['repeats']}", f"seed {settings['seed']}"])
 
 
 def _paper_section(shown: Sequence[Shown]) -> str:
@@ -137,10 +155,12 @@ def _paper_needles(name: str, one: Shown) -> dict[str, Any] | None:
 def _benchmark_section(name: str, shown: Sequence[Shown], settings: dict[str, Any]) -> str:
     first = shown[0].results["benchmarks"][name]
     summaries = [(one, one.on(name) or {}) for one in shown]
-    metrics = sorted({metric for _, summary in summaries for metric in summary["means"]}, key=_headline_first(first))
+    metrics = sorted({metric for _, summary in summaries for metric in summary["means"]}, key=headline_first(first))
     parts = [f"<h2>{html.escape(name)}</h2>"]
     left = ", ".join(f"{count:,} {reason}" for reason, count in first["left_out"].items())
     notes = [f"{first['kind']}, {'generated rows' if first['generated'] else 'rows of files'}"]
+    notes += [f"lengths in tokens of {shown[0].results['tokenizer']['name']}"]
+    notes[-1] += ", where the published bins count o200k_base's" if first["kind"] == "mrcr" else ""
     notes += [f"left out: {left}"] if left else []
     notes += [f"{first['corrected_truths']} truths without the node itself"] if first["corrected_truths"] else []
     parts.append(f"<p class=note>{html.escape('; '.join(notes))}.</p>")
@@ -162,7 +182,8 @@ def _benchmark_section(name: str, shown: Sequence[Shown], settings: dict[str, An
     return "".join(parts)
 
 
-def _headline_first(benchmark: dict[str, Any]) -> Any:
+def headline_first(benchmark: dict[str, Any]) -> Callable[[str], tuple[bool, str]]:
+    """The key that sorts a benchmark's metrics: the one it is known by, then the others by name."""
     return lambda metric: (metric != HEADLINE.get(benchmark["kind"]), metric)
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from acc_megatron.errors import AccError, DataError
 from acc_megatron.evaluate import harness
 from acc_megatron.evaluate.endpoint import EndpointModel
 from acc_megatron.evaluate.local import LocalModel, folder_config, folder_digest
-from acc_megatron.evaluate.models import Model, Outcome, Prompt, Tally, fits
+from acc_megatron.evaluate.models import Asking, Model, Outcome, Prompt, Tally, fits
 from acc_megatron.evaluate.questions import QuestionSet, make_questions
 from acc_megatron.evaluate.report import write_report
 from acc_megatron.evaluate.results import (
@@ -97,17 +96,17 @@ def _opened(
         tokenizer = load_tokenizer(settings.tokenizer)
     elif settings.folder is not None and (Path(settings.folder) / "tokenizer.json").is_file():
         tokenizer = load_tokenizer(settings.folder)
-    ask = partial(EndpointModel, name, tokenizer=tokenizer, cache=cache, seed=run.seed, deadline=deadline)
+    asking = Asking(name=name, settings=settings, tokenizer=tokenizer, cache=cache, seed=run.seed, deadline=deadline)
     if settings.endpoint is not None:
-        yield ask(settings)
+        yield EndpointModel(asking)
     elif settings.engine == "vllm":
         folder = Path(settings.folder or "")
         window = settings.window_tokens or folder_config(folder)["max_position_embeddings"]
         with serving(settings, name=name, log=out / f"vllm-{name}.log", show=show) as url:
             served = replace(settings, endpoint=url, model=name, window_tokens=window)
-            yield ask(served, identity=folder_digest(folder))
+            yield EndpointModel(replace(asking, settings=served), identity=folder_digest(folder))
     else:
-        yield LocalModel(name, settings, tokenizer, cache, seed=run.seed, deadline=deadline)
+        yield LocalModel(asking)
 
 
 def _ask_benchmark(
@@ -144,7 +143,11 @@ def _ask_benchmark(
         reasons = "; ".join(
             f"{count} {reason}, such as {tally.details[reason]}" for reason, count in tally.refused.items()
         )
-        raise DataError(f"models.{model.name} answered no question of benchmarks.{name}: {reasons}")
+        where = model.describe()
+        raise DataError(
+            f"models.{model.name} at {where.get('endpoint') or where['folder']} answered no question of "
+            f"benchmarks.{name}: {reasons}; mend that and run the same command again"
+        )
     return part | {"tally": tally.as_dict()}
 
 

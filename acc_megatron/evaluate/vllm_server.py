@@ -2,7 +2,8 @@
 
 Flags as of vLLM's documentation of 2026: `--rope-scaling` is gone, YaRN goes through `--hf-overrides` (Context
 Extension); `--generation-config vllm` keeps a folder's own sampling settings out (Engine Arguments). No GPU has run
-this here; the server's life is tested with a server of our own in vLLM's place.
+this here: vLLM 0.32.0 built for CPU has, also over a window that YaRN reaches. The server's life is tested with a
+server of our own in its place.
 """
 
 import json
@@ -20,7 +21,7 @@ from typing import Any
 
 import httpx2
 
-from acc_megatron.errors import ConfigError, EnvironmentProblem
+from acc_megatron.errors import ConfigError, DataError, EnvironmentProblem
 from acc_megatron.evaluate.local import folder_config
 from acc_megatron.evaluate.settings import ModelSettings
 
@@ -49,7 +50,9 @@ def vllm_command(
     if gpus > 1 and (config.get("num_experts") or config.get("n_routed_experts")):
         command.append("--enable-expert-parallel")
     if window > config["max_position_embeddings"]:
-        command += ["--hf-overrides", json.dumps({"rope_parameters": _yarn(config, window, folder)})]
+        # vLLM takes max_position_embeddings for scaled already, as transformers does
+        overrides = {"max_position_embeddings": window, "rope_parameters": _yarn(config, window, folder)}
+        command += ["--hf-overrides", json.dumps(overrides)]
     return command
 
 
@@ -73,7 +76,7 @@ def _yarn(config: dict[str, Any], window: int, folder: Path) -> dict[str, Any]:
 def serving(settings: ModelSettings, *, name: str, log: Path, show: Callable[[str], None]) -> Iterator[str]:
     """The URL of a vLLM server over `settings.folder`, up for as long as the block runs; its words go to `log`.
 
-    Raises EnvironmentProblem when vLLM is not installed, ends before it answers, or takes over `start_seconds`.
+    Raises EnvironmentProblem when vLLM is not installed, takes over `start_seconds`, or ends before all is asked.
     """
     assert settings.folder is not None
     if shutil.which("vllm") is None:
@@ -90,6 +93,12 @@ def serving(settings: ModelSettings, *, name: str, log: Path, show: Callable[[st
     try:
         _wait_until_healthy(process, f"http://127.0.0.1:{port}/health", settings.start_seconds, name, log)
         yield f"http://127.0.0.1:{port}/v1"
+        if process.poll() is not None:
+            show(f"eval {name}: {_last_words(process, name, log)}")
+    except DataError as error:
+        if process.poll() is not None:  # then that is why
+            raise EnvironmentProblem(_last_words(process, name, log)) from error
+        raise
     finally:
         _stop(process)
 
@@ -98,10 +107,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, seconds: flo
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if process.poll() is not None:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
-            raise EnvironmentProblem(
-                f"vllm for models.{name} ended with {process.returncode}; the end of {log}:\n{tail}"
-            )
+            raise EnvironmentProblem(_last_words(process, name, log))
         try:
             if httpx2.get(url, timeout=5.0, trust_env=False).status_code == 200:
                 return
@@ -109,6 +115,11 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, seconds: flo
             pass
         time.sleep(min(1.0, seconds / 20))
     raise EnvironmentProblem(f"vllm for models.{name} did not answer within start_seconds {seconds:g}; see {log}")
+
+
+def _last_words(process: subprocess.Popen[bytes], name: str, log: Path) -> str:
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+    return f"vllm for models.{name} ended with {process.returncode}; the end of {log}:\n{tail}"
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

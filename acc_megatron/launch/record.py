@@ -1,4 +1,4 @@
-"""What was launched, kept on the machine that launched it, so that status, logs and cancel need the file alone."""
+"""What was launched, kept where it was launched from, so that status, logs and cancel need the file alone."""
 
 import json
 from dataclasses import asdict, dataclass, field

@@ -10,9 +10,7 @@ import torch
 from acc_megatron.config import ModelConfig
 from acc_megatron.data.loader import Loader
 from acc_megatron.flops import training_flops
-
-# dense bfloat16 FLOP/s of one device, by a part of its name; NVIDIA's datasheets of each product (SXM)
-PEAKS = {"B200": 2.25e15, "H200": 989e12, "H100": 989e12, "A100": 312e12}
+from acc_megatron.machines import gpu_peak_flops_per_second
 
 
 def batch_flops(loader: Loader, batch: list[int], model: ModelConfig) -> float:
@@ -30,8 +28,7 @@ def peak_flops_per_second(configured: float | None) -> float | None:
     """One device's peak: as configured, else by the GPU's name, else unknown."""
     if configured is not None or not torch.cuda.is_available():
         return configured
-    name = torch.cuda.get_device_name()
-    return next((peak for part, peak in PEAKS.items() if part in name), None)
+    return gpu_peak_flops_per_second(torch.cuda.get_device_name())
 
 
 def memory_bytes() -> tuple[int, int]:

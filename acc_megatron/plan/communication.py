@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from acc_megatron.config import Config
 from acc_megatron.layout import Layout
-from acc_megatron.plan.machines import EFFICIENCY, GPUS_PER_NODE, Machine
+from acc_megatron.machines import GPUS_PER_NODE, Machine
+from acc_megatron.plan.efficiency import EFFICIENCY
 from acc_megatron.plan.memory import MAIN_GRADIENT_BYTES
 from acc_megatron.plan.parameters import Parameters
 from acc_megatron.plan.shapes import Shapes

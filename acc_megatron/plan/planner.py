@@ -7,9 +7,10 @@ from typing import Any
 from acc_megatron.compatibility import check_job
 from acc_megatron.config import Config
 from acc_megatron.layout import Layout
+from acc_megatron.machines import Machine
 from acc_megatron.model.precision import PRECISIONS
 from acc_megatron.plan.communication import Collective, collectives
-from acc_megatron.plan.machines import FIT_SHARE, Machine
+from acc_megatron.plan.efficiency import FIT_SHARE
 from acc_megatron.plan.memory import StageMemory, stage_memory
 from acc_megatron.plan.parameters import Parameters, model_parameters, stage_parameters
 from acc_megatron.plan.shapes import rank_shapes

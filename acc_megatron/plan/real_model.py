@@ -8,22 +8,20 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from acc_megatron import cpu_backend
+from acc_megatron.distributed import model_parallel_groups  # first: it makes megatron run without CUDA
 
-cpu_backend.install()
+# isort: split
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
-import torch  # noqa: E402
-import torch.distributed as dist  # noqa: E402
-from megatron.core import parallel_state  # noqa: E402
-from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed  # noqa: E402
-from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: E402
-
-from acc_megatron.config import Config, MemoryConfig  # noqa: E402
-from acc_megatron.layout import Layout  # noqa: E402
-from acc_megatron.model.precision import PRECISIONS  # noqa: E402
-from acc_megatron.model.qwen3_moe import build_chunks  # noqa: E402
-from acc_megatron.model.transformer_config import training_config  # noqa: E402
-from acc_megatron.plan.parameters import Parameters  # noqa: E402
+from acc_megatron.config import Config, MemoryConfig
+from acc_megatron.layout import Layout
+from acc_megatron.model.precision import PRECISIONS
+from acc_megatron.model.qwen3_moe import build_chunks
+from acc_megatron.model.transformer_config import training_config
+from acc_megatron.plan.parameters import Parameters
 
 
 def built_parameters(config: Config, layout: Layout) -> list[Parameters]:
@@ -62,17 +60,7 @@ def _fake_rank(config: Config, layout: Layout, rank: int) -> Iterator[None]:
     current_device = torch.cuda.current_device
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=layout.world)
     try:
-        parallel = config.parallel
-        parallel_state.initialize_model_parallel(
-            tensor_model_parallel_size=layout.tensor,
-            pipeline_model_parallel_size=layout.pipeline,
-            context_parallel_size=layout.context,
-            expert_model_parallel_size=layout.expert,
-            expert_tensor_parallel_size=layout.expert_tensor,
-            virtual_pipeline_model_parallel_size=parallel.virtual_pipeline if parallel.virtual_pipeline > 1 else None,
-            create_gloo_process_groups=False,
-        )
-        model_parallel_cuda_manual_seed(1)
+        model_parallel_groups(config.parallel, layout)
         torch.cuda.current_device = lambda: torch.device("meta")  # type: ignore[assignment,return-value]
         yield
     finally:

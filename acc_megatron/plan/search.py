@@ -8,7 +8,7 @@ from typing import Any
 from acc_megatron.config import Config, MemoryConfig
 from acc_megatron.errors import ConfigError
 from acc_megatron.layout import Layout
-from acc_megatron.plan.machines import Machine
+from acc_megatron.machines import Machine
 from acc_megatron.plan.planner import Plan, as_json, check_plan, make_plan
 from acc_megatron.plan.step_time import StepTime
 from acc_megatron.plan.workload import Workload

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from acc_megatron.config import Config
 from acc_megatron.flops import attention_flops_per_squared_token, training_flops
 from acc_megatron.layout import Layout
+from acc_megatron.machines import Machine
 from acc_megatron.model.precision import PRECISIONS
 from acc_megatron.plan.communication import Collective, passes
-from acc_megatron.plan.machines import EFFICIENCY, Machine
+from acc_megatron.plan.efficiency import EFFICIENCY
 from acc_megatron.plan.memory import HEAD_KEEP_LIMIT_BYTES, head_rows
 from acc_megatron.plan.parameters import Parameters
 from acc_megatron.plan.shapes import Shapes

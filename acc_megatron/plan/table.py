@@ -2,7 +2,7 @@
 
 import textwrap
 
-from acc_megatron.plan.machines import EFFICIENCY, FIT_SHARE
+from acc_megatron.plan.efficiency import EFFICIENCY, FIT_SHARE
 from acc_megatron.plan.parameters import model_parameters
 from acc_megatron.plan.planner import Plan, describe_recompute
 from acc_megatron.plan.search import why_behind

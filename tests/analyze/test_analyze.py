@@ -114,10 +114,38 @@ def test_changes_and_divergence_are_what_they_say(found: Path) -> None:
     assert changes["by_layer"][changes["most_changed_layers"][0]] == max(changes["by_layer"]) > 0.05
 
 
+def test_a_task_has_bins_over_its_own_longest_document_and_changes_are_means_over_heads(
+    found: Path, dataset: Path
+) -> None:
+    from acc_megatron.data_tools.dataset_folder import open_dataset
+
+    told = json.loads((found / "attention.json").read_text())
+    lengths = open_dataset(dataset).lengths
+    for task in told["tasks"].values():
+        assert task["span_tokens"] == max(lengths[number] for number in task["documents"])
+        assert task["long_range_tokens"] == task["span_tokens"] // 4
+    before, after = (
+        np.array([layer["distance_tokens"] for layer in told["attention"][name]["all"]]) for name in ("before", "after")
+    )
+    change = told["changes"]["after"]["all"]
+    np.testing.assert_allclose(change["by_layer_tokens"], np.abs(after - before).mean(1))
+    assert change["most_changed_layers"] == np.argsort(-np.abs(after - before).mean(1))[:3].tolist()
+
+
+def test_trained_tokens_are_steps_times_rows_times_length(imported: Path, tmp_path: Path) -> None:
+    from acc_megatron.analyze.forward import trained
+
+    assert trained(imported)["trained_tokens"] is None  # by no run of ours
+    (tmp_path / "manifest.json").write_text("{}")
+    state = {"step": 38, "global_batch_rows": 4, "seq_length_tokens": 8192}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    assert trained(tmp_path) == {"path": str(tmp_path), "trained_tokens": 38 * 4 * 8192}
+
+
 def test_the_pages_stand_alone(found: Path) -> None:
     for verb in ("attention", "routing"):
         page = (found / f"{verb}.html").read_text()
-        assert page.count("<svg") >= 2 and "src=" not in page and "all" in page
+        assert page.count("<svg") >= 4 and "src=" not in page and "all" in page
 
 
 def test_mistakes_are_one_line_each(imported: Path, dataset: Path, tmp_path: Path) -> None:
@@ -130,3 +158,6 @@ def test_mistakes_are_one_line_each(imported: Path, dataset: Path, tmp_path: Pat
     assert "no document of at most 3 tokens" in refused("--task", f"a={dataset}", "--max-tokens", "3")
     assert "only parallel.KEY=VALUE" in refused("--task", f"a={dataset}", "train.seed=1")
     assert "parallel.pipeline = 1" in refused("--task", f"a={dataset}", "parallel.pipeline=2")
+    done = acc("analyze", "attention", "--before", imported, "--out", tmp_path, "--task", f"a={dataset}",
+               "--long-range-tokens", "0")  # fmt: skip
+    assert done.returncode == 2 and "--long-range-tokens" in done.stderr

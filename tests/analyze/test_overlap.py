@@ -10,7 +10,7 @@ from commands import acc
 from teacher_server import Teacher, send_json
 
 from acc_megatron.analyze.embeddings import endpoint_embedder, local_embedder
-from acc_megatron.analyze.overlap import analyze_overlap, auc, separability
+from acc_megatron.analyze.overlap import analyze_overlap, auc, read_texts, separability
 from acc_megatron.errors import CheckpointError, ConfigError, DataError
 
 LEAK = "in which year did the second bridge over the northern river near the old mill open to trains"
@@ -90,6 +90,16 @@ def test_separability_is_held_out_so_noise_is_near_a_half_even_in_many_dims() ->
     assert separability(noise[:4], shifted, seed=0) is None
 
 
+def test_questions_that_are_embedded_alike_are_counted_once(files: tuple[Path, Path], tmp_path: Path) -> None:
+    opening = "c" * 3000  # what is embedded of a question
+    alike = write(tmp_path / "alike.jsonl", [{"question": f"{opening} {k}"} for k in range(6)])
+    result, _ = analyze_overlap([files[0]], {"alike": alike, "bench": files[1]}, embed=embed_by_first_letter)
+    distinct = {name: of["embeddings"]["distinct"] for name, of in result["benchmarks"].items()}
+    asked = [text.question for text in read_texts(files[1])]
+    assert distinct == {"alike": 1, "bench": len({row.tobytes() for row in embed_by_first_letter(asked)})}
+    assert distinct["bench"] > 25
+
+
 def test_an_endpoint_gives_vectors_in_the_order_of_the_texts(tmp_path: Path, files: tuple[Path, Path]) -> None:
     def behaviour(handler: Any, body: dict[str, Any], _: int) -> None:
         rows = [{"index": k, "embedding": list(v)} for k, v in enumerate(embed_by_first_letter(body["input"]))]
@@ -115,6 +125,8 @@ def test_the_command_writes_a_page_that_says_why_it_has_no_map(tmp_path: Path, f
     assert "no embeddings were asked for" in (tmp_path / "out" / "overlap.html").read_text()
     refused = acc("analyze", "overlap", *options[:2], "--benchmark", "bench", "--out", tmp_path / "out")
     assert refused.returncode == 2 and "is not NAME=FILE" in refused.stderr
+    refused = acc("analyze", "overlap", *options, "--benchmark", f"bench={files[0]}")
+    assert refused.returncode == 2 and "--benchmark bench is given twice" in refused.stderr
 
 
 def test_a_local_model_is_the_masked_mean_of_its_last_states(tmp_path: Path) -> None:
@@ -163,6 +175,11 @@ def test_all_minilm_puts_paraphrases_together_and_the_page_maps_them(tmp_path: P
     result = json.loads((tmp_path / "out" / "overlap.json").read_text())
     assert result["benchmarks"]["bench"]["embeddings"]["contaminated"] == 12
     assert result["map"] == "UMAP of cosine distances, 15 neighbours"
+    assert {name: len(points) for name, points in result["map_points"].items()} == {
+        "training questions": 12,
+        "bench": 12,
+    }
+    assert result["benchmarks"]["bench"]["embeddings"]["distinct"] == 4
     page = (tmp_path / "out" / "overlap.html").read_text()
     assert page.count("<use ") + page.count("<path") >= 24, "a mark a question"
 
@@ -172,5 +189,7 @@ def test_wrong_inputs_are_named(tmp_path: Path, files: tuple[Path, Path]) -> Non
         analyze_overlap([write(tmp_path / "bad.jsonl", [{"x": 1}])], {"bench": files[1]}, embed=None)
     with pytest.raises(ConfigError, match="num_words is 0"):
         analyze_overlap([files[0]], {"bench": files[1]}, embed=None, num_words=0)
+    with pytest.raises(DataError, match=r"it is a folder; give the file of rows in it"):
+        analyze_overlap([tmp_path], {"bench": files[1]}, embed=None)
     with pytest.raises(DataError, match="no file of questions"):
         analyze_overlap([files[0]], {"bench": tmp_path / "none.jsonl"}, embed=None)

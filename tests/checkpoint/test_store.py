@@ -58,9 +58,9 @@ def save_step(run: Path, chunks: list[torch.nn.Module], step: int, carried: Path
 
 def load_latest(run: Path, chunks: list[torch.nn.Module]) -> set[float]:
     """The weights after loading what `latest` names, which must verify."""
-    from acc_megatron.checkpoint import store
+    from acc_megatron.checkpoint import locate, store
 
-    folder = store.latest(run)
+    folder = locate.latest(run)
     assert folder is not None
     store.verify(folder)
     fill(chunks, -1.0)
@@ -210,7 +210,7 @@ def test_retention_never_removes_what_latest_names(chunks: list[torch.nn.Module]
 
 
 def test_a_staged_save_holds_the_weights_of_its_moment(chunks: list[torch.nn.Module], tmp_path: Path) -> None:
-    from acc_megatron.checkpoint import store, writer
+    from acc_megatron.checkpoint import locate, store, writer
 
     fill(chunks, 1.0)
     original, gate = writer.RankWriter._write, threading.Event()
@@ -223,7 +223,7 @@ def test_a_staged_save_holds_the_weights_of_its_moment(chunks: list[torch.nn.Mod
     try:
         saving = store.Save(tmp_path / "step_00000001", chunks, None, STATE, stage=True)
         fill(chunks, 5.0)  # training goes on
-        assert not saving.is_written() and store.latest(tmp_path) is None
+        assert not saving.is_written() and locate.latest(tmp_path) is None
         gate.set()
         saving.finish()
     finally:

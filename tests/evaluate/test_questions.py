@@ -125,6 +125,20 @@ def test_generated_rows_fill_every_length_and_a_limit_keeps_each() -> None:
     assert ask(run_of(seed=1), **settings).questions[0].sha256 != made[0].sha256
 
 
+def test_a_limit_leaves_no_needle_count_and_no_operation_out() -> None:
+    def kinds(group: str, limit: int, **settings: Any) -> list[str]:
+        made = ask(run_of(limit=limit), **settings).questions
+        assert len(made) == limit == len({question.sha256 for question in made})
+        return [question.groups[group] for question in made]
+
+    rows: dict[str, Any] = {"kind": "mrcr", "items": 4, "length_tokens": [1500, 1800]}
+    assert kinds("n_needles", 4, **rows) == ["2", "4", "2", "4"]
+    walks: dict[str, Any] = {"kind": "graphwalks", "items": 4, "length_tokens": [900, 1000, 1100]}
+    assert kinds("problem_type", 2, **walks) == ["parents", "bfs"]
+    assert kinds("problem_type", 5, **walks) == ["parents", "bfs", "parents", "bfs", "parents"]
+    assert kinds("problem_type", 1, **walks) == ["parents"]
+
+
 def test_wording_and_operations_are_settings() -> None:
     made = ask(kind="graphwalks", items=2, length_tokens=[1200], operations=["bfs"], wording="original").questions
     assert [question.groups["problem_type"] for question in made] == ["bfs", "bfs"]

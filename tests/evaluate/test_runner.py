@@ -288,8 +288,9 @@ def test_questions_without_an_answer_are_no_zeros_and_the_next_start_asks_them_a
 def test_a_server_that_only_misbehaves_ends_the_run_with_its_reason(
     tmp_path: Path, behaviour: Behaviour, reason: str
 ) -> None:
-    with Teacher(behaviour) as teacher, pytest.raises(DataError, match=reason):
+    with Teacher(behaviour) as teacher, pytest.raises(DataError, match=reason) as told:
         start(tmp_path, {"m": endpoint(teacher, tries=1, timeout_seconds=1.0, max_reply_bytes=500_000)}, limit=2)
+    assert teacher.url in str(told.value)
     assert not (tmp_path / "results.json").exists()
 
 
@@ -339,6 +340,8 @@ def test_a_folder_in_short_is_the_same_run_as_its_settings(tmp_path: Path, hf_di
     short = acc("eval", hf_dir, "--out", tmp_path / "a", "--items", "2", "--length-tokens", "1000",
                 "--max-new-tokens", "4", "--limit", "1", "--json")  # fmt: skip
     scores = good(short)
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert "temperature 0, avg@1, seed 0" in page and "lengths in tokens of " in page
     assert set(scores) == {"graphwalks", "mrcr"} and scores["mrcr"]["models"]["tiny"]["num_items"] == 1
     assert "1 of 1" in short.stderr
     run = tmp_path / "run.toml"
@@ -349,11 +352,14 @@ def test_a_folder_in_short_is_the_same_run_as_its_settings(tmp_path: Path, hf_di
     )
     done = acc("eval", run, "--out", tmp_path / "b", "--limit", "1")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"graphwalks +tiny +1 items  f1 0\.0", done.stdout)
+    assert re.search(r"graphwalks +tiny +1 item  f1 0\.0", done.stdout)
     pair = [json.loads((tmp_path / name / "results.json").read_text()) for name in "ab"]
     assert pair[0]["items"] == pair[1]["items"] and pair[0]["benchmarks"] == pair[1]["benchmarks"]
     refused = acc("eval", run, "--out", tmp_path / "b", "--items", "3")
     assert refused.returncode == 2 and "--items is for an HF_DIR" in refused.stderr
+    refused = acc("eval", run, "--out", run, "--limit", "1")
+    assert refused.returncode == 2
+    assert refused.stderr == f"error: {run}: a file stands where a folder goes: choose another path\n"
 
 
 def test_another_checkpoint_in_the_same_folder_is_asked_again(tmp_path: Path) -> None:

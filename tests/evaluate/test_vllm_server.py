@@ -52,6 +52,7 @@ def test_the_papers_model_at_128k_on_a_node_of_eight(tmp_path: Path) -> None:
 def test_a_window_beyond_the_positions_is_reached_by_yarn_from_what_was_trained(tmp_path: Path) -> None:
     flags = command(tmp_path, QWEN3, gpus=2, window_tokens=131_072)
     assert json.loads(flags["--hf-overrides"]) == {
+        "max_position_embeddings": 131_072,  # vLLM 0.32 multiplies it by no factor
         "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0,
                             "original_max_position_embeddings": 32_768}
     }  # fmt: skip
@@ -107,6 +108,15 @@ def test_a_folder_is_served_for_as_long_as_it_is_asked_and_answers_as_in_transfo
     # another port, the same checkpoint: nothing is asked again
     again = evaluate(plan, tmp_path / "out", show=lines.append)
     assert again["items"] == results["items"] and again["requests"]["requests"] == results["requests"]["requests"]
+
+
+def test_a_server_that_ends_while_it_is_asked_is_the_error_and_not_its_silence(tmp_path: Path, vllm: Path) -> None:
+    folder = make_hf_folder(tmp_path / "mortal", num_hidden_layers=1, hidden_size=16)
+    models = {"served": {"folder": str(folder), "engine": "vllm", "tries": 1}}
+    walks = {"kind": "graphwalks", "items": 2, "length_tokens": [700], "max_new_tokens": 5}
+    plan = run_from_tree({"name": "x", "models": models, "benchmarks": {"walks": walks}}, "x")
+    with pytest.raises(EnvironmentProblem, match=r"models\.served ended with 3; the end of .*:\n(.*\n)*no such kernel"):
+        evaluate(plan, tmp_path / "out", show=print)
 
 
 def test_a_server_that_ends_or_never_answers_is_an_error_with_its_last_words(

@@ -1,6 +1,6 @@
 """Published training speeds beside the time model: `python tests/plan/published_speeds.py`.
 
-No row has constants of its own: shares of peak are those of `plan/machines.py` for all.
+No row has constants of its own: shares of peak are those of `plan/efficiency.py` for all.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pathlib import Path
 from acc_megatron.config import load_config
 from acc_megatron.flops import training_flops
 from acc_megatron.layout import build_layout
-from acc_megatron.plan.machines import find_machine
+from acc_megatron.machines import find_machine
 from acc_megatron.plan.memory import Row
 from acc_megatron.plan.planner import Plan, make_plan
 from acc_megatron.plan.workload import Workload

@@ -8,7 +8,7 @@ import pytest
 from acc_megatron.compatibility import check_job
 from acc_megatron.config import load_config
 from acc_megatron.errors import ConfigError
-from acc_megatron.plan.machines import find_machine
+from acc_megatron.machines import find_machine
 from acc_megatron.plan.search import legal_layouts, search, search_as_json, why_behind
 from acc_megatron.plan.table import render_search
 from acc_megatron.plan.workload import read_workload

@@ -7,8 +7,8 @@ from published_speeds import PUBLISHED, predict
 
 from acc_megatron.config import load_config
 from acc_megatron.layout import build_layout
+from acc_megatron.machines import MACHINES, find_machine
 from acc_megatron.plan.communication import Group, collectives
-from acc_megatron.plan.machines import MACHINES, find_machine
 from acc_megatron.plan.parameters import Parameters
 from acc_megatron.plan.planner import check_plan, make_plan
 from acc_megatron.plan.shapes import rank_shapes

@@ -1,4 +1,4 @@
-"""What GPUs can do, from their makers' data sheets, and the share of it that this stack is assumed to reach.
+"""What GPUs can do, from their makers' data sheets.
 
 H100 SXM: https://www.nvidia.com/en-us/data-center/h100/ (989 TFLOP/s bfloat16 without sparsity, 80 GB at 3.35 TB/s,
 NVLink 900 GB/s both ways), nodes of 8 with a 400 Gb/s adapter a GPU (DGX H100 data sheet).
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from acc_megatron.errors import ConfigError
 
 GPUS_PER_NODE = 8
-# the allocator's fragments and what nobody counted: a plan that fills more is not called fitting
-FIT_SHARE = 0.92
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +33,7 @@ MACHINES = {
     "h200": Machine("H200 SXM", 141e9, 989e12, 4.8e12, 450e9, 50e9, 9.0),
     "b200": Machine("B200", 180e9, 2250e12, 8e12, 900e9, 50e9, 10.0),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Efficiency:
-    """Shares of the peak figures that are assumed, for every machine; the plan's README says how they were set."""
-
-    dense_gemm: float = 0.65
-    expert_gemm: float = 0.5  # grouped, with the recipe's narrow experts
-    attention_forward: float = 0.6
-    attention_backward: float = 0.5  # of 2.5 times the forward's arithmetic
-    memory: float = 0.8
-    link: float = 0.75
-    host_seconds_per_layer: float = 1.5e-3  # of a forward pass: what launching its kernels takes
-
-
-EFFICIENCY = Efficiency()
+A100_FLOPS_PER_SECOND = 312e12  # https://www.nvidia.com/en-us/data-center/a100/; no plans are made for it
 
 
 def find_machine(name: str) -> Machine:
@@ -58,3 +41,10 @@ def find_machine(name: str) -> Machine:
     if name not in MACHINES:
         raise ConfigError(f"unknown machine {name!r}; known: {', '.join(MACHINES)}")
     return MACHINES[name]
+
+
+def gpu_peak_flops_per_second(gpu_name: str) -> float | None:
+    """Dense bfloat16 FLOP/s of a GPU by what its driver calls it, such as `NVIDIA H100 80GB HBM3`; None if unknown."""
+    peaks = {name.upper(): machine.flops_per_second for name, machine in MACHINES.items()}
+    peaks["A100"] = A100_FLOPS_PER_SECOND
+    return next((peak for part, peak in peaks.items() if part in gpu_name), None)
