@@ -15,7 +15,11 @@ BLOCK_BYTES = 1 << 20
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at `path` complete and on disk when the block ends, or not at all."""
+    """A binary file that appears at `path` complete and on disk when the block ends, or not at all.
+
+    The folder it stands in is made where it is not there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

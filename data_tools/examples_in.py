@@ -22,6 +22,7 @@ from acc_megatron.errors import DataError
 # the published configs' schemas differ; these are the names their rows and re-packs are known to use
 MESSAGE_KEYS = ("dialogs", "input_messages", "prompt", "messages")
 DIALOG_ROLES = (["user", "assistant"], ["system", "user", "assistant"])
+RUNS = "an agent's run goes through 'compile' first"
 ID_KEYS = ("id", "instance_id")
 KNOWN_NAMES = ".jsonl (also with .gz or .zst) or .parquet"
 
@@ -119,7 +120,7 @@ def read_example(row: Row) -> Example:
         return _from_triple(Triple.from_dict(row.value, where))
     key = next((key for key in MESSAGE_KEYS if isinstance(row.value.get(key), list)), None)
     if key is None:
-        known = f"a triple has 'context', a published row one of {', '.join(MESSAGE_KEYS)}"
+        known = f"a triple has 'context', a published row one of {', '.join(MESSAGE_KEYS)}; {RUNS}"
         raise DataError(f"{where}: unknown shape with keys {', '.join(sorted(row.value))}; {known}")
     return _from_dialog(row, key, where)
 
@@ -167,7 +168,7 @@ def _from_dialog(row: Row, key: str, where: str) -> Example:
     if roles not in DIALOG_ROLES or not all(isinstance(text, str) for text in texts):
         raise DataError(
             f"{where}: {key!r} must be a user and an assistant message with text, behind a system message or none, "
-            f"got roles {roles}"
+            f"got roles {roles}; {RUNS}"
         )
     user, assistant = texts[-2:]
     apart = messages[-1].get("reasoning_content")

@@ -26,11 +26,12 @@ HEADER = struct.Struct("<9sQBQQ")
 class IndexedWriter:
     """Writes `prefix.bin` as documents come and `prefix.idx` when closed; `files` then has their sizes and SHA-256.
 
-    Use it inside an unpublished folder (see atomic.py). Values must already be of `dtype`.
+    Use it inside an unpublished folder (see atomic.py). Values must already be of `dtype`, and lie below `limit`, as
+    ids below the vocabulary's size: DataError for any other.
     """
 
-    def __init__(self, prefix: Path, dtype: type[np.generic]) -> None:
-        self._prefix, self._dtype = prefix, np.dtype(dtype)
+    def __init__(self, prefix: Path, dtype: type[np.generic], *, limit: int | None = None) -> None:
+        self._prefix, self._dtype, self._limit = prefix, np.dtype(dtype), limit
         self._lengths: list[int] = []
         self._file = prefix.with_suffix(".bin").open("wb")
         self._digest = hashlib.sha256()
@@ -48,6 +49,11 @@ class IndexedWriter:
     def add(self, document: np.ndarray) -> None:
         """Append one document, a 1-D array."""
         assert document.dtype == self._dtype, f"{document.dtype} is not {self._dtype}"
+        if self._limit is not None and len(document) and not 0 <= document.min() <= document.max() < self._limit:
+            raise DataError(
+                f"{self._prefix.name}: values {document.min()} to {document.max()} in document {len(self._lengths)}; "
+                f"they must be at least 0 and below {self._limit}"
+            )
         data = np.ascontiguousarray(document).data
         self._file.write(data)
         self._digest.update(data)

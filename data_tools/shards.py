@@ -73,7 +73,8 @@ def _make_shard(task: ShardTask, tokenizer: Tokenizer) -> dict[str, Any]:
     samples: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
     with atomic_folder(task.folder) as folder:
-        tokens, masks = IndexedWriter(folder / "tokens", np.int32), IndexedWriter(folder / "loss_mask", np.uint8)
+        tokens = IndexedWriter(folder / "tokens", np.int32, limit=tokenizer.vocab_size)
+        masks = IndexedWriter(folder / "loss_mask", np.uint8, limit=2)
         with tokens, masks:
             for rendered in _documents(task, tokenizer, samples, refused):
                 tokens.add(rendered.ids)

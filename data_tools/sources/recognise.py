@@ -9,6 +9,7 @@ from acc_megatron.data_tools.sources.transcript import tool_names
 # in this order: a SQL run names its database, and a search run is told from a SWE run by its tools
 SOURCES: dict[str, ModuleType] = {"sql": sql, "search": search, "swe": swe}
 _NAMES_SHOWN = 20
+_OF_CONVERT = {"context", "dialogs", "ground_truth_answer", "format_version"}  # of triples, published rows, manifests
 
 
 def agent_of(value: dict[str, Any]) -> str | None:
@@ -28,6 +29,8 @@ def described(value: dict[str, Any]) -> str:
             parts.append(f"{len(items)} {key} {what}")
     if tools := tool_names(value):
         parts.append(f"tools: {_shown(dict.fromkeys(sorted(tools)))}")
+    if not _OF_CONVERT.isdisjoint(value):
+        parts.append("is it compiled already? 'convert' takes triples, published rows and the folders they are in")
     return "; ".join(parts)
 
 

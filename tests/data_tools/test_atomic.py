@@ -25,11 +25,11 @@ with (atomic_folder if kind == "folder" else atomic_file)(path) as target:
 
 
 def test_a_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
-    path = tmp_path / "a.bin"
+    path = tmp_path / "new" / "folder" / "a.bin"
     with atomic_file(path) as file:
         file.write(b"whole")
         assert not path.exists()
-    assert path.read_bytes() == b"whole" and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"whole" and list(path.parent.iterdir()) == [path]
 
 
 def test_a_failed_block_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def test_the_bytes_are_the_same_for_any_number_of_workers(mixed_input: Path, dataset: Path, tmp_path: Path) -> None:
+    """D2: 1, 2 and 8 of them."""
     expected = hashes(dataset)
     assert len(expected) == 8 * 4 + 3
     with pytest.MonkeyPatch.context() as patch:
@@ -158,6 +159,7 @@ class PowerCut(BaseException):
 def test_out_is_never_half_written(
     tmp_path: Path, triple_rows: Rows, write_rows: Writer, monkeypatch: pytest.MonkeyPatch, small_shards: None
 ) -> None:
+    """D3: whichever fsync or rename a power cut comes before."""
     source = write_rows(tmp_path / "triples.jsonl", triple_rows[:12])
     calls, cut_at = 0, 1 << 30
     real_replace, renamed = Path.replace, list[Path]()

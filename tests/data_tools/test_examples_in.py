@@ -84,7 +84,7 @@ PIECE = {"id": "p", "title": "t", "text": "x"}
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"b": 1, "a": 2}, "unknown shape with keys a, b"),
+        ({"b": 1, "a": 2}, "unknown shape with keys a, b; .*an agent's run goes through 'compile' first"),
         ({"dialogs": "text"}, "unknown shape"),
         (dialog(USER, ("system", "s"), GOOD), r"got roles \['user', 'system', 'assistant'\]"),
         (dialog(("system", 5), USER, GOOD), "must be a user and an assistant message with text"),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from acc_megatron.data_tools.dataset_folder import open_dataset
-from acc_megatron.data_tools.indexed import IndexedFile, write_indexed
+from acc_megatron.data_tools.indexed import IndexedFile, IndexedWriter, write_indexed
+from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.errors import DataError
 
 DOCUMENTS = [np.array(ids, np.int32) for ids in ([70_000, 151_645, 0], [1], [151_668] * 5)]
@@ -28,7 +29,15 @@ def test_documents_come_back(pair: Path) -> None:
         opened[3]
 
 
-def test_ids_that_do_not_fit_are_refused_by_the_writer(tmp_path: Path) -> None:
+def test_ids_that_do_not_fit_are_refused_by_the_writer(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """D7: an id outside the vocabulary or the type is never stored; Qwen3's vocabulary needs int32, and gets it."""
+    for limit in (tokenizer.vocab_size, 151_936):
+        with IndexedWriter(tmp_path / f"{limit}", np.int32, limit=limit) as writer:
+            writer.add(np.array([0, limit - 1], np.int32))
+            for wrong in (limit, -1, 2**31 - 1):
+                with pytest.raises(DataError, match=rf"in document 1; they must be at least 0 and below {limit}"):
+                    writer.add(np.array([5, wrong, 5], np.int32))
+        assert IndexedFile(tmp_path / f"{limit}")[0].tolist() == [0, limit - 1]
     with pytest.raises(AssertionError, match="int64 is not int32"):
         write_indexed(tmp_path / "tokens", [np.array([1 << 40])], np.int32)
 

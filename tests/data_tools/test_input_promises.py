@@ -50,6 +50,7 @@ BAD_LINES: list[tuple[bytes, str]] = [
 def test_a_thousand_lines_with_twelve_bad_give_988_and_twelve_quarantine_rows_with_place_and_reason(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
+    """D5: and with more than --max-bad of them the run ends with 3."""
     lines = [json.dumps(search_row(number)).encode() for number in range(1000)]
     expected = {}
     for (line, reason), number in zip(BAD_LINES, range(7, 1000, 83), strict=False):
@@ -92,6 +93,7 @@ def hostile_file(folder: Path, kind: str) -> Path:
     ],
 )
 def test_input_cannot_exhaust_us(tmp_path: Path, kind: str, reason: str) -> None:
+    """S5: 1 GiB without a newline, and 1000 : 1 of gzip or zstd, in less than 200 MiB."""
     path = hostile_file(tmp_path, kind)
     code = (
         "import resource, sys\nfrom pathlib import Path\nfrom acc_megatron.data_tools.discover import discover\n"
@@ -137,6 +139,7 @@ BAD_NAMES = [
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_paths_stay_inside(tmp_path: Path, name: str, opened: list[str]) -> None:
+    """S6: names in the data are labels, and none is ever opened."""
     assert not is_safe_path(name)
     instance = {
         "instance_id": "o__t-1",
@@ -183,6 +186,7 @@ def test_a_link_that_leads_out_of_a_folder_is_listed_and_not_read(tmp_path: Path
     ],
 )
 def test_agent_sql_cannot_write_or_hang(tmp_path: Path, query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S7: ATTACH, PRAGMA, temporary tables, extensions and an endless query; the database keeps its bytes."""
     connection = sqlite3.connect(tmp_path / "shop.sqlite")
     connection.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1)")
     connection.close()

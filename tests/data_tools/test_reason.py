@@ -157,6 +157,7 @@ def test_a_reply_that_lies_is_rejected_with_a_reason_and_never_asked_again(
 def test_drips_hangs_floods_and_failures_end_in_bounded_time_and_bytes(
     tmp_path: Path, ask: Any, behaviour: Behaviour, reason: str
 ) -> None:
+    """S8: with the lying, redirecting and killed cases around this one."""
     with Teacher(behaviour) as teacher:
         manifest = ask(teacher, max_reply_bytes=1 << 20, timeout_seconds=0.5 if reason == "timeout" else 30)
         assert manifest["dropped"] == {reason: 3}

@@ -25,6 +25,7 @@ def full_text(user: str, reasoning: str, answer: str) -> str:
 def test_clean_text_renders_as_the_chat_template_does(
     template: str, tokenizer: Tokenizer, huggingface: HuggingFaceTokenizer, clean_chats: Chats
 ) -> None:
+    """S2: 200 triples, in both templates."""
     for user, reasoning, answer in clean_chats:
         rendered = render_turns(user, reasoning, answer, tokenizer, template)
         assert rendered.ids.tolist() == huggingface.encode(full_text(user, reasoning, answer)).ids
@@ -58,6 +59,7 @@ def test_outer_newlines_are_normalised_as_the_template_does(
 def test_prompt_ids_are_an_exact_prefix_and_the_mask_starts_there(
     template: str, tokenizer: Tokenizer, huggingface: HuggingFaceTokenizer, clean_chats: Chats
 ) -> None:
+    """S3: in both templates; what cannot be so is dropped, see the last test here."""
     for user, reasoning, answer in clean_chats:
         prompt = huggingface.encode(f"<|im_start|>user\n{user}<|im_end|>\n{OPENING[template]}").ids
         rendered = render_turns(user, reasoning, answer, tokenizer, template)
@@ -82,6 +84,7 @@ def test_the_mask_covers_reasoning_answer_and_closing_token_exactly(
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_untrusted_text_never_becomes_control(template: str, tokenizer: Tokenizer) -> None:
+    """S1: every control string alone, nested, split across a join, and 1,000 fuzzed contexts; decoding gives NFC."""
     names = list(tokenizer.control)
     generator = random.Random(6)
 

@@ -52,4 +52,6 @@ def test_what_is_not_known_is_described_by_what_stands_in_it() -> None:
     assert described({"conversations": [{"from": "human", "value": "x"}]}).endswith(
         "1 conversations with 'from', 'value'"
     )
+    for value in ({"dialogs": []}, {"question": "q", "context": []}, {"format_version": 1}):
+        assert agent_of(value) is None and "'convert' takes triples" in described(value)
     assert len(described({f"{'x' * 1000}{i}": 1 for i in range(1000)})) < 2000
