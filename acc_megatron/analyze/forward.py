@@ -95,7 +95,7 @@ def trained(checkpoint: Path) -> dict[str, Any]:
 
     `trained_tokens` is null for one that was imported, or saved by no run of ours.
     """
-    source = store.find(checkpoint)
+    source = locate.find(checkpoint)
     state = store.read_state(source)
     factors = [state.get(key) for key in ("step", "global_batch_rows", "seq_length_tokens")]
     return {"path": str(source), "trained_tokens": math.prod(factors) if all(factors) else None}

@@ -33,6 +33,7 @@ MENDABLE = {
     errno.EACCES: "no permission: run as its owner, or choose another path",
     errno.EPERM: "no permission: run as its owner, or choose another path",
     errno.EROFS: "the file system is read-only: choose another path",
+    errno.EEXIST: "a file stands where a folder goes: choose another path",
     errno.ENOTDIR: "a part of this path is a file, not a folder: choose another path",
     errno.ENAMETOOLONG: "the name is too long: choose another path",
     errno.ENOSPC: "the disk is full: free space, or choose another path",
@@ -53,7 +54,4 @@ def main() -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{MENDABLE[error.errno]}", file=sys.stderr)
-        sys.exit(2)
-    except (FileExistsError, NotADirectoryError) as error:
-        print(f"error: {error.filename}: a file stands where a folder goes: choose another path", file=sys.stderr)
         sys.exit(2)
