@@ -47,7 +47,8 @@ def test_a_truncated_traj_and_invalid_utf8_cost_a_quarantine_line_each(tmp_path:
     assert (
         "2 of 2 rows are unreadable" in line and "cut.traj:1: broken_json" in line and not (tmp_path / "out").exists()
     )
-    counts = good(acc("compile", runs, "--out", tmp_path / "out", "--max-bad", "1", "--json"))
+    assert "no document is left of 2" in refused("compile", runs, "--out", tmp_path / "out", "--max-bad", "1")
+    counts = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
     assert counts["documents_in"] == 2 and counts["documents_out"] == 0
     assert counts["dropped"] == {"broken_json": 1, "invalid_utf8": 1}
     rows = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()]
