@@ -7,6 +7,7 @@ from typing import Any
 
 from acc_megatron.data_tools.chat_client import Client, ClientSettings, Reply
 from acc_megatron.data_tools.schema import Dropped
+from acc_megatron.errors import DataError
 from acc_megatron.evaluate.chat import THINKING_OPENED
 from acc_megatron.evaluate.models import Answer, Asking, NoAnswer, Outcome, Prompt
 
@@ -49,7 +50,14 @@ class EndpointModel:
 
     def answer(self, prompts: Sequence[Prompt], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
         """An outcome for each prompt, in order; up to `concurrency` requests are in flight."""
-        return asyncio.run(self._answer(prompts, on_outcome))
+        try:
+            return asyncio.run(self._answer(prompts, on_outcome))
+        except DataError as error:
+            settings = self._settings
+            raise DataError(
+                f"models.{self.name}: {error}; it asked for model {settings.model!r}, "
+                f"with the key in the environment variable {settings.key_variable}"
+            ) from None
 
     async def _answer(self, prompts: Sequence[Prompt], on_outcome: Callable[[Outcome], None]) -> list[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(prompts)

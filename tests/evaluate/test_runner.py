@@ -281,7 +281,11 @@ def test_questions_without_an_answer_are_no_zeros_and_the_next_start_asks_them_a
         (lambda handler, _, __: drip(handler, seconds=3), "timeout"),
         (lambda handler, _, __: drip(handler, part=b"x" * 65_536), "reply_too_large"),
         (lambda handler, _, __: send(handler, 200, b"[" * 1000), "bad_reply"),
-        (lambda handler, _, __: send(handler, 401, b""), "refused the key"),
+        (
+            lambda handler, _, __: send(handler, 401, b""),
+            r"models\.m: .* refused the key .* environment variable ACC_API_KEY",
+        ),
+        (lambda handler, _, __: send(handler, 404, b""), r"models\.m: .* model .status 404.*asked for model 'm'"),
         (lambda handler, _, __: send(handler, 302, b"", Location="http://x.invalid/"), "redirects"),
     ],
 )
