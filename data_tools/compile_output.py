@@ -37,9 +37,8 @@ class Counts:
     documents_in: int = 0
     documents_out: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    dropped_tokens: Counter[str] = field(
-        default_factory=Counter
-    )  # of documents that were made before they were dropped
+    # of documents that were made before they were dropped
+    dropped_tokens: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
     supervised_tokens: int = 0
     evidence_tokens: int = 0
