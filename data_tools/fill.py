@@ -169,10 +169,11 @@ class Filler:
         if trajectory.agent != "swe":
             yield from self._stock.walk(trajectory.agent, trajectory.id)
             return
-        files = self._resources.files(str(trajectory.notes.get("instance_id")))
+        files = self._resources.files(str(trajectory.notes.get("instance_id")), trajectory.notes)
         for path in sorted(files, key=lambda path: _digest(str(self._seed), trajectory.id, path)):
-            piece = Piece(id=path, title=path, text=files[path], kind="distractor", filled=True)
-            yield piece, piece_cost(piece, self._tokenizer)
+            if (text := files.get(path, "")).strip():  # a repository lists binary files too, and they have no text
+                piece = Piece(id=path, title=path, text=text, kind="distractor", filled=True)
+                yield piece, piece_cost(piece, self._tokenizer)
 
 
 def stock_trajectory(stock: Stock, trajectory: Trajectory, tokenizer: Tokenizer) -> None:
@@ -191,7 +192,7 @@ def stock_tables(stock: Stock, resources: Resources, tokenizer: Tokenizer) -> No
                 for table in sorted(database.table_names().values()):
                     contents = database.table(table)
                     if contents.rows:
-                        text = table_text(contents)
+                        text = table_text(contents, resources.table_format)
                         piece = Piece(id=f"{name}.{table}", title=f"Table {table}", text=text, kind="distractor")
                         stock.add("sql", piece, tokenizer)
         except QueryError:

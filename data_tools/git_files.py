@@ -19,8 +19,10 @@ from acc_megatron.errors import EnvironmentProblem
 MAX_FILE_BYTES = 4 << 20
 MAX_LISTING_BYTES = 256 << 20
 SECONDS = 60.0
-_HASH = re.compile(r"[0-9a-f]{40}")
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # SHA-1 or SHA-256
 _REGULAR = (b"100644", b"100755")
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # stands for a file that lies elsewhere
+_SHA256_CONFIG = "[core]\n\trepositoryformatversion = 1\n[extensions]\n\tobjectformat = sha256\n"
 _ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -65,15 +67,19 @@ class GitRepository:
             return None
         objects = self._folder / "objects"
         try:
-            _git(["cat-file", "-e", f"{commit}^{{commit}}"], objects, 0)
-            listing = _git(["ls-tree", "-r", "-l", "-z", "--full-tree", commit], objects, MAX_LISTING_BYTES)
+            _git(["cat-file", "-e", f"{commit}^{{commit}}"], objects, 0, name=commit)
+            arguments = ["ls-tree", "-r", "-l", "-z", "--full-tree", commit]
+            listing = _git(arguments, objects, MAX_LISTING_BYTES, name=commit)
         except GitError:
             return None
         return CommitFiles(objects, listing)
 
 
 class CommitFiles(Mapping[str, str]):
-    """Path -> whole text of the regular files of a commit; binary files and those over MAX_FILE_BYTES are absent."""
+    """Path -> whole text of the regular files of a commit.
+
+    Files over MAX_FILE_BYTES are absent. Binary files and pointers of git LFS are listed and have no text: KeyError.
+    """
 
     def __init__(self, objects: Path, listing: bytes) -> None:
         self._objects = objects
@@ -94,8 +100,8 @@ class CommitFiles(Mapping[str, str]):
 
     def _text(self, blob: str) -> str | None:
         try:
-            data = _git(["cat-file", "blob", blob], self._objects, MAX_FILE_BYTES)
-            return None if b"\0" in data else data.decode()
+            data = _git(["cat-file", "blob", blob], self._objects, MAX_FILE_BYTES, name=blob)
+            return None if b"\0" in data or data.startswith(_LFS_POINTER) else data.decode()
         except (GitError, UnicodeDecodeError):
             return None
 
@@ -134,18 +140,21 @@ def _listed(listing: bytes) -> Iterator[tuple[str, str]]:
 
 
 @cache
-def _own_folder() -> tempfile.TemporaryDirectory[str]:
-    """An empty bare repository, so that no other one's configuration is read."""
+def _own_folder(*, sha256: bool) -> tempfile.TemporaryDirectory[str]:
+    """An empty bare repository of one object format, so that no other one's configuration is read."""
     folder = tempfile.TemporaryDirectory(prefix="acc-megatron-git-")
     for name in ("objects", "refs"):
         (Path(folder.name) / name).mkdir()
     (Path(folder.name) / "HEAD").write_text("ref: refs/heads/none\n")
+    if sha256:
+        (Path(folder.name) / "config").write_text(_SHA256_CONFIG)
     return folder
 
 
-def _git(arguments: list[str], objects: Path | None, max_bytes: int) -> bytes:
-    """Standard output of a git command, at most `max_bytes` of it and within SECONDS."""
-    environment = _ENVIRONMENT | {"GIT_DIR": _own_folder().name, "PATH": os.environ.get("PATH", os.defpath)}
+def _git(arguments: list[str], objects: Path | None, max_bytes: int, *, name: str = "") -> bytes:
+    """Standard output of a git command, at most `max_bytes` of it and within SECONDS; `name` is the object's hash."""
+    folder = _own_folder(sha256=len(name) == 64).name
+    environment = _ENVIRONMENT | {"GIT_DIR": folder, "PATH": os.environ.get("PATH", os.defpath)}
     if objects is not None:
         environment["GIT_OBJECT_DIRECTORY"] = str(objects)
     command = ["git", "--no-pager", "-c", "core.hooksPath=/dev/null", *arguments]

@@ -58,6 +58,8 @@ def read(row: Row, resources: Resources) -> Trajectory:
         notes={
             "evidence_rule": "gold_patch_files",
             "instance_id": instance_id,
+            "repo": instance.get("repo"),
+            "base_commit": instance.get("base_commit"),
             "run_verified": value_says_resolved(value, instance) is True,
             "opened_not_at_base_commit": [path for path in opened if path not in files],
         },

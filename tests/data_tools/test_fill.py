@@ -1,6 +1,8 @@
 """Filling: real pieces up to a target length, none of them evidence of the question, the same for the same seed."""
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from acc_megatron.data_tools.compile import CompileSettings, compile_inputs, compile_trajectory
-from acc_megatron.data_tools.fill import Filler, Stock, parse_targets, piece_key, stock_trajectory
+from acc_megatron.data_tools.fill import Filler, Stock, parse_targets, piece_key, stock_tables, stock_trajectory
 from acc_megatron.data_tools.resources import Resources
 from acc_megatron.data_tools.schema import Piece, Provenance, Trajectory
 from acc_megatron.data_tools.tokenizer import Tokenizer
@@ -102,6 +104,17 @@ def test_a_range_of_targets_gives_lengths_all_over_it(tmp_path: Path, tokenizer:
     assert all(1000 <= target <= 1999 for target in targets)
     assert all(45 <= sum(low <= target < low + 250 for target in targets) <= 105 for low in (1000, 1250, 1500, 1750))
     assert fill.target_tokens(replace(run_of("a"), agent="sql")) == 0
+
+
+def test_tables_that_fill_have_the_form_of_the_tables_that_are_evidence(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    with closing(sqlite3.connect(tmp_path / "shop.sqlite")) as connection:
+        connection.executescript("CREATE TABLE sale (item, price); INSERT INTO sale VALUES ('pen', 2);")
+    resources = Resources(table_format="csv")
+    resources.add_database(tmp_path / "shop.sqlite")
+    stock = Stock(tmp_path / "stock.sqlite", seed=0)
+    stock_tables(stock, resources, tokenizer)
+    stock.seal()
+    assert [piece.text for piece, _ in stock.walk("sql", "any")] == ["item,price\npen,2"]
 
 
 @pytest.mark.parametrize("setting", ["search", "web=5", "search=0", "search=9..5", "search=-1", "search=1..x"])

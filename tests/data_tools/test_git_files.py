@@ -10,12 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from acc_megatron.data_tools import git_files
+from acc_megatron.data_tools.compile import CompileSettings, compile_inputs
 from acc_megatron.data_tools.discover import discover
 from acc_megatron.data_tools.git_files import GitRepository, git_folder
 from acc_megatron.data_tools.jsonl import Row
 from acc_megatron.data_tools.resources import Resources
 from acc_megatron.data_tools.row_files import rows_of
 from acc_megatron.data_tools.sources import swe
+from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.errors import EnvironmentProblem
 
 
@@ -57,7 +59,30 @@ def test_texts_are_those_of_the_commit_and_not_of_the_work_tree(checkout: Path) 
         files["../a.py"]
 
 
-@pytest.mark.parametrize("commit", ["0" * 40, "HEAD", "", "--help", "deadbeef"])
+def test_a_pointer_to_a_file_in_git_lfs_is_no_text(checkout: Path) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n"
+    (checkout / "weights.txt").write_text(pointer)
+    (checkout / "lib" / "lfs.md").write_text(f"A pointer reads:\n{pointer}")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-qm", "two")
+    files = repository(checkout).files(git(checkout, "rev-parse", "HEAD"))
+    assert files is not None and {path for path in files if path in files} == {"lib/a.py", "lib/lfs.md"}
+
+
+def test_a_repository_named_by_sha256_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "tool"
+    folder.mkdir()
+    git(folder, "init", "-q", "--object-format=sha256")
+    (folder / "a.py").write_text("old\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "one")
+    git(folder, "gc", "-q")
+    commit = git(folder, "rev-parse", "HEAD")
+    files = repository(folder).files(commit)
+    assert len(commit) == 64 and files is not None and dict(files) == {"a.py": "old\n"}
+
+
+@pytest.mark.parametrize("commit", ["0" * 40, "0" * 64, "HEAD", "", "--help", "deadbeef"])
 def test_only_a_full_hash_that_is_there_names_a_commit(checkout: Path, commit: str) -> None:
     assert repository(checkout).files(commit) is None
 
@@ -165,3 +190,34 @@ def test_a_run_compiles_from_swe_bench_rows_in_parquet_and_a_repository(checkout
     trajectory = swe.read(row, found.resources)
     assert [(piece.id, piece.text) for piece in trajectory.evidence] == [("lib/a.py", "old é\n")]
     assert trajectory.notes["instance_id"] == "own__tool-12"
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_a_context_is_filled_from_the_repository_for_a_known_and_for_a_carried_instance(
+    checkout: Path, tmp_path: Path, tokenizer: Tokenizer, carried: bool
+) -> None:
+    for name, text in (("lib/b.py", "b = 1\n" * 20), ("lib/c.py", "c = 1\n" * 20), ("lib/__init__.py", "")):
+        (checkout / name).write_text(text)
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-qm", "two")
+    instance = {
+        "instance_id": "own__tool-12",
+        "repo": "own/tool",
+        "base_commit": git(checkout, "rev-parse", "HEAD"),
+        "problem_statement": "Adding fails",
+        "patch": "--- a/lib/a.py\n+++ b/lib/a.py\n@@ -1 +1 @@\n-old é\n+new\n",
+    }
+    run = {"instance_id": "own__tool-12", "trajectory": [{"action": "ls", "observation": "lib", "thought": "I look."}]}
+    rows = [run | {"instance": instance}] if carried else [instance, run]
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = CompileSettings(fill_tokens={"swe": (5_000, 5_000)})
+    out, repositories = tmp_path / "out", [checkout]
+    compile_inputs(
+        [tmp_path / "runs.jsonl"], out, agent="auto", resources=repositories, settings=settings, tokenizer=tokenizer
+    )
+    (triple,) = map(json.loads, (out / "triples.jsonl").read_text().splitlines())
+    assert {piece["id"]: piece["filled"] for piece in triple["context"]} == {
+        "lib/a.py": False,
+        "lib/b.py": True,
+        "lib/c.py": True,
+    }
