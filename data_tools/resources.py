@@ -17,12 +17,13 @@ from acc_megatron.data_tools.git_files import GitRepository
 from acc_megatron.data_tools.jsonl import BadRow, Row, parsed_line, read_lines
 from acc_megatron.data_tools.row_files import row_at, row_file_kind, rows_of
 from acc_megatron.data_tools.sources.fields import embedded_object
+from acc_megatron.data_tools.sources.messages import MESSAGE_KEYS
 from acc_megatron.data_tools.table_text import TableFormat
 from acc_megatron.errors import DataError
 
 MAX_PATH_CHARACTERS = 255
 _MAX_COMMITS = 4  # whose listings stay in memory
-_RUN_KEYS = ("trajectory", "history", "messages", "turn_history")
+_RUN_KEYS = (*MESSAGE_KEYS, "turn_history", "steps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ from acc_megatron.data_tools.event_turns import event_turns
 from acc_megatron.data_tools.schema import Dropped, Trajectory
 from acc_megatron.data_tools.sources.fields import (
     embedded_object,
-    list_of,
     object_of,
     objects_of,
     optional_object,
@@ -113,10 +112,13 @@ def _messages(messages: list[dict[str, Any]]) -> list[Turn]:
 def _agent_message(message: dict[str, Any], text: str) -> Turn:
     thoughts = [_text(message.get(name)) for name in ("reasoning_content", "thought")] + tagged(text, "think")
     calls = [call.strip() for call in tagged(text, "tool_call")]
-    for call in list_of(message, "tool_calls") if message.get("tool_calls") else []:
-        function = optional_object(call, "function") if isinstance(call, dict) else {}
+    listed, action = message.get("tool_calls"), message.get("action")
+    for call in listed if isinstance(listed, list) else []:
+        function = (optional_object(call, "function") or call) if isinstance(call, dict) else {}
         arguments = function.get("arguments")
         calls.append(call_text(str(function.get("name")), embedded_object(arguments) or arguments))
+    if isinstance(listed, str) and isinstance(action, str):  # SWE-agent's history may hold Python's text of its calls
+        calls.append(call_text("execute", {"command": action.strip()}))
     parts = content if isinstance(content := message.get("content"), list) else []
     for part in (part for part in parts if isinstance(part, dict) and part.get("type") == "tool_use"):
         calls.append(call_text(str(part.get("name")), part.get("input")))

@@ -4,6 +4,7 @@ from types import ModuleType
 from typing import Any
 
 from acc_megatron.data_tools.sources import search, sql, swe
+from acc_megatron.data_tools.sources.messages import MESSAGE_KEYS
 from acc_megatron.data_tools.sources.transcript import tool_names
 
 # in this order: a SQL run names its database, and a search run is told from a SWE run by its tools
@@ -20,7 +21,7 @@ def agent_of(value: dict[str, Any]) -> str | None:
 def described(value: dict[str, Any]) -> str:
     """The keys of a row, and the roles, keys and tools of what it lists, for someone who asks why it was not known."""
     parts = [f"keys seen: {_shown(value) or 'none'}"]
-    for key in ("messages", "history", "trajectory", "conversations", "steps"):
+    for key in (*MESSAGE_KEYS, "steps"):
         found = value.get(key)
         items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
         if items:

@@ -15,11 +15,18 @@ from acc_megatron.data_tools.sources.answer_match import matches
 from acc_megatron.data_tools.sources.fields import tagged
 from acc_megatron.data_tools.sources.search_pages import Page, add_output, tool_kind, visited_urls
 from acc_megatron.data_tools.sources.swe_steps import is_swe_run
-from acc_megatron.data_tools.sources.transcript import Transcript, has_transcript, tool_names, transcript_of
+from acc_megatron.data_tools.sources.transcript import (
+    Transcript,
+    has_transcript,
+    message_key,
+    tool_names,
+    transcript_of,
+)
 from acc_megatron.data_tools.sources.verdict import says_failed
 
 _QUESTION_MARK = "\nUser:"
 _FIRST_TURN = 2
+_TAGS = ("<tool_call>", "<tool_response>")
 _TRUTH_KEYS = ("ground_truth", "gold_answer", "gold", "label")
 _OWN_ANSWER_KEYS = ("prediction", "final_answer", "predicted_answer", "model_answer")
 _FINISH_TOOLS = {"finish", "final_answer", "answer", "submit"}
@@ -65,7 +72,7 @@ def read(row: Row, resources: Resources) -> Trajectory:
 
 def _is_tagged(value: dict[str, Any]) -> bool:
     """Whether tool responses stand in tags; such a run's prompt carries the tags as instructions."""
-    messages = value.get("messages")
+    messages = value.get(message_key(value) or "")
     turns = [item.get("content") for item in messages[_FIRST_TURN:]] if isinstance(messages, list) else []
     return any(isinstance(turn, str) and "<tool_response>" in turn for turn in turns)
 
@@ -86,7 +93,7 @@ def _question(value: dict[str, Any], transcript: Transcript) -> str:
     if isinstance(own, str) and own.strip():
         return own.strip()
     _, mark, question = transcript.prompt.partition(_QUESTION_MARK)
-    if not mark and not _is_tagged(value):
+    if not mark and not any(tag in transcript.prompt for tag in _TAGS):
         question = transcript.prompt
     if not question.strip():
         raise Dropped(

@@ -71,7 +71,8 @@ def value_says_resolved(value: dict[str, Any], instance: dict[str, Any]) -> bool
     result = optional_object(value, "test_result")
     reports = (optional_object(value, "report"), optional_object(result, "report"))
     places = (value, optional_object(value, "info"), instance, *reports)
-    verdicts = [place["resolved"] for place in places if isinstance(place.get("resolved"), bool)]
+    found = [place.get("resolved") for place in places] + [value.get("target")]  # of published SWE-agent runs
+    verdicts = [verdict for verdict in found if verdict in (0, 1)]  # true and false too; -1 is not judged
     return all(verdicts) if verdicts else None
 
 

@@ -1,4 +1,7 @@
-"""The steps of a SWE run in each layout: SWE-agent `.traj`, its history alone, chat messages, OpenHands events."""
+"""The steps of a SWE run in each layout: SWE-agent `.traj`, its history alone, chat messages, OpenHands events.
+
+Events of OpenHands' SDK are messages by then (see messages.py); those read here are of OpenHands before it.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -6,24 +9,39 @@ from typing import Any
 
 from acc_megatron.data_tools.schema import Dropped
 from acc_megatron.data_tools.sources.fields import objects_of, optional_object
-from acc_megatron.data_tools.sources.transcript import Step, text_of_message, tool_names, transcript_of
+from acc_megatron.data_tools.sources.messages import MESSAGE_KEYS
+from acc_megatron.data_tools.sources.search_pages import tool_kind
+from acc_megatron.data_tools.sources.transcript import (
+    Step,
+    message_key,
+    text_of_message,
+    tool_names,
+    transcript_of,
+)
 
 _TERMINAL = str.maketrans("", "", "\r\b")
 _SHELL_TOOLS = {"bash", "shell", "terminal", "execute_bash", "run_command", "run", "cmd", "execute_command"}
-_FILE_TOOLS = {"str_replace_editor", "str_replace_based_edit_tool", "edit_file", "read_file", "view_file", "open_file"}
+_FILE_TOOLS = {
+    "str_replace_editor", "str_replace_based_edit_tool", "file_editor", "edit_file", "read_file", "view_file",
+    "open_file",
+}  # fmt: skip
+_OWN_KEYS = {"agent", "message_type", "is_demo"}  # of SWE-agent's messages
 _TASK_KEYS = ("instance_id", "instance", "problem_statement", "base_commit")
 
 
 def is_swe_run(value: dict[str, Any]) -> bool:
     """Whether a row is a run in one of the layouts: by its steps, or by messages beside signs of a SWE task."""
-    steps, history = value.get("trajectory"), value.get("history")
+    steps, key = value.get("trajectory"), message_key(value)
     if isinstance(steps, list) and (not steps or (isinstance(steps[0], dict) and "observation" in steps[0])):
         return True
-    if events_of(value) is not None or (isinstance(history, list) and all(_has_role(item) for item in history)):
+    if events_of(value) is not None:
         return True
-    if not isinstance(value.get("messages"), list):
-        return False
-    signs = [key in value for key in _TASK_KEYS] + ["exit_status" in optional_object(value, "info")]
+    if key is None:
+        return "trajectory" in value and "exit_status" in optional_object(value, "info")
+    signs = [name in value for name in _TASK_KEYS] + ["exit_status" in optional_object(value, "info")]
+    if key == "history":  # SWE-agent's name for its messages, and other agents' too
+        is_own = any(not _OWN_KEYS.isdisjoint(item) for item in value[key])
+        signs += [is_own or not any(map(tool_kind, tool_names(value)))]
     return any(signs) or bool({name.lower() for name in tool_names(value)} & (_SHELL_TOOLS | _FILE_TOOLS))
 
 
@@ -35,7 +53,7 @@ def steps_of(value: dict[str, Any]) -> list[Step]:
     elif isinstance(value.get("trajectory"), list) and not any(_has_role(item) for item in value["trajectory"]):
         steps = [agent_step(step) for step in objects_of(value, "trajectory")]
     else:
-        steps = list(transcript_of(value).steps) if value.get("messages") or value.get("history") else []
+        steps = list(transcript_of(value, plain_fences=True).steps) if message_key(value) else []
         if not steps:
             raise Dropped("no_trajectory", "neither steps, nor events, nor messages with actions")
     return [replace(step, thought=_clean(step.thought), output=_clean(step.output)) for step in steps]
@@ -43,7 +61,7 @@ def steps_of(value: dict[str, Any]) -> list[Step]:
 
 def first_prompt(value: dict[str, Any]) -> str:
     """The text of the first user message that is no demonstration, in messages or events."""
-    for key in ("history", "messages", "trajectory"):
+    for key in ("history", *MESSAGE_KEYS):
         items = value.get(key)
         for item in items if isinstance(items, list) else []:
             if not isinstance(item, dict) or item.get("is_demo"):

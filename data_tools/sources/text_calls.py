@@ -1,9 +1,10 @@
-"""Tool calls written inside an assistant's text, in the four ways that agents are known to write them.
+"""Tool calls written inside an assistant's text, in the five ways that agents are known to write them.
 
 1. `<tool_call>{"name", "arguments"}</tool_call>` (Qwen, WebDancer);
 2. `<function=NAME><parameter=KEY>value</parameter></function>` (OpenHands);
 3. `Action: NAME[input]`, or `Action: NAME` and `Action Input: ...` on the next line (ReAct);
-4. one fenced block of bash (mini-swe-agent).
+4. one fenced block of bash (mini-swe-agent);
+5. the last fenced block without a language (SWE-agent), read only where it is asked for.
 The first way that a text uses is the only one read. All take time linear in the text.
 """
 
@@ -18,22 +19,28 @@ Call = tuple[str, dict[str, Any]]
 _ACTION = re.compile(r"^Action(?: \d{1,4})?:([\w .-]{1,80}?)(?:\[(.*)\])?[ \t]*$", re.MULTILINE)
 _ACTION_INPUT = re.compile(r"\s{0,8}^Action Input(?: \d{1,4})?:[ \t]*", re.MULTILINE)
 _OBSERVATION = "\nObservation"
+_PLAIN_FENCE = "```\n"
 _FENCES = ("```bash\n", "```mswea_bash_command\n", "```sh\n")
 
 
-def calls_in_text(text: str) -> list[Call]:
+def calls_in_text(text: str, plain_fences: bool = False) -> list[Call]:
     """(tool, arguments) of every call, in order; a call that is no JSON is none."""
     if "<answer>" in text:  # a closing text may quote anything
         return _tagged_calls(text)
-    return _tagged_calls(text) or _function_calls(text) or list(_actions(text)) or _fenced_commands(text)
+    calls = _tagged_calls(text) or _function_calls(text) or list(_actions(text)) or _fenced_commands(text)
+    if not calls and plain_fences and (block := _plain_block(text)):
+        return [("bash", {"command": text[block[0] + len(_PLAIN_FENCE) : block[1]]})]
+    return calls
 
 
-def text_without_calls(text: str) -> str:
+def text_without_calls(text: str, plain_fences: bool = False) -> str:
     """The thought beside the calls: `<think>` sections if any, else what stands before the first call."""
     if thoughts := tagged(text, "think"):
         return "\n\n".join(thought.strip() for thought in thoughts)
     marks = ("<tool_call>", "<function=", "\nAction:", *(fence for fence in _FENCES))
     ends = [position for mark in marks if (position := f"\n{text}".find(mark)) >= 0]
+    if not ends and plain_fences and (block := _plain_block(text)):
+        ends = [block[0] + 1]
     return text[: max(0, min(ends, default=len(text) + 1) - 1)].strip().removeprefix("Thought:").strip()
 
 
@@ -74,3 +81,10 @@ def _fenced_commands(text: str) -> list[Call]:
         if mark and end:
             return [("bash", {"command": command})]
     return []
+
+
+def _plain_block(text: str) -> tuple[int, int] | None:
+    """Where the last fenced block without a language begins, and where its command ends."""
+    end = text.rfind("\n```")
+    start = text.rfind(_PLAIN_FENCE, 0, end + 1) if end >= 0 else -1
+    return (start, end) if start >= 0 else None

@@ -1,8 +1,8 @@
 """One agent run as steps, whichever way its row writes them down.
 
-Read are `messages` (or `history`) with OpenAI `tool_calls` and `tool` answers, with Anthropic content parts, or with
-calls inside the text (see text_calls), and generic `steps` of {tool, input, output}. An answer belongs to the call
-whose id it names, else to the first call still open.
+Read are `messages` (or another of MESSAGE_KEYS) with OpenAI `tool_calls` and `tool` answers, with Anthropic content
+parts, or with calls inside the text (see text_calls), and generic `steps` of {tool, input, output}. An answer belongs
+to the call whose id it names, else to the first call still open.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 from acc_megatron.data_tools.schema import Dropped
 from acc_megatron.data_tools.sources.fields import embedded_object, objects_of, tagged
+from acc_megatron.data_tools.sources.messages import MESSAGE_KEYS
 from acc_megatron.data_tools.sources.text_calls import calls_in_text, text_without_calls
 
 _TOOL_KEYS = ("tool", "tool_name", "name", "action")
@@ -54,10 +55,12 @@ def has_transcript(value: dict[str, Any]) -> bool:
     return message_key(value) is not None or _is_objects(value.get("steps"))
 
 
-def transcript_of(value: dict[str, Any]) -> Transcript:
-    """The run of a row. Raises Dropped('malformed')."""
+def transcript_of(value: dict[str, Any], *, plain_fences: bool = False) -> Transcript:
+    """The run of a row; with `plain_fences` a block of code without a language is a call too. Raises
+    Dropped('malformed').
+    """
     key = message_key(value)
-    return _of_messages(objects_of(value, key)) if key else _of_steps(value)
+    return _of_messages(objects_of(value, key), plain_fences) if key else _of_steps(value)
 
 
 def tool_names(value: dict[str, Any]) -> set[str]:
@@ -72,12 +75,12 @@ def tool_names(value: dict[str, Any]) -> set[str]:
 
 
 def text_of_message(message: dict[str, Any]) -> str:
-    """The text of a message whose content is text, parts, or nothing beside tool calls."""
+    """The text of a message whose content is text, parts, or nothing (as beside tool calls)."""
     content = message.get("content")
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
         return "\n".join(part for part in parts if isinstance(part, str))
-    if content is None and (message.get("tool_calls") or message.get("function_call")):
+    if content is None:
         return ""
     if not isinstance(content, str):
         raise Dropped("malformed", f"a message's content must be text, got {type(content).__name__}")
@@ -86,7 +89,7 @@ def text_of_message(message: dict[str, Any]) -> str:
 
 def message_key(value: dict[str, Any]) -> str | None:
     """The key of the messages: a list that holds at least one object with a role."""
-    for key in ("messages", "history", "trajectory", "conversation"):
+    for key in MESSAGE_KEYS:
         if _is_objects(found := value.get(key)) and any("role" in item for item in found):
             return key
     return None
@@ -101,7 +104,7 @@ def _items(value: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _of_messages(messages: list[dict[str, Any]]) -> Transcript:
+def _of_messages(messages: list[dict[str, Any]], plain_fences: bool) -> Transcript:
     prompt, final, has_begun = "", "", False
     steps: list[Step] = []
     open_ids: dict[int, str] = {}  # call id by the number of its step
@@ -113,8 +116,8 @@ def _of_messages(messages: list[dict[str, Any]]) -> Transcript:
             continue
         if role == "assistant":
             has_begun, final = True, text
-            calls = list(_calls(message))
-            thought = _thought(message, text, bool(calls))
+            calls = list(_calls(message, plain_fences=plain_fences))
+            thought = _thought(message, text, bool(calls), plain_fences)
             for i, (call_id, name, arguments) in enumerate(calls):
                 open_ids[len(steps)] = call_id
                 steps.append(Step(thought="" if i else thought, tool=name, arguments=arguments))
@@ -154,7 +157,7 @@ def _answers(message: dict[str, Any], text: str) -> Iterator[tuple[str, str]]:
         yield str(named), text.removeprefix("Observation:")
 
 
-def _calls(message: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _calls(message: dict[str, Any], *, plain_fences: bool = False) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(id, tool, arguments) of every call in an assistant message."""
     listed, content = message.get("tool_calls"), message.get("content")
     if isinstance(listed, list) and listed:
@@ -166,14 +169,14 @@ def _calls(message: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]
         for part in (part for part in content if isinstance(part, dict) and part.get("type") == "tool_use"):
             yield str(part.get("id", "")), str(part.get("name", "")), _arguments(part.get("input"))
     elif message.get("role") == "assistant" and isinstance(content, str):
-        yield from (("", name, arguments) for name, arguments in calls_in_text(content))
+        yield from (("", name, arguments) for name, arguments in calls_in_text(content, plain_fences))
 
 
-def _thought(message: dict[str, Any], text: str, has_calls: bool) -> str:
+def _thought(message: dict[str, Any], text: str, has_calls: bool, plain_fences: bool) -> str:
     """Reasoning kept apart, and the text beside the calls; the closing text is no thought."""
     apart = [message.get(key) for key in _THOUGHT_KEYS]
     parts = [part for part in apart if isinstance(part, str) and part.strip()]
-    return "\n\n".join(dict.fromkeys([*parts, text_without_calls(text)] if has_calls else parts))
+    return "\n\n".join(dict.fromkeys([*parts, text_without_calls(text, plain_fences)] if has_calls else parts))
 
 
 def _of_steps(value: dict[str, Any]) -> Transcript:

@@ -120,7 +120,7 @@ def test_a_page_that_only_a_tool_response_calls_visited_is_no_evidence() -> None
         (run(call("search"), HITS, LAST, answer=None), "no_ground_truth"),
         (run(call("search"), HITS, LAST, answer=[["a", "b"]]), "no_ground_truth"),
         (run(call("search"), "<tool_response>rate limited</tool_response>", LAST), "no_evidence"),
-        (run(call("search"), HITS, LAST, messages=[{"role": "user"}] * 3), "malformed"),
+        (run(call("search"), HITS, LAST, messages=[{"role": "user", "content": 5}] * 3), "malformed"),
     ],
 )
 def test_what_cannot_be_used_is_dropped_by_name(row: Row, expected: str) -> None:
@@ -129,8 +129,10 @@ def test_what_cannot_be_used_is_dropped_by_name(row: Row, expected: str) -> None
 
 def test_a_prompt_without_a_question_is_dropped() -> None:
     row = run(call("search"), HITS, LAST)
-    row.value["messages"][1]["content"] = "no mark"
+    row.value["messages"][1]["content"] = "a manual of <tool_call> without a mark"
     assert reason(row) == "no_question"
+    row.value["messages"][1]["content"] = "Which horse won?"
+    assert read(row).question == "Which horse won?", "a prompt that is no manual is the question"
 
 
 @pytest.mark.parametrize("bad", ["{", '{"name": "visit"}', '{"name": "visit", "arguments": {"url": 3}}', "[1]"])

@@ -12,8 +12,10 @@ from acc_megatron.data_tools.resources import Resources
 from acc_megatron.data_tools.row_files import rows_of
 from acc_megatron.data_tools.schema import Dropped, Trajectory
 from acc_megatron.data_tools.sources import swe
+from acc_megatron.data_tools.sources.messages import with_plain_messages
+from acc_megatron.data_tools.sources.recognise import agent_of
 from acc_megatron.data_tools.sources.swe_paths import in_repository, opened_files
-from acc_megatron.data_tools.sources.transcript import Step
+from acc_megatron.data_tools.sources.transcript import Step, transcript_of
 from acc_megatron.data_tools.turns import turns_of
 
 INSTANCE = {
@@ -70,6 +72,53 @@ EVENTS = [
     },
     {"id": 5, "source": "agent", "cause": 4, "observation": "edit", "content": "done"},
 ]
+SDK_EVENTS = [
+    {"id": "0", "kind": "SystemPromptEvent", "source": "agent", "system_prompt": {"type": "text", "text": "s"}},
+    {
+        "id": "1",
+        "kind": "MessageEvent",
+        "source": "user",
+        "llm_message": {"role": "user", "content": [{"type": "text", "text": ASK["content"]}]},
+    },
+    {
+        "id": "2",
+        "kind": "ActionEvent",
+        "source": "agent",
+        "thought": [{"type": "text", "text": "I look."}],
+        "action": {"kind": "TerminalAction", "command": "cd /workspace/tool && ls"},
+        "tool_name": "terminal",
+        "tool_call_id": "a",
+        "llm_response_id": "r1",
+    },
+    {
+        "id": "3",
+        "kind": "ActionEvent",
+        "source": "agent",
+        "thought": [],
+        "action": {"kind": "FileEditorAction", "command": "view", "path": "/workspace/tool/lib/b.py"},
+        "tool_name": "file_editor",
+        "tool_call_id": "b",
+        "tool_call": {"id": "b", "arguments": '{"command": "view", "path": "/workspace/tool/lib/b.py"}'},
+        "llm_response_id": "r1",
+    },
+    {
+        "id": "4",
+        "kind": "ObservationEvent",
+        "source": "environment",
+        "tool_name": "file_editor",
+        "tool_call_id": "b",
+        "action_id": "3",
+        "observation": {"kind": "FileEditorObservation", "content": [{"type": "text", "text": "1  x"}]},
+    },
+    {
+        "id": "5",
+        "kind": "AgentErrorEvent",
+        "source": "agent",
+        "tool_name": "terminal",
+        "tool_call_id": "a",
+        "error": "no such tool",
+    },
+]
 OPENHANDS_XML = [
     ASK,
     {
@@ -96,6 +145,38 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "openhands pairs": {"instance_id": "own__tool-12", "history": [EVENTS[2:4], EVENTS[4:6]]},
     "openhands trajectory": {"trajectory": EVENTS},
     "swe-agent history alone": {"history": HISTORY},
+    "swe-agent runs as published": {
+        "instance_id": "own__tool-12",
+        "target": True,
+        "trajectory": [
+            {"role": "system", "system_prompt": "SETTING", "text": None, "mask": False},
+            {"role": "user", "text": "Adding fails\nIt should add.", "system_prompt": None},
+            {"role": "ai", "text": "I look.\n```\nopen lib/b.py\n```", "mask": True},
+            {"role": "user", "text": "[File: /own__tool/lib/b.py (9 lines total)]\n1:x"},
+        ],
+        "exit_status": "submitted",
+        "generated_patch": "x",
+    },
+    "messages as JSON text": {
+        "instance_id": "own__tool-12",
+        "resolved": True,
+        "patch": "the agent's own",
+        "messages": json.dumps(OPENHANDS_XML),
+    },
+    "openai messages under trajectory": {
+        "instance_id": "own__tool-12",
+        "resolved": 1,
+        "trajectory": [ASK, *tool("str_replace_editor", "x", command="view", path="/testbed/lib/b.py")],
+    },
+    "sharegpt": {
+        "instance_id": "own__tool-12",
+        "conversations": [
+            {"from": "human", "value": ASK["content"]},
+            {"from": "gpt", "value": "I look.\n\n```bash\ncat lib/b.py\n```"},
+            {"from": "human", "value": "x"},
+        ],
+    },
+    "openhands sdk": {"instance_id": "own__tool-12", "instance": {}, "history": SDK_EVENTS},
 }
 
 
@@ -106,9 +187,13 @@ def resources(tmp_path: Path) -> Resources:
 
 
 def read(value: dict[str, Any], resources: Resources) -> Trajectory:
-    row = Row(value=value, file="run.traj", line=1, byte_offset=0, sha256="ab" * 32)
-    assert swe.recognises(value)
+    row = plain(value)
+    assert agent_of(row.value) == "swe"
     return swe.read(row, resources)
+
+
+def plain(value: dict[str, Any]) -> Row:
+    return with_plain_messages(Row(value=value, file="run.traj", line=1, byte_offset=0, sha256="ab" * 32))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -121,10 +206,29 @@ def test_every_layout_gives_the_same_trajectory(name: str, resources: Resources)
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_has_turns_for_the_baseline_that_learns_them(name: str, resources: Resources) -> None:
-    turns = turns_of(LAYOUTS[name], read(LAYOUTS[name], resources))
+    turns = turns_of(plain(LAYOUTS[name]).value, read(LAYOUTS[name], resources))
     learned = [turn for turn in turns if turn.supervised]
     assert learned and turns[-1] is learned[-1] and "I look." in learned[0].reasoning + learned[0].text
     assert any(turn.role == "user" and "Adding fails" in turn.text for turn in turns)
+
+
+def test_parallel_actions_are_one_message_and_each_has_its_own_answer() -> None:
+    messages = plain({"history": SDK_EVENTS}).value["history"]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool", "tool"]
+    steps = transcript_of({"history": messages}).steps
+    assert [(step.tool, step.arguments["command"], step.output) for step in steps] == [
+        ("terminal", "cd /workspace/tool && ls", "no such tool"),
+        ("file_editor", "view", "1  x"),
+    ]
+
+
+@pytest.mark.parametrize("verdict", [{"target": False}, {"resolved": 0}, {"report": {"resolved": False}}])
+def test_a_published_run_that_failed_is_unresolved(verdict: dict[str, Any], resources: Resources) -> None:
+    for name in ("swe-agent runs as published", "openai messages under trajectory"):
+        with pytest.raises(Dropped, match="unresolved"):
+            read(LAYOUTS[name] | verdict, resources)
+        unjudged = {"target": None, "resolved": -1}
+        assert read(LAYOUTS[name] | unjudged, resources).notes["run_verified"] is False
 
 
 def test_a_run_that_carries_its_instance_needs_its_files_alone(tmp_path: Path) -> None:

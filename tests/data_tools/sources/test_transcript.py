@@ -103,6 +103,15 @@ def test_react_text_and_fenced_commands_are_calls() -> None:
     assert calls_in_text("Action: think hard about it\nplain text") == []
 
 
+def test_a_block_without_a_language_is_a_call_only_where_it_is_asked_for() -> None:
+    text = "First\n```\nnot this\n```\nLet me look.\n```\nopen a.py\n```\n"
+    assert calls_in_text(text) == []
+    assert calls_in_text(text, plain_fences=True) == [("bash", {"command": "open a.py"})]
+    assert text_without_calls(text, plain_fences=True) == "First\n```\nnot this\n```\nLet me look."
+    for broken in ("```\nopen a.py", "open\n```", "```python\nx\n```"):
+        assert calls_in_text(broken, plain_fences=True) == [] and text_without_calls(broken, plain_fences=True)
+
+
 def test_an_answer_without_a_call_is_kept_and_demonstrations_are_not() -> None:
     demo = {"role": "assistant", "content": "```bash\nls\n```", "is_demo": True}
     broken = {"role": "assistant", "content": "<tool_call>{</tool_call>"}
@@ -113,7 +122,7 @@ def test_an_answer_without_a_call_is_kept_and_demonstrations_are_not() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        {"messages": [{"role": "assistant"}]},
+        {"messages": [{"role": "assistant", "content": 5}]},
         {"messages": [{"role": 3, "content": "x"}, ASK]},
         {"messages": [{"role": "user", "content": {"a": 1}}]},
         {"steps": [{"tool": 3, "output": "x"}]},
