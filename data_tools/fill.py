@@ -16,6 +16,7 @@ from pathlib import Path
 
 from acc_megatron.data_tools.resources import Resources
 from acc_megatron.data_tools.schema import Piece, Trajectory
+from acc_megatron.data_tools.sources.search_pages import page_key
 from acc_megatron.data_tools.sqlite_readonly import QueryError, open_readonly
 from acc_megatron.data_tools.table_text import table_text
 from acc_megatron.data_tools.tokenizer import Tokenizer
@@ -27,7 +28,6 @@ _NUMBER_TOKENS = 2  # further digits of a piece's number in a long context
 _MAX_MISSES = 64  # pieces in a row that do not fit or may not be used: the context is as full as it gets
 _SHORTEST_ANSWER = 4  # characters; shorter ones ("Yes", "12") stand in any page by accident
 _TARGET = re.compile(r"(search|swe|sql)=(\d+)(?:\.\.(\d+))?")
-_URL_HEAD = re.compile(r"^https?://(www\.)?", re.IGNORECASE)
 
 Targets = dict[str, tuple[int, int]]  # agent -> shortest and longest document aimed at, in tokens
 
@@ -47,9 +47,7 @@ def parse_targets(settings: list[str]) -> Targets:
 
 def piece_key(id_: str) -> str:
     """What two spellings of one url share; other ids only lose their case."""
-    if "://" not in id_:
-        return id_.casefold()
-    return _URL_HEAD.sub("", id_.strip()).partition("#")[0].rstrip("/").casefold()
+    return page_key(id_).casefold()
 
 
 class Stock:
@@ -150,13 +148,15 @@ class Filler:
         own = (*trajectory.evidence, *trajectory.distractors)
         taken = self._stock.evidence_keys(trajectory.question) | {piece_key(piece.id) for piece in own}
         titles, texts = {piece.title.casefold() for piece in own}, {piece.text for piece in own}
-        answer = trajectory.ground_truth.strip().casefold() if trajectory.agent == "search" else ""
+        truths = (trajectory.ground_truth, *trajectory.notes.get("aliases", ())) if trajectory.agent == "search" else ()
+        answers = [truth.casefold() for truth in truths if len(truth) >= _SHORTEST_ANSWER]
         misses = 0
         for piece, tokens in self._candidates(trajectory):
             if room_tokens < _MIN_ROOM_TOKENS or misses == _MAX_MISSES:
                 return
             is_known = piece_key(piece.id) in taken or piece.title.casefold() in titles or piece.text in texts
-            tells = len(answer) >= _SHORTEST_ANSWER and answer in f"{piece.title}\n{piece.text}".casefold()
+            said = f"{piece.title}\n{piece.text}".casefold() if answers else ""
+            tells = any(answer in said for answer in answers)
             if is_known or tells or tokens + _NUMBER_TOKENS > room_tokens:
                 misses += 1
                 continue

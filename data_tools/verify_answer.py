@@ -54,7 +54,9 @@ class Verifier:
     def check(self, triple: Triple, answer: str) -> None:
         """Return for an answer that reaches the truth; raise Dropped with the reason for any other."""
         if triple.agent == "search":
-            if not matches(answer, triple.ground_truth):
+            found = triple.settings.get("notes", {}).get("aliases")
+            aliases = [alias for alias in found if isinstance(alias, str)] if isinstance(found, list) else []
+            if not any(matches(answer, truth) for truth in (triple.ground_truth, *aliases)):
                 raise Dropped("wrong_answer", f"expected {triple.ground_truth!r:.200}, got {answer!r:.200}")
         elif triple.agent == "sql":
             self._check_rows(triple, answer)

@@ -8,7 +8,8 @@ Both sides are normalised: case, accents, punctuation, articles, number words an
 5. the headline's first emphasis is made of words of the truth, and of at least half of them.
 The headline is the answer's emphasised spans, first sentence, last line and what follows "final answer". Parenthesised
 parts of the truth are read with and without. Rule 5 also takes a broader name of the same head ("New York" for
-"New York Yankees"): that is the price of "Jesse James" for "jesse woodson james".
+"New York Yankees"): that is the price of "Jesse James" for "jesse woodson james". Chinese and Japanese set no blanks
+between words, so there a truth of two characters or more may stand inside a longer run (rule 3).
 """
 
 import re
@@ -21,7 +22,8 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _PARENTHESES = re.compile(r"\([^)]*\)?")
 _ALIAS_END = re.compile(r"\s[-–—]\s|,")
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)")
-_WORD = re.compile(r"\d+(?:st|nd|rd|th)\b|\d+(?:\.\d+)?%?|[^\W\d_]+")
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # kana and Chinese characters
+_WORD = re.compile(r"(?<!\S)[-−]\d+(?:\.\d+)?%?|\d+(?:st|nd|rd|th)\b|\d+(?:\.\d+)?%?|[^\W\d_]+")
 _ARTICLES = {"a", "an", "the"}
 _UNIT_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -48,6 +50,8 @@ def matches(answer: str, truth: str) -> bool:
     said = normalise(answer)
     if any(_has_phrase(said, form) for form in forms):
         return True
+    if _UNSPACED.search(truth) and any(len(run := "".join(form)) > 1 and run in "".join(said) for form in forms):
+        return True
     sentences = [set(normalise(sentence)) for sentence in _SENTENCE_END.split(answer)]
     if any(len(form) > 1 and set(form) <= sentence for form in (words, forms[0]) for sentence in sentences):
         return True
@@ -60,7 +64,7 @@ def normalise(text: str) -> list[str]:
     text = unicodedata.normalize("NFKD", text).casefold()
     text = "".join(character for character in text if not unicodedata.combining(character))
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text).replace("'", "").replace("’", "")
-    words = [_ORDINAL.sub(r"\1", word) for word in _WORD.findall(text)]
+    words = [_ORDINAL.sub(r"\1", word).replace("−", "-") for word in _WORD.findall(text)]
     return [word for word in _number_words_as_digits(words) if word not in _ARTICLES]
 
 
@@ -88,7 +92,7 @@ def _is_most_of(words: list[str], truth: list[str]) -> bool:
 
 
 def _is_number(word: str) -> bool:
-    return word[0].isdigit()
+    return word.lstrip("-")[0].isdigit()
 
 
 def _number_words_as_digits(words: list[str]) -> list[str]:

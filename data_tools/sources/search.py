@@ -2,7 +2,8 @@
 
 A run that visited nothing read its hits, so there the hits are the evidence; `evidence_rule` in the notes says
 which rule was used. Layouts: WebDancer and other chats with calls in the text, OpenAI tool calls, and generic
-{question, steps, answer}. The truth is the row's `ground_truth`, `gold_answer`, `gold` or `label`, else its `answer`.
+{question, steps, answer}. The truth is the row's `ground_truth`, `gold_answer`, `gold`, `label` or first of
+`golden_answers`, else its `answer`; the other golden answers and its `answer_aliases` count as well.
 The agent's own answer is its closing text; where the row keeps none, it counts as verified by whoever wrote the row.
 """
 
@@ -13,7 +14,7 @@ from acc_megatron.data_tools.resources import Resources
 from acc_megatron.data_tools.schema import Dropped, Kind, Piece, Provenance, Trajectory
 from acc_megatron.data_tools.sources.answer_match import matches
 from acc_megatron.data_tools.sources.fields import tagged
-from acc_megatron.data_tools.sources.search_pages import Page, add_output, tool_kind, visited_urls
+from acc_megatron.data_tools.sources.search_pages import Page, add_output, page_key, tool_kind, visited_urls
 from acc_megatron.data_tools.sources.swe_steps import is_swe_run
 from acc_megatron.data_tools.sources.transcript import (
     Transcript,
@@ -27,7 +28,8 @@ from acc_megatron.data_tools.sources.verdict import says_failed
 _QUESTION_MARK = "\nUser:"
 _FIRST_TURN = 2
 _TAGS = ("<tool_call>", "<tool_response>")
-_TRUTH_KEYS = ("ground_truth", "gold_answer", "gold", "label")
+_TRUTH_KEYS = ("ground_truth", "gold_answer", "gold", "label", "golden_answers")
+_ALIAS_KEYS = ("golden_answers", "answer_aliases")  # lists of which any will do
 _OWN_ANSWER_KEYS = ("prediction", "final_answer", "predicted_answer", "model_answer")
 _FINISH_TOOLS = {"finish", "final_answer", "answer", "submit"}
 
@@ -47,14 +49,16 @@ def read(row: Row, resources: Resources) -> Trajectory:
     transcript = transcript_of(row.value)
     truth_key = next((key for key in _TRUTH_KEYS if row.value.get(key) is not None), "answer")
     truth, question = _truth(row.value, truth_key), _question(row.value, transcript)
+    aliases = _aliases(row.value, truth)
     answer, reasoning = _answer(row.value, transcript, truth_key)
     if says_failed(row.value):
         raise Dropped("wrong_answer", "the row says that the run failed")
-    if answer is not None and not matches(answer, truth):
+    if answer is not None and not any(matches(answer, said) for said in (truth, *aliases)):
         raise Dropped("wrong_answer", f"expected {truth!r:.200}, the run ends in {answer!r:.200}")
     pages: dict[str, Page] = {}
     known = [add_output(pages, step) for step in transcript.steps if step.output.strip()]
-    evidence, distractors, notes = _split(pages, {url for step in transcript.steps for url in visited_urls(step)})
+    asked_for = {page_key(url) for step in transcript.steps for url in visited_urls(step)}
+    evidence, distractors, notes = _split(pages, asked_for)
     return Trajectory(
         id=f"search-{row.sha256[:16]}",
         agent="search",
@@ -66,7 +70,7 @@ def read(row: Row, resources: Resources) -> Trajectory:
         answer=truth,
         ground_truth=truth,
         provenance=Provenance(file=row.file, line=row.line, sha256=row.sha256),
-        notes=notes | {"unread_responses": known.count(False), "agent_answer": answer},
+        notes=notes | {"unread_responses": known.count(False), "agent_answer": answer, "aliases": aliases},
     )
 
 
@@ -78,13 +82,22 @@ def _is_tagged(value: dict[str, Any]) -> bool:
 
 
 def _truth(value: dict[str, Any], key: str) -> str:
-    """The one string under a key, however deep it is nested in lists."""
+    """The one string or number under a key, however deep it is nested in lists; the first of several aliases."""
     truth = value.get(key)
-    while isinstance(truth, list) and len(truth) == 1:
+    while isinstance(truth, list) and (len(truth) == 1 or (truth and key in _ALIAS_KEYS)):
         truth = truth[0]
+    if isinstance(truth, int | float) and not isinstance(truth, bool):
+        truth = str(truth)
     if isinstance(truth, str) and truth.strip():
         return truth.strip()
     raise Dropped("no_ground_truth", f"{key!r} must hold one string, got {truth!r:.200}")
+
+
+def _aliases(value: dict[str, Any], truth: str) -> list[str]:
+    """Other answers that the row takes for right."""
+    lists = [found for key in _ALIAS_KEYS if isinstance(found := value.get(key), list)]
+    texts = [text.strip() for found in lists for text in found if isinstance(text, str) and text.strip()]
+    return [text for text in dict.fromkeys(texts) if text != truth]
 
 
 def _question(value: dict[str, Any], transcript: Transcript) -> str:
@@ -122,14 +135,14 @@ def _answer(value: dict[str, Any], transcript: Transcript, truth_key: str) -> tu
 
 
 def _split(pages: dict[str, Page], visited: set[str]) -> tuple[tuple[Piece, ...], tuple[Piece, ...], dict[str, Any]]:
-    """Evidence, distractors and notes; a page counts as visited when it was asked for and something came back."""
+    """Evidence, distractors and notes, from pages and the keys of those asked for; a page counts as visited when it was asked for and something came back."""
     if not pages:
         raise Dropped("no_evidence", "no hit and no page in any tool response")
-    read = {page.url for page in pages.values() if page.is_visited and page.url in visited}
+    read = {key for key, page in pages.items() if page.is_visited and key in visited}
     evidence = read or set(pages)
     return (
-        tuple(_piece(page, "evidence") for page in pages.values() if page.url in evidence),
-        tuple(_piece(page, "distractor") for page in pages.values() if page.url not in evidence),
+        tuple(_piece(page, "evidence") for key, page in pages.items() if key in evidence),
+        tuple(_piece(page, "distractor") for key, page in pages.items() if key not in evidence),
         {"evidence_rule": "visited_pages" if read else "hits"},
     )
 

@@ -1,7 +1,8 @@
 """What a search agent saw: hits and visited pages, read off the output of its tools.
 
 Known are Google-like text, numbered `[title](url)` lists, and JSON of objects with an url. Any other text that a visit
-gave is that page; any longer text that a search gave is a page named after the query.
+gave is that page; any longer text that a search gave is a page named after the query. Two spellings of one url are one
+page, and a visit that failed is none.
 """
 
 import re
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
+from urllib.parse import unquote
 
 from acc_megatron.data_tools.jsonl import BadJson, parse_json
 from acc_megatron.data_tools.sources.transcript import Step
@@ -21,11 +23,33 @@ _TITLE_KEYS = ("title", "name")
 _TEXT_KEYS = ("content", "raw_content", "text", "markdown", "snippet", "description", "body", "summary")
 _LIST_KEYS = ("results", "organic", "organic_results", "items", "hits", "documents", "data", "pages")
 _MIN_PASSAGE_CHARACTERS = 80  # what is shorter is a notice, such as "rate limited"
-_FAILED = ("error", "[error", "failed", "traceback", "exception")
+_FAILED = ("error", "[error", "failed", "traceback", "exception", "[visit] failed", "[visit] empty")
+# how WebDancer and its successors tell of a page among others that could not be read
+_NO_PAGE = "The provided webpage content could not be accessed."
+_NO_PAGE_EITHER = "\n=======\nError fetching "
 
 _BLOCK = re.compile(r"^A Google search for ", re.MULTILINE)
 _VISIT = re.compile(r"^The useful information in (\S+) for user goal ", re.MULTILINE)
 _SEPARATOR = re.compile(r"\n=+\s*$")
+
+
+def page_key(url: str) -> str:
+    """What the spellings of one page's url share: scheme, `www.`, an anchor, a closing slash and %-escapes are none.
+
+    A fragment that opens with `!` or `/` names a page of its own. An id that is no url is its own key.
+    """
+    scheme, mark, rest = url.strip().partition("://")
+    if not mark or scheme.lower() not in ("http", "https"):
+        return url
+    address, _, fragment = rest.partition("#")
+    host, slash, path = address.partition("/")
+    own = f"#{fragment}" if fragment.startswith(("!", "/")) else ""
+    return host.lower().removeprefix("www.") + unquote(slash + path).rstrip("/") + own
+
+
+def page_of(pages: "dict[str, Page]", url: str) -> "Page":
+    """The page of an url, a new one under the first spelling met."""
+    return pages.setdefault(page_key(url), Page(url=url))
 
 
 @dataclass(slots=True)
@@ -44,13 +68,15 @@ class Page:
 
 
 def add_response(pages: dict[str, Page], response: str) -> bool:
-    """Add every hit and visited page of one tool response; False when it holds neither."""
+    """Add every hit and visited page of one tool response; False when it has not the form of either."""
     visits, blocks = list(_VISIT.finditer(response)), list(_BLOCK.finditer(response))
     if visits and (not blocks or visits[0].start() < blocks[0].start()):
         for visit, text in zip(visits, _sections(visits, response), strict=True):
-            page = pages.setdefault(visit[1], Page(url=visit[1]))
-            page.is_visited = True
-            page.add(text)
+            text = _SEPARATOR.sub("", text.partition(_NO_PAGE_EITHER)[0]).strip()
+            if _NO_PAGE not in text:
+                page = page_of(pages, visit[1])
+                page.is_visited = True
+                page.add(text)
         return True
     for block in _sections(blocks, response):
         _add_hits(pages, _SEPARATOR.sub("", block))
@@ -79,9 +105,9 @@ def add_output(pages: dict[str, Page], step: Step) -> bool:
     if not text or add_response(pages, text):
         return bool(text)
     urls, value = visited_urls(step), _json(text)
-    found = list(_objects_with_url(value))
+    keys, found = {page_key(url) for url in urls}, list(_objects_with_url(value))
     for url, item in found:
-        _add(pages, url, _first(item, _TITLE_KEYS), _all(item, _TEXT_KEYS), is_visited=url in urls)
+        _add(pages, url, _first(item, _TITLE_KEYS), _all(item, _TEXT_KEYS), is_visited=page_key(url) in keys)
     if found:
         return True
     if text.lower().startswith(_FAILED):
@@ -98,7 +124,7 @@ def add_output(pages: dict[str, Page], step: Step) -> bool:
 
 
 def _add(pages: dict[str, Page], url: str, title: str, text: str, *, is_visited: bool) -> None:
-    page = pages.setdefault(url, Page(url=url))
+    page = page_of(pages, url)
     page.title = page.title or title
     page.is_visited |= is_visited
     page.add(text.strip())
@@ -151,7 +177,7 @@ def _add_hits(pages: dict[str, Page], block: str) -> None:
             if page:
                 page.add("\n".join(snippet).strip())
             title, url = hit
-            page = pages.setdefault(url, Page(url=url))
+            page = page_of(pages, url)
             page.title = page.title or title
             snippet, expected = [], expected + 1
         else:

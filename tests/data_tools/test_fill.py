@@ -83,6 +83,8 @@ def test_no_piece_is_evidence_of_the_question_under_any_name(tmp_path: Path, tok
     ]
     fill = filler(tmp_path, tokenizer, runs, "search=5000")
     assert [piece.title for piece, _ in fill.pieces(mine, 4_000)] == ["fine"]
+    known = replace(mine, ground_truth="Paris", notes={"aliases": ["Lutetia"]})
+    assert [piece.title for piece, _ in fill.pieces(known, 4_000)] == ["fine"]
     short = replace(mine, ground_truth="fin")  # too short to say that a page gives it away
     assert [piece.title for piece, _ in fill.pieces(short, 4_000)].count("fine") == 1
 
@@ -127,6 +129,7 @@ def test_settings_that_cannot_be_read_are_refused(setting: str) -> None:
 
 def test_keys_join_the_spellings_of_a_url_and_nothing_else() -> None:
     same = ["https://a.org/B", "http://www.a.org/b/", "HTTPS://A.org/b", "https://a.org/b#c"]
+    same += ["https://a.org/%42", "https://a.org/b/#c"]
     assert {piece_key(url) for url in same} == {"a.org/b"}
     assert piece_key("src/a.py") == "src/a.py" != piece_key("src/a.py/")
 

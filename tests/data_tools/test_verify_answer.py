@@ -15,7 +15,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 PATCH = "diff --git a/a.py b/a.py\n--- a/a.py\n+++ b/a.py\n@@ -1,2 +1,2 @@\n one\n-two\n+2\n"
 
 
-def triple(agent: str, truth: str, **notes: str) -> Triple:
+def triple(agent: str, truth: str, **notes: str | list[str]) -> Triple:
     piece = Piece(id="a.py", title="a.py", text="one\ntwo\n", kind="evidence")
     return Triple(
         id="t",
@@ -51,6 +51,9 @@ def test_search_answers_match_by_alias() -> None:
     question = triple("search", "Four")
     assert reason_of(Verifier(Resources()), question, "There are **4** of them.") == "passed"
     assert reason_of(Verifier(Resources()), question, "There are five.") == "wrong_answer"
+    named = triple("search", "NYC", aliases=["Big Apple", "New York City"])
+    assert reason_of(Verifier(Resources()), named, "It is New York City.") == "passed"
+    assert reason_of(Verifier(Resources()), named, "It is Boston.") == "wrong_answer"
 
 
 @pytest.mark.parametrize(

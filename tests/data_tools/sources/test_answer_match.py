@@ -22,6 +22,10 @@ from acc_megatron.data_tools.sources.answer_match import matches, normalise
         ("Betty Boothroyd was the first woman.", "Betty Boothroyd, Baroness Boothroyd of Sandwell"),
         ("a **4 inch** line, 4 inches wide", "Four inches"),
         ("The rate rose by 5.6% then.", "5.6%"),
+        ("It was −5 °C that day.", "-5"),
+        ("答案是**北京**。", "北京"),
+        ("他出生于1948年。", "1948年"),
+        ("監督は黒澤 明です。", "黒澤明"),
     ],
 )
 def test_the_truth_in_other_words_matches(answer: str, truth: str) -> None:
@@ -43,6 +47,10 @@ def test_the_truth_in_other_words_matches(answer: str, truth: str) -> None:
         ("The Derby has a long history. It is an English race. A horse ran.", "English horse race Derby"),
         ("", "Paris"),
         ("Paris", "()"),
+        ("It was 5 degrees.", "-5"),
+        ("It was -5 degrees.", "5"),
+        ("东京在北边。", "北京"),
+        ("他在北京大学。", "大"),
     ],
 )
 def test_another_answer_does_not_match(answer: str, truth: str) -> None:

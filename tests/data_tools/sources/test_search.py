@@ -12,6 +12,7 @@ from acc_megatron.data_tools.jsonl import Row, read_jsonl
 from acc_megatron.data_tools.resources import Resources
 from acc_megatron.data_tools.schema import Dropped, Trajectory
 from acc_megatron.data_tools.sources import search
+from acc_megatron.data_tools.sources.search_pages import page_key
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "search" / "webdancer.jsonl"
 PROMPT = "<tool_call>\n{}\n</tool_call> <think> here </think> <answer> answer here </answer>\n\nUser: Who won?"
@@ -174,6 +175,70 @@ STEPS = [
     {"tool": "search", "input": {"query": "derby"}, "output": JSON_HITS},
     {"thought": "Open it.", "tool": "visit", "input": {"url": "https://b.org"}, "output": "Full page."},
 ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "same"),
+    [
+        ("https://b.org/", True),
+        ("http://www.b.org#part", True),
+        ("https://B.org/#:~:text=x", True),
+        ("https://b.org/#/other", False),
+        ("https://b.org/?page=2", False),
+    ],
+)
+def test_a_hit_is_the_page_visited_under_another_spelling_of_its_url(asked: str, same: bool) -> None:
+    trajectory = read(generic([STEPS[0], STEPS[1] | {"input": {"url": asked}}]))
+    assert [piece.id for piece in trajectory.evidence] == (["https://b.org"] if same else [asked])
+    assert [piece.id for piece in trajectory.distractors] == ["https://a.org"] + ([] if same else ["https://b.org"])
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("https://en.wikipedia.org/wiki/Santa_Claus_%28horse%29", "en.wikipedia.org/wiki/Santa_Claus_(horse)"),
+        ("https://youtu.be/AbC", "youtu.be/AbC"),
+        ("HTTP://www.A.org/B/", "a.org/B"),
+        ("https://a.org/#!/b", "a.org#!/b"),
+        ("search: a/b#c/", "search: a/b#c/"),
+        ("file:///a/#b", "file:///a/#b"),
+        ("", ""),
+    ],
+)
+def test_the_key_of_a_page_is_what_its_spellings_share(url: str, key: str) -> None:
+    assert page_key(url) == key
+
+
+def test_visits_that_failed_are_no_evidence_and_their_neighbours_are_whole() -> None:
+    told = "The useful information in {} for user goal g as follows: \n\nEvidence in page: \n{}\n\nSummary: \n{}\n\n"
+    lost = told.format(
+        "https://x.org/Santa_(horse)",
+        "The provided webpage content could not be accessed. Please check the URL or file format.",
+        "The webpage content could not be processed, and therefore, no information is available.",
+    )
+    good = told.format("https://y.org/b", "Line one.\n=======\nLine two.", "Short.")
+    urls = ["https://x.org/Santa_(horse)", "https://y.org/b", "https://z.org/c"]
+    joined = "\n=======\n".join([lost, good, "Error fetching https://z.org/c: timed out"])
+    visit = call("visit", url=urls, goal="g")
+    response = f"<tool_response>\n{joined}\n</tool_response>"
+    trajectory = read(run(call("search", query=["derby"]), HITS, visit, response, LAST))
+    assert [piece.id for piece in trajectory.evidence] == ["https://y.org/b"]
+    assert trajectory.evidence[0].text.endswith("Line one.\n=======\nLine two.\n\nSummary: \nShort.")
+    assert [piece.id for piece in trajectory.distractors] == ["https://x.org/Santa_(horse)"]
+    assert "could not be accessed" not in trajectory.distractors[0].text
+    only_lost = read(run(call("search", query=["derby"]), HITS, visit, f"<tool_response>{lost}</tool_response>", LAST))
+    assert only_lost.notes["evidence_rule"] == "hits"
+
+
+def test_the_truth_may_be_a_number_or_have_aliases() -> None:
+    assert read(generic(STEPS, answer=42)).ground_truth == "42"
+    assert reason(generic(STEPS, answer=42, prediction="It was 41.")) == "wrong_answer"
+    assert reason(generic(STEPS, answer=True)) == "no_ground_truth"
+    golden = {"answer": None, "golden_answers": ["Santa", "St. Nicholas"]}
+    trajectory = read(generic(STEPS, prediction="It was St. Nicholas.", **golden))
+    assert (trajectory.answer, trajectory.notes["aliases"]) == ("Santa", ["St. Nicholas"])
+    assert read(generic(STEPS, prediction="It was Noel.", answer_aliases=["Noel"])).answer == "Santa Claus"
+    assert reason(generic(STEPS, prediction="Red Rum", **golden)) == "wrong_answer"
 
 
 def test_generic_steps_give_visited_pages_and_unvisited_hits() -> None:
