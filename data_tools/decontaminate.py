@@ -1,6 +1,7 @@
 """Leaving out near-duplicates and what resembles evaluation questions, by MinHash (datasketch, extra `dedupe`).
 
-Two texts are near when the Jaccard similarity of their word shingles reaches a threshold. Candidates come from
+Two texts are near when the Jaccard similarity of their word shingles reaches a threshold; what we ask of an answer's
+form is no part of a question, and each character of an unspaced script is a word. Candidates come from
 locality-sensitive hashing, which may miss a pair near the threshold; a candidate is then judged by its MinHash
 estimate. Signatures are kept in memory, about 2 KB a document.
 """
@@ -16,12 +17,15 @@ from acc_megatron.data_tools.atomic import sha256_file
 from acc_megatron.data_tools.jsonl import BadRow, read_lines
 from acc_megatron.data_tools.row_files import row_file_kind, rows_of
 from acc_megatron.data_tools.schema import Dropped, Trajectory
+from acc_megatron.data_tools.sources.swe import REQUEST
+from acc_megatron.data_tools.table_text import ANSWER_FORM
 from acc_megatron.errors import ConfigError, DataError, EnvironmentProblem
 
 QUESTION_KEYS = ("question", "prompt", "problem_statement", "query", "input")
 _NUM_PERM = 256
 _QUESTION_WORDS, _CONTEXT_WORDS = 3, 8  # words in a shingle
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+_REQUESTS = (ANSWER_FORM, REQUEST)  # sentences that end the questions of every SQL and of every SWE run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +67,12 @@ class NearDuplicates:
 
     def check(self, trajectory: Trajectory) -> None:
         """Raise Dropped for a trajectory near an earlier one or an evaluation question; else remember it."""
+        question = trajectory.question
+        for request in _REQUESTS:
+            question = question.removesuffix(request)
         checks = (
-            ("contaminated", self._evaluation, trajectory.question),
-            ("near_duplicate_question", self._questions, trajectory.question),
+            ("contaminated", self._evaluation, question),
+            ("near_duplicate_question", self._questions, question),
             ("near_duplicate_context", self._contexts, "\n".join(piece.text for piece in trajectory.evidence)),
         )
         for reason, index, text in checks:

@@ -1,9 +1,11 @@
 """Rows of Parquet files, a few at a time, under the limits that JSON rows have.
 
-A field that is null counts as absent, for Parquet writes every field that any row has. A group is refused before it is
+A field that is null counts as absent, for Parquet writes every field that any row has; dates and times become ISO 8601
+text. A group is refused before it is
 read when its stated size is beyond RATIO times the file's; a row is refused when its JSON would be too long or deep.
 """
 
+import datetime
 import hashlib
 import json
 from collections.abc import Iterator
@@ -58,10 +60,10 @@ def _values(file: pq.ParquetFile, path: Path, group: int) -> Iterator[dict[str, 
 
 
 def _checked(value: dict[str, Any], path: Path, line: int) -> Row | BadRow:
-    value = _without_nulls(value)
+    value = _as_json(value)
     try:
         data = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:  # bytes, dates, NaN, lone surrogates
+    except (TypeError, ValueError, RecursionError) as error:  # bytes, NaN, lone surrogates
         return BadRow(file=str(path), line=line, byte_offset=0, reason="not_json", detail=str(error)[:200])
     if len(data) > MAX_ROW_BYTES:
         detail = f"the row has {len(data)} bytes as JSON; the limit is {MAX_ROW_BYTES}"
@@ -72,7 +74,9 @@ def _checked(value: dict[str, Any], path: Path, line: int) -> Row | BadRow:
     return as_row(value, path, line, 0, hashlib.sha256(data).hexdigest())
 
 
-def _without_nulls(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+        return {key: _as_json(item) for key, item in value.items() if item is not None}
+    if isinstance(value, datetime.date | datetime.time):  # a datetime is a date
+        return value.isoformat()
+    return [_as_json(item) for item in value] if isinstance(value, list) else value

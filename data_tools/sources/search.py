@@ -135,7 +135,10 @@ def _answer(value: dict[str, Any], transcript: Transcript, truth_key: str) -> tu
 
 
 def _split(pages: dict[str, Page], visited: set[str]) -> tuple[tuple[Piece, ...], tuple[Piece, ...], dict[str, Any]]:
-    """Evidence, distractors and notes, from pages and the keys of those asked for; a page counts as visited when it was asked for and something came back."""
+    """Evidence, distractors and notes, from pages and the keys of those asked for.
+
+    A page counts as visited when it was asked for and something came back.
+    """
     if not pages:
         raise Dropped("no_evidence", "no hit and no page in any tool response")
     read = {key for key, page in pages.items() if page.is_visited and key in visited}

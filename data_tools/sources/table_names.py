@@ -9,7 +9,7 @@ from itertools import pairwise
 _TOKEN = re.compile(
     r"""--[^\n]*|\#[^\n]*|/\*(?:[^*]|\*(?!/))*+(?:\*/)?    # comments
       |'(?:[^'\\]|\\.|'')*+'?                            # string literals
-      |"(?:[^"]|"")*+"?|`(?:[^`]|``)*+`?                 # quoted names
+      |"(?:[^"]|"")*+"?|`(?:[^`]|``)*+`?|\[[^\]]*+\]?    # quoted names
       |[^\W\d][\w$]*|\d[\w.]*|\S                         # words, numbers, punctuation""",
     re.VERBOSE | re.DOTALL,
 )
@@ -44,9 +44,12 @@ def table_names(sql: str) -> list[str]:
 
 
 def has_order_by(sql: str) -> bool:
-    """Whether the order of the result's rows is part of it."""
-    words = [token.upper() for token in _tokens(sql)]
-    return any(pair == ("ORDER", "BY") for pair in pairwise(words))
+    """Whether the order of the result's rows is part of it: an ORDER BY inside parentheses orders something else."""
+    depth, outer = 0, []
+    for token in _tokens(sql):
+        depth = max(0, depth + {"(": 1, ")": -1}.get(token, 0))
+        outer += [token.upper()] if not depth else []
+    return any(pair == ("ORDER", "BY") for pair in pairwise(outer))
 
 
 def _named(tokens: list[str]) -> Iterator[str]:
@@ -105,5 +108,7 @@ def _tokens(sql: str) -> list[str]:
 
 def _unquoted(token: str) -> str:
     quote = token[:1]
+    if quote == "[":
+        return token.strip("[]").lower()
     name = token[1:-1].replace(quote * 2, quote) if quote in ("`", '"') and len(token) > 1 else token
     return name.lower()

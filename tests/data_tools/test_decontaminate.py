@@ -9,6 +9,8 @@ import pytest
 
 from acc_megatron.data_tools.decontaminate import NearDuplicates, NearSettings, evaluation_questions, shingles
 from acc_megatron.data_tools.schema import Dropped, Piece, Provenance, Trajectory
+from acc_megatron.data_tools.sources.swe import REQUEST
+from acc_megatron.data_tools.table_text import ANSWER_FORM
 from acc_megatron.errors import ConfigError, DataError, EnvironmentProblem
 
 WORDS = [f"word{i}" for i in range(500)]
@@ -49,6 +51,26 @@ def test_a_near_question_is_dropped_by_the_name_of_the_first() -> None:
     half = f"{text(1)} {text(2)}"
     assert jaccard(text(1), half, 3) < 0.6
     near.check(run_of("three", half))
+
+
+@pytest.mark.parametrize("request_text", [ANSWER_FORM, REQUEST])
+def test_what_is_asked_of_the_form_of_an_answer_is_no_part_of_a_question(tmp_path: Path, request_text: str) -> None:
+    pytest.importorskip("datasketch")
+    (tmp_path / "eval.txt").write_text("How many singers do we have?\n")
+    near = NearDuplicates(NearSettings(questions=0.5, evaluation=(tmp_path / "eval.txt",)))
+    with pytest.raises(Dropped, match=r"contaminated: similarity 1.00 to eval.txt:1"):
+        near.check(run_of("x", f"How many singers do we have?\n\n{request_text}"))
+    near.check(run_of("one", f"What is the oldest car?\n\n{request_text}"))
+    near.check(run_of("two", f"List all the dogs.\n\n{request_text}"))
+
+
+def test_questions_in_a_script_without_blanks_are_near_or_not() -> None:
+    pytest.importorskip("datasketch")
+    near = NearDuplicates(NearSettings(questions=0.7))
+    near.check(run_of("one", "世界上最高的山峰的第一个登顶者出生于哪一个国家"))
+    with pytest.raises(Dropped, match="near_duplicate_question"):
+        near.check(run_of("two", "请问世界上最高的山峰的第一个登顶者出生于哪一个国家"))
+    near.check(run_of("three", "世界上最长的河流流经哪几个国家和哪些主要的城市"))
 
 
 def test_near_contexts_are_dropped_and_others_are_not() -> None:

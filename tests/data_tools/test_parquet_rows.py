@@ -37,7 +37,24 @@ def test_a_map_reads_as_an_object(tmp_path: Path) -> None:
     assert isinstance(row, Row) and row.value == {"files": {"a.py": "x"}}
 
 
-@pytest.mark.parametrize("value", [b"bytes", datetime.date(2020, 1, 1), float("nan")])
+def test_dates_and_times_are_iso_text(tmp_path: Path) -> None:
+    zone = datetime.timezone(datetime.timedelta(0))
+    row = {
+        "day": datetime.date(2020, 1, 2),
+        "made": [datetime.datetime(2020, 1, 2, 3, 4, 5, 600_000)],
+        "zoned": {"at": datetime.datetime(2020, 1, 2, 3, 4, 5, tzinfo=zone)},
+        "time": datetime.time(3, 4),
+    }
+    (found,) = read_parquet(write(tmp_path / "a.parquet", [row]))
+    assert isinstance(found, Row) and found.value == {
+        "day": "2020-01-02",
+        "made": ["2020-01-02T03:04:05.600000"],
+        "zoned": {"at": "2020-01-02T03:04:05+00:00"},
+        "time": "03:04:00",
+    }
+
+
+@pytest.mark.parametrize("value", [b"bytes", datetime.timedelta(1), float("nan")])
 def test_what_json_cannot_hold_costs_its_row(tmp_path: Path, value: Any) -> None:
     (bad,) = read_parquet(write(tmp_path / "a.parquet", [{"a": value}]))
     assert isinstance(bad, BadRow) and (bad.reason, bad.line) == ("not_json", 1)

@@ -23,6 +23,7 @@ from acc_megatron.data_tools.sources.table_names import has_order_by, is_select,
         ("SELECT value FROM json_each('[1]'), t", ["t"]),
         ("SELECT a FROM t UNION SELECT a FROM u ORDER BY a, b", ["t", "u"]),
         ('SELECT * FROM "Odd Name" WHERE x = "from fake"', ["odd name"]),
+        ("SELECT [a b] FROM [Order Details] AS o, dbo.[T2] WHERE x = '[from fake]'", ["order details", "t2"]),
         ("SELECT a FROM t GROUP BY a, b", ["t"]),
         ("SELECT FROM", []),
         ("SELECT a FROM (((", []),
@@ -38,6 +39,10 @@ def test_only_reading_statements_name_tables() -> None:
     assert not any(map(is_select, ["SHOW TABLES", "DESCRIBE t", "DESC t", "INSERT INTO t SELECT 1", "", "submit"]))
 
 
-def test_order_by_is_seen_outside_strings_only() -> None:
+def test_order_by_is_seen_outside_strings_and_parentheses_only() -> None:
     assert has_order_by("SELECT a FROM t order  by a")
+    assert has_order_by("SELECT a FROM (SELECT a FROM t) WHERE (a) IN (1) ORDER BY (a)")
     assert not has_order_by("SELECT 'ORDER BY a' FROM t")
+    assert not has_order_by("SELECT a FROM t WHERE a = (SELECT b FROM u ORDER BY b LIMIT 1)")
+    assert not has_order_by("WITH w AS (SELECT a FROM t ORDER BY a LIMIT 3) SELECT a FROM w")
+    assert not has_order_by("SELECT a, rank() OVER (PARTITION BY b ORDER BY a) FROM t")
