@@ -243,21 +243,21 @@ def _compile_row(row: Row | BadRow, run: _Run, writer: CompileWriter) -> None:
     if name is None:
         writer.quarantine(row, "recognise", "unrecognised", seen_in(row.value))
         return
-    stage = "recognise"
+    stage, is_judged = "recognise", True
     try:
         if run.agent not in ("auto", name):
             raise Dropped("other_agent", f"this is a {name} run, asked for were {run.agent} runs")
         stage = "evidence"
         trajectory = SOURCES[name].read(row, run.resources)
-        stage = "compile"
+        stage, is_judged = "compile", trajectory.is_judged
         triple = compile_trajectory(trajectory, run.settings, run.tokenizer, run.filler)
         is_acc = run.settings.arm == "acc"
         document = triple if is_acc else _conversation(row, trajectory, triple, run)
         if run.duplicates:
             run.duplicates.check(trajectory)
-        writer.write(document)
+        writer.write(document, is_judged=is_judged)
     except Dropped as dropped:
-        writer.drop(row, name, stage, dropped)
+        writer.drop(row, name, stage, dropped, is_judged=is_judged)
 
 
 def _conversation(row: Row, trajectory: Trajectory, triple: Triple, run: _Run) -> Conversation:

@@ -36,6 +36,7 @@ class Counts:
 
     documents_in: int = 0
     documents_out: int = 0
+    unjudged: int = 0  # documents made of runs whose own answer nobody has judged
     dropped: Counter[str] = field(default_factory=Counter)
     # of documents that were made before they were dropped
     dropped_tokens: Counter[str] = field(default_factory=Counter)
@@ -58,7 +59,7 @@ class Counts:
             sum(number for reason, number in self.dropped.items() if reason.startswith(reasons))
             for reasons in (_FAILED, _PASSED)
         )
-        num_passed = self.documents_out + num_left_out
+        num_passed = self.documents_out + num_left_out - self.unjudged
         num_judged = num_passed + num_failed
         return values | {
             "dropped": dict(sorted(self.dropped.items())),
@@ -91,7 +92,7 @@ class CompileWriter:
         (self._folder / _SEEN).unlink()
         self._progress.finish()
 
-    def write(self, triple: Triple | Conversation) -> None:
+    def write(self, triple: Triple | Conversation, *, is_judged: bool = True) -> None:
         """Write one document. Raises Dropped('duplicate_id') for an id met before: the same row given twice."""
         if not self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (triple.id,)).rowcount:
             raise Dropped("duplicate_id", f"{triple.id!r} was compiled from an earlier row with the same bytes")
@@ -99,14 +100,16 @@ class CompileWriter:
         counts = self._counts(triple.agent)
         counts.documents_in += 1
         counts.documents_out += 1
+        counts.unjudged += not is_judged
         counts.lengths[triple.settings["tokens"] // BIN_TOKENS * BIN_TOKENS] += 1
         for name in _SUMMED:
             setattr(counts, name, getattr(counts, name) + triple.settings.get(name, 0))
         self._progress.add(documents=1, tokens=triple.settings["tokens"])
 
-    def drop(self, row: Row, agent: str, stage: str, dropped: Dropped) -> None:
+    def drop(self, row: Row, agent: str, stage: str, dropped: Dropped, *, is_judged: bool = True) -> None:
         """Record a row left out on purpose, at the stage `evidence` or `compile`."""
         self._counts(agent).dropped_tokens[dropped.reason] += dropped.num_tokens
+        self._counts(agent).unjudged += dropped.reason.startswith(_PASSED) and not is_judged
         self._refuse(row, agent, stage, dropped.reason, dropped.detail)
 
     def quarantine(self, row: Row | BadRow, stage: str, reason: str, detail: str) -> None:

@@ -31,7 +31,10 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
-    """One agent run reduced to what ACC needs; pieces are in the order the agent met them."""
+    """One agent run reduced to what ACC needs; pieces are in the order the agent met them.
+
+    `is_judged` says whether the run's own answer was held against the truth, here or by whoever wrote its row.
+    """
 
     id: str
     agent: Agent
@@ -43,6 +46,7 @@ class Trajectory:
     answer: str
     ground_truth: str
     provenance: Provenance
+    is_judged: bool = True
     notes: dict[str, Any] = field(default_factory=dict)
 
 

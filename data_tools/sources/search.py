@@ -23,7 +23,7 @@ from acc_megatron.data_tools.sources.transcript import (
     tool_names,
     transcript_of,
 )
-from acc_megatron.data_tools.sources.verdict import says_failed
+from acc_megatron.data_tools.sources.verdict import says_failed, says_succeeded
 
 _QUESTION_MARK = "\nUser:"
 _FIRST_TURN = 2
@@ -70,6 +70,7 @@ def read(row: Row, resources: Resources) -> Trajectory:
         answer=truth,
         ground_truth=truth,
         provenance=Provenance(file=row.file, line=row.line, sha256=row.sha256),
+        is_judged=answer is not None or says_succeeded(row.value),
         notes=notes | {"unread_responses": known.count(False), "agent_answer": answer, "aliases": aliases},
     )
 

@@ -44,6 +44,7 @@ def read(row: Row, resources: Resources) -> Trajectory:
     patched = {piece.id for piece in evidence}
     opened = [path for path in opened_files(steps) if path not in patched]
     reasoning = "\n\n".join(thought for step in steps if (thought := step.thought.strip()))
+    is_verified = value_says_resolved(value, instance) is True
     return Trajectory(
         id=f"swe-{instance_id}-{row.sha256[:16]}",
         agent="swe",
@@ -55,12 +56,13 @@ def read(row: Row, resources: Resources) -> Trajectory:
         answer=patch,
         ground_truth=patch,
         provenance=Provenance(file=row.file, line=row.line, sha256=row.sha256),
+        is_judged=is_verified,
         notes={
             "evidence_rule": "gold_patch_files",
             "instance_id": instance_id,
             "repo": instance.get("repo"),
             "base_commit": instance.get("base_commit"),
-            "run_verified": value_says_resolved(value, instance) is True,
+            "run_verified": is_verified,
             "opened_not_at_base_commit": [path for path in opened if path not in files],
         },
     )

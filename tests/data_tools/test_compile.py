@@ -247,6 +247,26 @@ def test_pass_rates_are_of_the_answers_and_tokens_balance_whatever_else_a_docume
     assert summary["tokens_in"] == summary["tokens"] + tokens
 
 
+def test_runs_whose_answer_nobody_judged_are_no_part_of_a_pass_rate(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    task = {"repo": "o/t", "problem_statement": "Adding fails", "patch": "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-x\n+y"}
+    rows: list[dict[str, Any]] = [
+        task | {"instance_id": f"o__t-{i}", "files_at_base_commit": {"a.py": "x\n" + "long " * 2000 * (i == 4)}}
+        for i in range(5)
+    ]
+    verdicts: list[dict[str, Any]] = [{"resolved": True}, {"resolved": False}, {}, {}, {}]
+    step = {"action": "ls", "observation": "a.py", "thought": "I look."}
+    rows += [{"instance_id": f"o__t-{i}", "trajectory": [step]} | verdict for i, verdict in enumerate(verdicts)]
+    hits = json.dumps([{"url": "u", "title": "T", "text": "Page."}])
+    rows += [{"question": "Who?", "steps": [{"tool": "search", "input": "x", "output": hits}], "answer": "Bob"}]
+    write(tmp_path / "runs.jsonl", *rows)
+    settings = CompileSettings(budget_tokens=900)
+    summary = run(tmp_path / "runs.jsonl", tmp_path / "out", tokenizer, settings=settings)
+    assert summary["dropped"] == {"over_budget": 1, "unresolved": 1}
+    swe, search = summary["by_agent"]["swe"], summary["by_agent"]["search"]
+    assert (swe["documents_out"], swe["unjudged"], swe["pass_rate"]) == (3, 3, 1 / 2)
+    assert (search["documents_out"], search["unjudged"], search["pass_rate"]) == (1, 1, None)
+
+
 def test_the_folder_holds_readable_triples_and_a_manifest(tmp_path: Path, inputs: Path, tokenizer: Tokenizer) -> None:
     summary = run(inputs, tmp_path / "out", tokenizer)
     names_found = sorted(file.name for file in (tmp_path / "out").iterdir())
