@@ -7,12 +7,13 @@
 #       FILL="search=100000" bash examples/ablations.sh TRAJECTORIES OUT
 #
 # BUDGET (131072) longest document; FILL ("") targets such as "search=60000..100000", not in the arm without
-# distractors; SEED (0); TEACHER_ENDPOINT and TEACHER_MODEL (none) for reasoning from a teacher; ARMS (all of them).
+# distractors; RESOURCES ("") folders and git repositories that belong to the trajectories; SEED (0);
+# TEACHER_ENDPOINT and TEACHER_MODEL (none) for reasoning from a teacher; ARMS (all of them).
 # An arm whose dataset is there is not made again, so a stopped run goes on where it was.
 set -euo pipefail
 
 if [ $# -ne 2 ]; then
-    sed -n '2,11p' "$0" >&2
+    sed -n '2,12p' "$0" >&2
     exit 2
 fi
 trajectories=$1
@@ -22,6 +23,8 @@ seed=${SEED:-0}
 recipe=${RECIPE:-}
 acc=${ACC:-acc-megatron}
 launch=${LAUNCH:-$acc}
+resources=()
+for path in ${RESOURCES:-}; do resources+=(--resources "$path"); done
 fill=()
 for target in ${FILL:-}; do fill+=(--fill-tokens "$target"); done
 
@@ -51,12 +54,13 @@ for arm in ${ARMS:-acc no-distractors no-shuffle search-only swe-only sql-only m
     folder=$out/$arm
     if [ ! -f "$folder/dataset/manifest.json" ]; then
         $acc compile "$trajectories" --out "$folder/triples" --budget-tokens "$budget" --seed "$seed" \
-            ${arm_flags[@]+"${arm_flags[@]}"} >&2
+            ${resources[@]+"${resources[@]}"} ${arm_flags[@]+"${arm_flags[@]}"} >&2
         triples=$folder/triples
         if [ -n "${TEACHER_ENDPOINT:-}" ] && [ "$arm" != agent-sft ]; then
             triples=$folder/reasoned
             $acc reason "$folder/triples" --out "$triples" --endpoint "$TEACHER_ENDPOINT" --model "$TEACHER_MODEL" \
-                --resources "$trajectories" --budget-tokens "$budget" --cache "$out/teacher.sqlite" >&2
+                --resources "$trajectories" ${resources[@]+"${resources[@]}"} \
+                --budget-tokens "$budget" --cache "$out/teacher.sqlite" >&2
         fi
         $acc convert "$triples" --out "$folder/dataset" --max-tokens "$budget" >&2
     fi

@@ -1,11 +1,11 @@
 """The messages of a run in OpenAI's form, whichever way its row spells them.
 
 Known are `from` and `value` (ShareGPT), roles and texts as published SWE-agent runs name them (`ai`, `text`),
-calls as `function_call` (OpenAI before tool calls, Qwen-Agent), lists of messages as JSON text, and the events of
-OpenHands' SDK.
+calls as `function_call` (OpenAI before tool calls, Qwen-Agent), lists of messages as JSON text, the items and whole
+responses of OpenAI's Responses API, and the events of OpenHands' SDK.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,8 @@ def _plain_list(found: object) -> list[dict[str, Any]] | None:
         return None
     if any(item.get("kind") in _SDK_EVENTS for item in found if isinstance(item.get("kind"), str)):
         return _of_events(found)
+    if any(item.get("object") == "response" or item.get("type") == "function_call_output" for item in found):
+        return _of_items(found)
     return [_plain(item) for item in found] if any("role" in item or "from" in item for item in found) else None
 
 
@@ -52,6 +54,41 @@ def _plain(message: dict[str, Any]) -> dict[str, Any]:
     if isinstance(call, dict) and not message.get("tool_calls"):
         plain["tool_calls"] = [{"function": call}]
     return plain
+
+
+def _of_items(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Items of OpenAI's Responses API: what the model gives between two answers is one message."""
+    messages: list[dict[str, Any]] = []
+    given: dict[str, Any] | None = None  # the model's message that is not answered yet
+    for item in _flat(items):
+        kind = item.get("type")
+        if kind not in ("function_call", "reasoning") and item.get("role") != "assistant":
+            is_answer = kind == "function_call_output"
+            answer = {"role": "tool", "tool_call_id": item.get("call_id"), "content": _text(item.get("output"))}
+            messages.append(answer if is_answer else _plain(item))
+            given = None
+            continue
+        if given is None:
+            given = {"role": "assistant", "content": "", "reasoning_content": "", "tool_calls": []}
+            messages.append(given)
+        if kind == "function_call":
+            function = {"name": item.get("name"), "arguments": item.get("arguments")}
+            given["tool_calls"].append({"id": item.get("call_id"), "function": function})
+        else:
+            key = "reasoning_content" if kind == "reasoning" else "content"
+            texts = (given[key], _text(item.get("content")) or _text(item.get("summary")))
+            given[key] = "\n\n".join(text for text in texts if text)
+    return messages
+
+
+def _flat(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The items, a whole response (as mini-swe-agent keeps it) opened into those it gave."""
+    for item in items:
+        output = item.get("output")
+        if item.get("object") == "response" and isinstance(output, list):
+            yield from (part for part in output if isinstance(part, dict))
+        else:
+            yield item
 
 
 def _of_events(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def read(row: Row, resources: Resources) -> Trajectory:
     instance = own_instance(value, resources) or resources.instance(find_instance(row, resources))
     instance_id = text_of(instance, "instance_id")
     _need_resolved(value, instance)
-    patch = text_of(instance, "patch").strip("\r\n")
+    patch = text_of(instance, "patch").strip("\n")  # its last line may end in \r, as its file's do
     if not patch.strip():
         raise Dropped("no_gold_patch", f"the patch of {instance_id} is empty")
     files = resources.files(instance_id, instance)

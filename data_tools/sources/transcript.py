@@ -15,6 +15,7 @@ from acc_megatron.data_tools.sources.fields import embedded_object, objects_of, 
 from acc_megatron.data_tools.sources.messages import MESSAGE_KEYS
 from acc_megatron.data_tools.sources.text_calls import calls_in_text, text_without_calls
 
+_TEXT_PARTS = (None, "text", "input_text", "output_text")
 _TOOL_KEYS = ("tool", "tool_name", "name", "action")
 _INPUT_KEYS = ("input", "tool_input", "arguments", "args", "action_input")
 _OUTPUT_KEYS = ("output", "observation", "result", "response")
@@ -78,7 +79,7 @@ def text_of_message(message: dict[str, Any]) -> str:
     """The text of a message whose content is text, parts, or nothing (as beside tool calls)."""
     content = message.get("content")
     if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
+        parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") in _TEXT_PARTS]
         return "\n".join(part for part in parts if isinstance(part, str))
     if content is None:
         return ""

@@ -34,7 +34,9 @@ def test_every_arm_is_made_from_the_same_trajectories(tmp_path: Path) -> None:
         agent = ROOT / "examples" / "agents" / f"{name}_agent.py"
         command = [sys.executable, agent, "--out", tmp_path / "runs", "--count", "3", "--length-tokens", "1500"]
         subprocess.run([str(part) for part in command], check=True, capture_output=True, timeout=120)
-    done = script(tmp_path / "runs", tmp_path / "out", BUDGET="8192", FILL="search=4000")
+    (tmp_path / "runs" / "sql" / "db").rename(tmp_path / "databases")
+    resources = str(tmp_path / "databases")
+    done = script(tmp_path / "runs", tmp_path / "out", BUDGET="8192", FILL="search=4000", RESOURCES=resources)
     assert done.returncode == 0, done.stderr[-3000:]
     assert [line.split()[0] for line in done.stdout.splitlines()] == ARMS
     ids = {}

@@ -28,6 +28,15 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     },
     "an empty history beside": {"messages": [ASK, CALLED | {"tool_calls": [CALL]}, RESULT, END], "history": []},
     "history": {"history": [ASK, CALLED | {"tool_calls": [CALL]}, RESULT, END]},
+    "items of responses": {
+        "messages": [
+            ASK | {"content": [{"type": "input_text", "text": "Who?"}]},
+            {"type": "reasoning", "summary": []},
+            CALL | {"type": "function_call", "call_id": "1"},
+            {"type": "function_call_output", "call_id": "1", "output": HITS},
+            END | {"type": "message", "content": [{"type": "output_text", "text": "Ann."}]},
+        ]
+    },
     "sharegpt": {
         "conversations": [
             {"from": "human", "value": "Who?"},

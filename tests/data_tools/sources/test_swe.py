@@ -13,6 +13,7 @@ from acc_megatron.data_tools.schema import Dropped, Trajectory
 from acc_megatron.data_tools.sources import swe
 from acc_megatron.data_tools.sources.swe_paths import opened_files
 from acc_megatron.data_tools.sources.swe_steps import agent_step, steps_of
+from acc_megatron.data_tools.unified_diff import apply_patch
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "swe"
 PATCH = """diff --git a/lib/a.py b/lib/a.py
@@ -166,6 +167,13 @@ def test_what_cannot_be_used_is_dropped_by_name(
     tmp_path: Path, run_changes: dict[str, Any], instance_changes: dict[str, Any], expected: str
 ) -> None:
     assert reason(run(**run_changes), resources(tmp_path, INSTANCE | instance_changes)) == expected
+
+
+def test_the_patch_of_a_file_with_carriage_returns_still_applies_to_it(tmp_path: Path) -> None:
+    patch = "--- a/lib/a.py\n+++ b/lib/a.py\n@@ -1,2 +1,2 @@\n-old\r\n+new\r\n last\r\n"
+    files = {"lib/a.py": "old\r\nlast\r\n"}
+    trajectory = read(run(), resources(tmp_path, INSTANCE | {"patch": patch, "files_at_base_commit": files}))
+    assert apply_patch(trajectory.answer, files) == {"lib/a.py": "new\r\nlast\r\n"}
 
 
 def test_a_run_without_thoughts_says_so(tmp_path: Path) -> None:

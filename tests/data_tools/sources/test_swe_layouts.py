@@ -168,6 +168,29 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "resolved": 1,
         "trajectory": [ASK, *tool("str_replace_editor", "x", command="view", path="/testbed/lib/b.py")],
     },
+    "mini-swe-agent with whole responses": {
+        "info": {"exit_status": "Submitted"},
+        "messages": [
+            ASK,
+            {
+                "object": "response",
+                "output": [
+                    {"type": "reasoning", "summary": [{"type": "summary_text", "text": "I look."}]},
+                    {"type": "function_call", "call_id": "1", "name": "bash", "arguments": '{"command": "ls"}'},
+                    {
+                        "type": "function_call",
+                        "call_id": "2",
+                        "name": "bash",
+                        "arguments": '{"command": "cat lib/b.py"}',
+                    },
+                ],
+                "extra": {"actions": []},
+            },
+            {"type": "function_call_output", "call_id": "1", "output": "lib"},
+            {"type": "function_call_output", "call_id": "2", "output": "1  x"},
+            {"role": "exit", "content": "done"},
+        ],
+    },
     "sharegpt": {
         "instance_id": "own__tool-12",
         "conversations": [
