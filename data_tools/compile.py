@@ -71,6 +71,12 @@ class CompileSettings:
             raise ConfigError(f"--mask-observations is a share between 0 and 1, got {self.mask_observations}")
         if self.fill_tokens and not self.distractors:
             raise ConfigError("--fill-tokens adds distractors and --no-distractors leaves them out: give one of them")
+        for agent, (_, longest) in self.fill_tokens.items():
+            if longest > self.budget_tokens:
+                raise ConfigError(
+                    f"--fill-tokens aims at {longest} tokens for {agent}, beyond the {self.budget_tokens} of "
+                    "--budget-tokens: lower the one or raise the other"
+                )
 
 
 def compile_inputs(

@@ -52,7 +52,8 @@ def discover(
 ) -> Inputs:
     """Walk inputs and resources; instances, whole-file stores and databases among the inputs are resources too.
 
-    A git repository among the resources gives files at base commits and is not walked for rows. Hidden names and
+    A git repository among the resources, or in a folder that is one of them, gives files at base commits and is not
+    walked for rows. Hidden names and
     everything under `exclude` are passed over; a folder's files of other kinds, and its links that lead outside, are
     listed as ignored. Raises DataError for a path that is absent, a file given by name of an unknown kind, or no input.
     """
@@ -60,7 +61,7 @@ def discover(
     files: list[Path] = []
     ignored: list[Path] = []
     resource_roots: list[Path] = []
-    for root in expanded(resources):
+    for root in (part for given in expanded(resources) for part in _parts(given)):
         if (folder := git_folder(root)) is not None:
             found.add_repository(GitRepository(root, folder))
         else:
@@ -86,6 +87,20 @@ def discover(
     return Inputs(files=tuple(files), resources=found, resource_files=tuple(resource_files), ignored=tuple(ignored))
 
 
+def _parts(root: Path) -> list[Path]:
+    """The path itself, or what is in it where that is a folder of git repositories."""
+    if not root.is_dir() or git_folder(root) is not None:
+        return [root]
+    inside = [path for path in sorted(root.iterdir()) if not path.name.startswith(".")]
+    if all(git_folder(path) is None for path in inside):
+        return [root]
+    return [path for path in inside if path.is_dir() or _is_known(path)]
+
+
+def _is_known(path: Path) -> bool:
+    return row_file_kind(path) is not None or path.suffix in DATABASE_SUFFIXES
+
+
 def find_resources(paths: Iterable[Path]) -> Resources:
     """The databases among files and folders, for a step that reads no trajectories."""
     found = Resources()
@@ -102,7 +117,7 @@ def _walk(paths: Iterable[Path], exclude: Path | None, ignored: list[Path]) -> I
         if root == STANDARD_INPUT:
             yield root
             continue
-        if root.is_file() and not row_file_kind(root) and root.suffix not in DATABASE_SUFFIXES:
+        if root.is_file() and not _is_known(root):
             raise DataError(f"{root} is not {KNOWN_NAMES}, nor a SQLite file")
         inside = root.resolve()
         for path in [root] if root.is_file() else sorted(root.rglob("*")):

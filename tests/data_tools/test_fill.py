@@ -125,6 +125,8 @@ def test_settings_that_cannot_be_read_are_refused(setting: str) -> None:
         parse_targets([setting])
     with pytest.raises(ConfigError, match="no-distractors"):
         CompileSettings(distractors=False, fill_tokens={"search": (5, 5)})
+    with pytest.raises(ConfigError, match=r"9000 tokens for sql, beyond the 8192 of --budget-tokens"):
+        CompileSettings(budget_tokens=8192, fill_tokens={"search": (5, 8192), "sql": (5, 9000)})
 
 
 def test_keys_join_the_spellings_of_a_url_and_nothing_else() -> None:

@@ -161,6 +161,20 @@ def test_a_repository_serves_the_instances_named_by_its_remote_or_folder(checkou
     assert not Resources().files("x", instance)
 
 
+def test_a_folder_of_repositories_serves_each_of_them_and_its_other_files(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs.jsonl").write_text("{}\n")
+    git(tmp_path, "clone", "-q", str(checkout), str(checkout.parent / "own__second"))
+    git(checkout.parent / "own__second", "remote", "remove", "origin")
+    row = {"instance_id": "own__tool-12", "patch": "p"}
+    for name in ("instances.jsonl", "notes.txt", "tool/in_repository.jsonl"):
+        (checkout.parent / name).write_text(json.dumps(row | {"instance_id": name}))
+    resources = discover([tmp_path / "runs.jsonl"], [checkout.parent]).resources
+    assert list(resources.instances) == ["instances.jsonl"], "rows inside a repository are its files"
+    commit = git(checkout, "rev-parse", "HEAD")
+    for repo in ("own/second", "any/tool"):
+        assert resources.files("x", {"instance_id": "x", "repo": repo, "base_commit": commit})["lib/a.py"] == "old é\n"
+
+
 @pytest.mark.parametrize("first", ["", "gitdir: "])
 def test_a_resource_file_is_no_repository_whatever_its_first_line_says(tmp_path: Path, first: str) -> None:
     (tmp_path / "runs.jsonl").write_text("{}\n")
