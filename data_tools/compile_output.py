@@ -13,6 +13,7 @@ from acc_megatron.data_tools.conversation import Conversation
 from acc_megatron.data_tools.jsonl import BadRow, Row
 from acc_megatron.data_tools.progress import Progress
 from acc_megatron.data_tools.schema import Dropped, Triple
+from acc_megatron.data_tools.sources.fields import optional_object
 from acc_megatron.data_tools.streams import located
 from acc_megatron.errors import DataError, TooManyBadRows
 
@@ -47,6 +48,7 @@ class Counts:
     filled_tokens: int = 0
     masked_pieces: int = 0
     distractors_left_out: int = 0
+    evidence_rules: Counter[str] = field(default_factory=Counter)  # what counted as evidence -> documents
     lengths: Counter[int] = field(default_factory=Counter)  # first token count of a bin -> documents
 
     def __add__(self, other: "Counts") -> "Counts":
@@ -65,6 +67,7 @@ class Counts:
             "dropped": dict(sorted(self.dropped.items())),
             "tokens_in": self.tokens + self.dropped_tokens.total(),
             "dropped_tokens": dict(sorted((+self.dropped_tokens).items())),
+            "evidence_rules": dict(sorted(self.evidence_rules.items())),
             "lengths": {str(start): number for start, number in sorted(self.lengths.items())},
             "pass_rate": num_passed / num_judged if num_judged else None,
         }
@@ -102,6 +105,8 @@ class CompileWriter:
         counts.documents_out += 1
         counts.unjudged += not is_judged
         counts.lengths[triple.settings["tokens"] // BIN_TOKENS * BIN_TOKENS] += 1
+        if isinstance(rule := optional_object(triple.settings, "notes").get("evidence_rule"), str):
+            counts.evidence_rules[rule] += 1
         for name in _SUMMED:
             setattr(counts, name, getattr(counts, name) + triple.settings.get(name, 0))
         self._progress.add(documents=1, tokens=triple.settings["tokens"])

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+_ESCAPE = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
+_LETTERS = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 
 
@@ -75,10 +77,11 @@ def parse_patch(patch: str) -> list[FileChange]:
             new = lines[position + 1]
             if not new.startswith("rename to "):
                 raise PatchError("malformed", f"line {position + 1}: 'rename from' without 'rename to'")
-            changes.append(FileChange(line.removeprefix("rename from "), new.removeprefix("rename to ")))
+            old = file_name(line.removeprefix("rename from "))
+            changes.append(FileChange(old, file_name(new.removeprefix("rename to "))))
             position += 2
         elif line.startswith("--- ") and lines[position + 1 : position + 2] and lines[position + 1].startswith("+++ "):
-            old, new_path = _path(line[4:], "a/"), _path(lines[position + 1][4:], "b/")
+            old, new_path = file_name(line[4:], "a/"), file_name(lines[position + 1][4:], "b/")
             is_renamed = changes and not changes[-1].hunks and changes[-1].new_path == new_path
             if not is_renamed:
                 changes.append(FileChange(old, new_path))
@@ -88,9 +91,18 @@ def parse_patch(patch: str) -> list[FileChange]:
     return changes
 
 
-def _path(label: str, prefix: str) -> str | None:
+def file_name(label: str, prefix: str = "") -> str | None:
+    """The path that a line of a patch names, without `prefix`; None for /dev/null. Git quotes and escapes bytes of
+    names beyond ASCII.
+    """
     path = label.partition("\t")[0].rstrip("\r")
+    if path.startswith('"') and len(path) > 1 and path.endswith('"'):
+        path = _ESCAPE.sub(lambda match: _unescaped(match[1]), path[1:-1].encode()).decode(errors="replace")
     return None if path == "/dev/null" else path.removeprefix(prefix)
+
+
+def _unescaped(escape: bytes) -> bytes:
+    return bytes([int(escape, 8) & 0xFF]) if len(escape) == 3 else _LETTERS.get(escape, escape)
 
 
 def _hunks(lines: list[str], position: int, change: FileChange) -> int:

@@ -15,6 +15,7 @@ from acc_megatron.data_tools.sources.fields import optional_object, text_of
 from acc_megatron.data_tools.sources.swe_instance import find_instance, own_instance
 from acc_megatron.data_tools.sources.swe_paths import opened_files
 from acc_megatron.data_tools.sources.swe_steps import is_swe_run, steps_of
+from acc_megatron.data_tools.unified_diff import file_name
 
 REQUEST = "Write the patch that resolves this issue, as a unified diff against the files in the documents."
 _PATCHED = re.compile(r"^--- (?P<old>[^\t\r\n]+)[^\n]*\n\+\+\+ [^\n]+\n@@ ", re.MULTILINE)
@@ -80,9 +81,9 @@ def value_says_resolved(value: dict[str, Any], instance: dict[str, Any]) -> bool
 
 def patched_files(patch: str) -> list[str]:
     """Paths at the base commit that a unified diff changes, removes or renames; files it makes are none."""
-    found = [match["old"] for match in _PATCHED.finditer(patch)]
-    renamed = [match["old"] for match in _RENAMED.finditer(patch)]
-    return list(dict.fromkeys([path.removeprefix("a/") for path in found if path != "/dev/null"] + renamed))
+    found = [file_name(match["old"], "a/") for match in _PATCHED.finditer(patch)]
+    found += [file_name(match["old"]) for match in _RENAMED.finditer(patch)]
+    return list(dict.fromkeys(path for path in found if path is not None))
 
 
 def _need_resolved(value: dict[str, Any], instance: dict[str, Any]) -> None:

@@ -276,6 +276,7 @@ def test_the_folder_holds_readable_triples_and_a_manifest(tmp_path: Path, inputs
     assert json.loads(json.dumps(triple.to_dict())) == row
     assert triple.settings["seed"] == 0 and triple.settings["arm"] == "acc"
     assert triple.settings["notes"]["evidence_rule"] == "hits"
+    assert summary["by_agent"]["search"]["evidence_rules"] == summary["evidence_rules"] == {"hits": 1}
     assert triple.provenance["line"] == 1 and len(triple.provenance["sha256"]) == 64
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
     assert manifest == summary

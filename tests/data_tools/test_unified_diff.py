@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from acc_megatron.data_tools.sources.swe import patched_files
 from acc_megatron.data_tools.unified_diff import PatchError, apply_patch
 
 
@@ -88,6 +89,25 @@ def test_what_does_not_fit_is_refused_with_a_reason(patch: str, reason: str) -> 
     with pytest.raises(PatchError) as error:
         apply_patch(patch, {"x": "a\nz\n"})
     assert error.value.reason == reason
+
+
+def test_names_that_git_quotes_are_read_as_git_writes_them(tmp_path: Path) -> None:
+    names = ["naïve ü.py", 'a "b".py', "tab\tname.py", "back\\slash.py", "漢字.py", "plain name.py"]
+    for name in [*names, "alt é.py"]:
+        (tmp_path / name).write_text(f"one {name}\n")
+    for arguments in (["init", "-q"], ["add", "."], ["-c", "user.email=x", "-c", "user.name=x", "commit", "-qm", "1"]):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
+    for name in names:
+        (tmp_path / name).write_text("two\n")
+    (tmp_path / "alt é.py").rename(tmp_path / "neu é.py")
+    subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)
+    command = ["git", "-C", str(tmp_path), "-c", "core.quotePath=true", "diff", "--cached", "--find-renames"]
+    patch = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert r'"a/na\303\257ve' in patch
+    expected: dict[str, str | None] = dict.fromkeys(names, "two\n")
+    expected |= {"alt é.py": None, "neu é.py": "one alt é.py\n"}
+    assert apply_patch(patch, {name: f"one {name}\n" for name in [*names, "alt é.py"]}) == expected
+    assert sorted(patched_files(patch)) == sorted([*names, "alt é.py"])
 
 
 def test_context_must_match_to_the_byte() -> None:
