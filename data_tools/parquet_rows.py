@@ -36,9 +36,9 @@ def read_parquet(path: Path, *, first_row: int = 0, num_rows: int | None = None)
         if first_row < position + metadata.num_rows and position < end:
             if metadata.total_byte_size > limit:
                 raise DataError(f"{path}: row group {group} states {metadata.total_byte_size} bytes, over {RATIO} : 1")
-            for number, value in enumerate(_values(file, path, group), start=position):
-                if first_row <= number < end:
-                    yield _checked(value, path, number + 1)
+            wanted = range(max(first_row - position, 0), min(end - position, metadata.num_rows))
+            for number, value in zip(wanted, _values(file, path, group, wanted), strict=False):
+                yield _checked(value, path, position + number + 1)
         position += metadata.num_rows
 
 
@@ -50,11 +50,19 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from None
 
 
-def _values(file: pq.ParquetFile, path: Path, group: int) -> Iterator[dict[str, Any]]:
+def _values(file: pq.ParquetFile, path: Path, group: int, wanted: range) -> Iterator[dict[str, Any]]:
+    """The rows of a group whose numbers in it are wanted; the others stay Arrow's."""
+    position = 0
     try:
         for batch in file.iter_batches(_ROWS_PER_BATCH, row_groups=[group], use_threads=False):
-            for i in range(batch.num_rows):  # one at a time: Python's objects are larger than Arrow's
+            # one at a time: Python's objects are larger than Arrow's
+            for i in range(max(wanted.start - position, 0), min(wanted.stop - position, batch.num_rows)):
                 yield from batch.slice(i, 1).to_pylist(maps_as_pydicts="strict")
+            position += batch.num_rows
+            if position >= wanted.stop:
+                return
+        if position < wanted.stop:
+            raise ValueError(f"{position} rows where {wanted.stop} are stated")
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} is damaged in row group {group}: {error}") from None
 

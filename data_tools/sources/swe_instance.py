@@ -16,12 +16,10 @@ from pathlib import PurePath
 from typing import Any
 
 from acc_megatron.data_tools.jsonl import Row
-from acc_megatron.data_tools.resources import InstanceEntry, Resources
+from acc_megatron.data_tools.resources import Resources
 from acc_megatron.data_tools.schema import Dropped
 from acc_megatron.data_tools.sources.fields import embedded_object, optional_object
 from acc_megatron.data_tools.sources.swe_steps import first_prompt
-
-Known = dict[str, InstanceEntry]
 
 _FOLDER = re.compile(r"(?<![\w.-])/([\w.-]+?__[\w.-]+?)(?=/|[\"'\s]|$)")
 
@@ -29,13 +27,8 @@ _FOLDER = re.compile(r"(?<![\w.-])/([\w.-]+?__[\w.-]+?)(?=/|[\"'\s]|$)")
 def find_instance(row: Row, resources: Resources) -> str:
     """The id of the run's instance. Raises Dropped: no_instance_row, or ambiguous_instance."""
     folders = working_folders(row.value)
-    known: Known = {
-        entry.id: entry
-        for entry in resources.instances.values()
-        if not folders or entry.id.lower().rsplit("-", 1)[0] in folders
-    }
     for sign in (_by_field, _by_full_name, _by_short_name, _by_statement):
-        found = list(sign(row, known, resources))
+        found = [id_ for id_ in sign(row, resources) if not folders or id_.lower().rsplit("-", 1)[0] in folders]
         if len(found) > 1:
             raise Dropped("ambiguous_instance", f"{len(found)} instances fit by {sign.__name__[1:]}: {found[:5]}")
         if found:
@@ -64,29 +57,29 @@ def _working_folder(state: object) -> str:
     return str(embedded_object(state).get("working_dir", ""))[:1000]
 
 
-def _by_field(row: Row, known: Known, resources: Resources) -> Iterator[str]:
+def _by_field(row: Row, resources: Resources) -> Iterator[str]:
     value = row.value
     statement = optional_object(embedded_object(value.get("replay_config")), "problem_statement")
     info = optional_object(value, "info")
     image = optional_object(optional_object(info, "config"), "environment").get("image")
     ids = [value.get("instance_id"), value.get("environment"), info.get("instance_id"), statement.get("id")]
     ids += [optional_object(value, "instance").get("instance_id"), _id_of_image(image)]
-    yield from (id_ for id_ in known if id_ in ids)
+    yield from dict.fromkeys(id_ for id_ in ids if isinstance(id_, str) and id_ in resources.instances)
 
 
-def _by_full_name(row: Row, known: Known, resources: Resources) -> Iterator[str]:
+def _by_full_name(row: Row, resources: Resources) -> Iterator[str]:
     path = PurePath(row.file)
-    yield from (id_ for id_ in known if _holds(f"{path.parent.name}/{path.name}", id_))
+    yield from (id_ for id_ in resources.instances if _holds(f"{path.parent.name}/{path.name}", id_))
 
 
-def _by_short_name(row: Row, known: Known, resources: Resources) -> Iterator[str]:
+def _by_short_name(row: Row, resources: Resources) -> Iterator[str]:
     name = PurePath(row.file).name
-    yield from (id_ for id_ in known if _holds(name, id_.partition("__")[2] or id_))
+    yield from (id_ for id_ in resources.instances if _holds(name, id_.partition("__")[2] or id_))
 
 
-def _by_statement(row: Row, known: Known, resources: Resources) -> Iterator[str]:
+def _by_statement(row: Row, resources: Resources) -> Iterator[str]:
     prompt = " ".join(first_prompt(row.value).split())
-    for id_, entry in known.items():
+    for id_, entry in resources.instances.items():
         if entry.title and entry.title in prompt:  # cheap; the whole statement decides
             statement = " ".join(str(resources.instance(id_).get("problem_statement", "")).split())
             if statement in prompt:
