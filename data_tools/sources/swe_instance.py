@@ -6,8 +6,8 @@ Four signs, from surest to weakest; the first that names exactly one known insta
 2. an instance id in the file's name or its folder's name;
 3. `<repo>-<number>` in the file's name;
 4. the problem statement in the first message to the agent that is no demonstration.
-An instance of another repository than the `/<owner>__<repo>/` the run worked in is never taken. Demonstrations in
-the prompt are of other tasks: neither their text nor their paths count.
+A run that states an `instance_id` is of no other. An instance of another repository than the `/<owner>__<repo>/` the
+run worked in is never taken. Demonstrations in the prompt are of other tasks: neither their text nor their paths count.
 """
 
 import re
@@ -26,7 +26,9 @@ _FOLDER = re.compile(r"(?<![\w.-])/([\w.-]+?__[\w.-]+?)(?=/|[\"'\s]|$)")
 
 def find_instance(row: Row, resources: Resources) -> str:
     """The id of the run's instance. Raises Dropped: no_instance_row, or ambiguous_instance."""
-    folders = working_folders(row.value)
+    folders, own = working_folders(row.value), row.value.get("instance_id")
+    if isinstance(own, str) and own and own not in resources.instances:
+        raise Dropped("no_instance_row", f"its instance {own!r:.100} is none of {len(resources.instances)} known ones")
     for sign in (_by_field, _by_full_name, _by_short_name, _by_statement):
         found = [id_ for id_ in sign(row, resources) if not folders or id_.lower().rsplit("-", 1)[0] in folders]
         if len(found) > 1:

@@ -131,6 +131,7 @@ def test_the_instance_is_found_by_each_sign(tmp_path: Path, changes: dict[str, A
         {"replay_config": {"agent": {"demonstrations": ["own__tool-12"]}}},
         {"replay_config": "[" * 100_000},
         {"environment": ["own__tool-12"]},
+        {"instance_id": "own__tool-9", "file": "own__tool-12.traj"},
     ],
 )
 def test_signs_of_another_task_are_not_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
