@@ -249,7 +249,7 @@ def _compile_row(row: Row | BadRow, run: _Run, writer: CompileWriter) -> None:
     if name is None:
         writer.quarantine(row, "recognise", "unrecognised", seen_in(row.value))
         return
-    stage, is_judged = "recognise", True
+    stage, is_judged, num_tokens = "recognise", True, 0
     try:
         if run.agent not in ("auto", name):
             raise Dropped("other_agent", f"this is a {name} run, asked for were {run.agent} runs")
@@ -259,10 +259,12 @@ def _compile_row(row: Row | BadRow, run: _Run, writer: CompileWriter) -> None:
         triple = compile_trajectory(trajectory, run.settings, run.tokenizer, run.filler)
         is_acc = run.settings.arm == "acc"
         document = triple if is_acc else _conversation(row, trajectory, triple, run)
+        num_tokens = document.settings["tokens"]
         if run.duplicates:
             run.duplicates.check(trajectory)
         writer.write(document, is_judged=is_judged)
     except Dropped as dropped:
+        dropped.num_tokens = dropped.num_tokens or num_tokens
         writer.drop(row, name, stage, dropped, is_judged=is_judged)
 
 

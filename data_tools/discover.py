@@ -7,14 +7,12 @@ from pathlib import Path
 from acc_megatron.data_tools.git_files import GitRepository, git_folder
 from acc_megatron.data_tools.jsonl import BadRow, Row
 from acc_megatron.data_tools.progress import Progress
-from acc_megatron.data_tools.resources import Resources
+from acc_megatron.data_tools.resources import DATABASE_SUFFIXES, Resources
 from acc_megatron.data_tools.row_files import KNOWN_NAMES, expanded, is_run_file, row_file_kind, rows_of
 from acc_megatron.data_tools.sqlite_readonly import is_database
 from acc_megatron.data_tools.streams import STANDARD_INPUT, located
 from acc_megatron.data_tools.table_text import TableFormat
 from acc_megatron.errors import DataError
-
-DATABASE_SUFFIXES = {".sqlite", ".sqlite3", ".db"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

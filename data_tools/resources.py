@@ -21,6 +21,7 @@ from acc_megatron.data_tools.sources.messages import MESSAGE_KEYS
 from acc_megatron.data_tools.table_text import TableFormat
 from acc_megatron.errors import DataError
 
+DATABASE_SUFFIXES = {".sqlite", ".sqlite3", ".db"}
 MAX_PATH_CHARACTERS = 255
 _MAX_COMMITS = 4  # whose listings stay in memory
 _RUN_KEYS = (*MESSAGE_KEYS, "turn_history", "steps")
@@ -53,8 +54,9 @@ class Resources:
     _commit_files: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
 
     def database(self, name: str) -> Path | None:
-        """The SQLite file whose name without suffix is `name`, in any case."""
-        return self.databases.get(name.lower())
+        """The SQLite file whose name without suffix is `name`, in any case; of a file's path its name counts."""
+        path = PurePosixPath(name)
+        return self.databases.get((path.stem if path.suffix.lower() in DATABASE_SUFFIXES else name).lower())
 
     def instance(self, instance_id: str) -> dict[str, Any]:
         """The row of a known instance."""

@@ -37,7 +37,7 @@ def read(row: Row, resources: Resources) -> Trajectory:
             gold = _gold_result(row.value, database)
             if not run.is_verified:
                 _need_same_answer(run, gold, database)
-            evidence, missing = _tables(run, database, resources.table_format)
+            evidence, missing = _tables(run, path.stem.lower(), database, resources.table_format)
     except QueryError as error:
         raise Dropped(f"database_{error.reason}", error.detail) from None
     answer = rows_text(gold.rows)
@@ -96,14 +96,16 @@ def _need_same_answer(run: SqlRun, gold: _Gold, database: ReadOnlyDatabase) -> N
         raise Dropped("wrong_answer", f"the last query gives {len(found)} rows that are not the gold {len(gold.rows)}")
 
 
-def _tables(run: SqlRun, database: ReadOnlyDatabase, table_format: TableFormat) -> tuple[tuple[Piece, ...], list[str]]:
-    """The complete tables that queries named, in the order met, and the names this database does not have."""
+def _tables(
+    run: SqlRun, name: str, database: ReadOnlyDatabase, table_format: TableFormat
+) -> tuple[tuple[Piece, ...], list[str]]:
+    """The complete tables that queries named, in the order met, and the names the database `name` does not have."""
     declared = database.table_names()
     named = list(dict.fromkeys(table for query in run.queries for table in table_names(query)))
     missing = [table for table in named if table not in declared]
     pieces = tuple(
         Piece(
-            id=f"{run.database}.{declared[table]}",
+            id=f"{name}.{declared[table]}",
             title=f"Table {declared[table]}",
             text=table_text(database.table(declared[table]), table_format),
             kind="evidence",

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from acc_megatron.data_tools.compile import CompileSettings, compile_inputs, compile_trajectory
+from acc_megatron.data_tools.decontaminate import NearSettings
 from acc_megatron.data_tools.render import render
 from acc_megatron.data_tools.schema import Dropped, Kind, Piece, Provenance, Trajectory, Triple
 from acc_megatron.data_tools.tokenizer import Tokenizer, load_tokenizer
@@ -243,8 +244,15 @@ def test_pass_rates_are_of_the_answers_and_tokens_balance_whatever_else_a_docume
     assert summary["by_agent"]["search"]["pass_rate"] == summary["pass_rate"] == 9 / 11
     details = [row["detail"] for row in read_lines(tmp_path / "out" / "quarantine.jsonl") if row["stage"] == "compile"]
     tokens = sum(int(detail.split()[0]) for detail in details if detail.endswith("the budget is 900"))
-    assert tokens > 2 * 1_000 and summary["dropped_tokens"] == {"over_budget": tokens}
-    assert summary["tokens_in"] == summary["tokens"] + tokens
+    again = read_lines(tmp_path / "out" / "triples.jsonl")[0]["settings"]["tokens"]
+    assert tokens > 2 * 1_000 and summary["dropped_tokens"] == {"duplicate_id": again, "over_budget": tokens}
+    assert summary["tokens_in"] == summary["tokens"] + tokens + again
+    pytest.importorskip("datasketch")
+    near = run(tmp_path / "runs.jsonl", tmp_path / "near", tokenizer, near=NearSettings(contexts=0.1))
+    lengths = [row["settings"]["tokens"] for row in read_lines(tmp_path / "near" / "triples.jsonl")]
+    everything = run(tmp_path / "runs.jsonl", tmp_path / "all", tokenizer)["tokens_in"]
+    assert near["dropped"]["near_duplicate_context"] > 0 and near["tokens"] == sum(lengths)
+    assert near["tokens_in"] == near["tokens"] + sum(near["dropped_tokens"].values()) == everything
 
 
 def test_runs_whose_answer_nobody_judged_are_no_part_of_a_pass_rate(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -186,6 +186,8 @@ def test_tool_calls_are_verified_by_their_last_query_or_by_the_rows_own_word(res
     assert [piece.id for piece in trajectory.evidence] == ["shop.Goods"]
     assert trajectory.question.startswith("What is cheap?\n\n") and trajectory.reasoning == "I ask.\n\nI ask.\n\nI ask."
     assert read(calls(WRONG, success=True), resources).answer == "tea | 2.0\nsalt | 1.0"
+    by_path = read(calls(RIGHT, db_id="data/shop/SHOP.sqlite"), resources)
+    assert [piece.id for piece in by_path.evidence] == ["shop.Goods"], "a path is a label: its file's name counts"
 
 
 @pytest.mark.parametrize(
