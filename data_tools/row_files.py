@@ -79,12 +79,16 @@ def row_at(path: Path, line: int, byte_offset: int) -> Row | BadRow | None:
 
 
 def _whole_run(rows: list[Row | BadRow], path: Path) -> list[Row | BadRow]:
-    """Events (`action` or `observation` beside `source`) and messages (`role`) make sense together only."""
+    """Events (`action` or `observation` beside `source`, or `kind`) and messages (`role`) make sense together only."""
     good = [row.value for row in rows if isinstance(row, Row)]
     if len(rows) < 2 or len(good) < len(rows):
         return rows
-    if all(("action" in value or "observation" in value) and ("source" in value or "id" in value) for value in good):
+    is_old = all(
+        ("action" in value or "observation" in value) and ("source" in value or "id" in value) for value in good
+    )
+    is_sdk = all("kind" in value for value in good) and any(value["kind"] == "ActionEvent" for value in good)
+    if is_old or is_sdk:
         return [Row(value={"history": good}, file=str(path), line=1, byte_offset=0, sha256=digest(good))]
-    if all("role" in value for value in good):
+    if any("role" in value for value in good) and all("role" in value or "type" in value for value in good):
         return [Row(value={"messages": good}, file=str(path), line=1, byte_offset=0, sha256=digest(good))]
     return rows

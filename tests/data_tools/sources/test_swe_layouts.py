@@ -280,10 +280,15 @@ def test_the_instance_is_found_by_the_name_of_the_container_image(resources: Res
 
 
 def test_a_document_of_events_or_messages_is_one_run(tmp_path: Path) -> None:
-    for items, key in ((EVENTS, "history"), (HISTORY, "messages")):
+    called = [ASK, {"type": "function_call", "name": "bash"}, {"type": "function_call_output", "output": "x"}]
+    runs = ((EVENTS, "history"), (SDK_EVENTS, "history"), (HISTORY, "messages"), (called, "messages"))
+    for items, key in runs:
         (tmp_path / "run.json").write_text(json.dumps(items))
         (row,) = rows_of(tmp_path / "run.json")
         assert isinstance(row, Row) and row.value == {key: items} and row.line == 1
+    separate = [{"type": "chatml", "question": "Who?"}, {"type": "chatml", "question": "Where?"}]
+    (tmp_path / "run.json").write_text(json.dumps(separate))
+    assert len(list(rows_of(tmp_path / "run.json"))) == 2
 
 
 @pytest.mark.parametrize(
