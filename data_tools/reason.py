@@ -99,6 +99,7 @@ def reason_folder(
             asyncio.run(
                 _reason_rows(read_jsonl(source), client, cache, settings, verifier, tokenizer, writer, progress)
             )
+            progress.reach(source.stat().st_size)
         summary = writer.summary()
         manifest = {
             "format": FORMAT,

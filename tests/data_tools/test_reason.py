@@ -88,13 +88,16 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
-def test_verified_reasoning_is_kept_and_the_books_balance(tmp_path: Path, tokenizer: Tokenizer, ask: Any) -> None:
+def test_verified_reasoning_is_kept_and_the_books_balance(
+    tmp_path: Path, tokenizer: Tokenizer, ask: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     def behaviour(handler: Any, body: dict[str, Any], _: int) -> None:
         wrong = "(1)" in body["messages"][0]["content"]
         send_json(handler, completion("It is Rome." if wrong else answer_of(body), reasoning="Long thought."))
 
     with Teacher(behaviour) as teacher:
         manifest = ask(teacher)
+        assert "reason: 100% of " in capsys.readouterr().err
         assert (manifest["documents_in"], manifest["documents_out"]) == (3, 2)
         assert manifest["dropped"] == {"wrong_answer": 1}
         assert manifest["by_agent"]["search"]["pass_rate"] == pytest.approx(2 / 3)
