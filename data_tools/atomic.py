@@ -1,16 +1,60 @@
 """Publishing files whole: temporary name beside the target, fsync, rename; and hashing them again."""
 
 import ctypes
+import fcntl
+import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from acc_megatron.errors import DataError
+
 BLOCK_BYTES = 1 << 20
+_LOCK_SECONDS = 3.0  # that the workers of a killed run may take to notice
+
+
+def landing(path: Path) -> Path:
+    """Where a folder published at `path` comes to lie: links are followed, so that no link is replaced.
+
+    Raises DataError for the folder that the caller stands in: once replaced, its shell would stand in a removed one.
+    """
+    target = path.resolve()
+    if Path.cwd().is_relative_to(target):
+        raise DataError(f"{path} is the folder you stand in, and would be replaced under you: give another --out")
+    return target
+
+
+@contextmanager
+def held(folder: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
+    """Hold a folder against other processes while the block runs; whether it could be had, in a few seconds or at once.
+
+    Many may hold it `shared`, one alone. Where the file system has no locks nobody is kept out.
+    """
+    descriptor, end = os.open(folder, os.O_RDONLY), time.monotonic() + (_LOCK_SECONDS if wait else 0)
+    try:
+        while not (is_held := _locked(descriptor, shared)) and time.monotonic() < end:
+            time.sleep(0.05)
+        yield is_held
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, shared: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks here
+        return True
+    return True
 
 
 @contextmanager
@@ -20,7 +64,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     The folder it stands in is made where it is not there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             yield file
@@ -42,17 +86,35 @@ def write_json(path: Path, value: Any) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder that appears at `path` complete and on disk when the block ends, or not at all.
 
-    An older folder at `path` is replaced; at every moment one of the two is there whole.
+    An older folder at `path` is replaced; at every moment one of the two is there whole. What a killed process of
+    this machine left half-made beside it is removed.
     """
+    path = landing(path)
     _recover(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = _temporary(path)
+    for old in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(_HOST)}.*.tmp"):
+        _remove_if_left(old)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
-        publish_folder(temporary, path)
+        with held(temporary):
+            yield temporary
+            publish_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+_HOST = socket.gethostname()
+
+
+def _temporary(path: Path) -> Path:
+    """A name that no other process takes: process ids are alike in the containers of one job."""
+    return path.with_name(f".{path.name}.{_HOST}.{secrets.token_hex(8)}.tmp")
+
+
+def _remove_if_left(folder: Path) -> None:
+    with suppress(OSError), held(folder, wait=False) as is_free:
+        if is_free:
+            shutil.rmtree(folder)
 
 
 def publish_folder(temporary: Path, path: Path) -> None:

@@ -10,13 +10,14 @@ import hashlib
 import json
 import math
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 from weakref import WeakValueDictionary
 
 import httpx2
@@ -27,7 +28,13 @@ from acc_megatron.data_tools.schema import Dropped
 from acc_megatron.errors import ConfigError, DataError
 
 _RETRIED = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
-_FATAL = {401: "refused the key", 403: "forbids this", 404: "knows no such path or model", 405: "takes no POST here"}
+_FATAL = {
+    401: "refused the key",
+    402: "wants to be paid first",
+    403: "forbids this",
+    404: "knows no such path or model, and most base URLs end in /v1",
+    405: "takes no POST here",
+}
 _MOST_FAILURES_IN_A_ROW = 20
 
 
@@ -52,7 +59,11 @@ class ClientSettings:
     keep_bad_replies: bool = True
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.endpoint)
+        try:
+            parts = urlsplit(self.endpoint)
+            _ = parts.port
+        except ValueError:
+            raise ConfigError("--endpoint cannot be read as a URL: give one as http://host:8000/v1") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"--endpoint must be an http or https URL, got {parts.scheme or 'no scheme'}")
         if parts.username is not None or parts.password is not None:
@@ -64,9 +75,15 @@ class ClientSettings:
 
     @property
     def url(self) -> str:
-        """The endpoint with the path of chat completions."""
-        base = self.endpoint.rstrip("/")
-        return base if base.endswith("/chat/completions") else f"{base}/chat/completions"
+        """The endpoint with the path of chat completions; its query, which some servers need, stays behind the path."""
+        parts = urlsplit(self.endpoint)
+        path = f"{parts.path.rstrip('/').removesuffix('/chat/completions')}/chat/completions"
+        return urlunsplit(parts._replace(path=path, fragment=""))
+
+    @property
+    def shown_url(self) -> str:
+        """The URL as messages and manifests may say it: a query can hold a key."""
+        return self.url.partition("?")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +193,11 @@ class Client:
     def _stop_if_pointless(self, status: int, headers: httpx2.Headers, sent: int) -> None:
         if status in _FATAL:
             self._cache.fail(sent, tokens=0)
-            raise DataError(f"{self._settings.url} {_FATAL[status]} (status {status})")
+            raise DataError(f"{self._settings.shown_url} {_FATAL[status]} (status {status})")
         if 300 <= status < 400:
             self._cache.fail(sent, tokens=0)
-            target = urlsplit(headers.get("location", "")).hostname or "itself"
-            raise DataError(f"{self._settings.url} redirects to {self._clean(target)}: refused; give the final URL")
+            target = self._clean(_host_of(headers.get("location", "")))
+            raise DataError(f"{self._settings.shown_url} redirects to {target}: refused; give the final URL")
 
     def _outcome(self, reply: bytes | None, reserved_tokens: int) -> tuple[dict[str, Any], int]:
         """What to keep of a reply that was paid, and its tokens; a liar's count is at least that of its text."""
@@ -216,8 +233,9 @@ class Client:
         return self._clean(text)[:200]
 
     def _clean(self, text: str) -> str:
-        text = text.replace(self._settings.api_key, "[key]") if self._settings.api_key else text
-        return "".join(character for character in text if character.isprintable())
+        text = "".join(character for character in text if character.isprintable())
+        key = self._settings.api_key  # sought last: what cannot be printed may have stood inside it
+        return re.sub(re.escape(key), "[key]", text, flags=re.IGNORECASE) if key else text
 
 
 def _counted(value: dict[str, Any], name: str, otherwise: int) -> int:
@@ -257,6 +275,14 @@ def _split(message: dict[str, Any]) -> tuple[str, str]:
         reasoning, _, content = content.partition("</think>")
         reasoning = reasoning.strip().removeprefix("<think>")
     return reasoning.strip("\n"), content
+
+
+def _host_of(location: str) -> str:
+    """The host that a redirect names."""
+    try:
+        return urlsplit(location).hostname or "itself"
+    except ValueError:
+        return "no URL"
 
 
 def _retry_after(text: str, now: Callable[[], float] = time.time) -> float:

@@ -8,6 +8,7 @@ shards/00000/loss_mask.bin .idx   uint8, same lengths; 1 = this token is a targe
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 QUARANTINE = "quarantine.jsonl"
 SAMPLES = "samples.parquet"
+FILE_NAME = re.compile(rf"{QUARANTINE}|{SAMPLES}|shards/\d{{5,9}}/(tokens|loss_mask)\.(bin|idx)", re.ASCII)
 PIECE = pa.struct([("kind", pa.string()), ("title", pa.string()), ("first_token", pa.int64()), ("tokens", pa.int64())])
 SAMPLE_SCHEMA = pa.schema(
     [
@@ -101,10 +103,30 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise DataError(f"{file} has format version {version}; this code reads version {FORMAT_VERSION}: convert again")
     if manifest.get("fingerprint") != fingerprint(manifest):
         raise DataError(f"{file} was changed: its fingerprint is not that of its contents")
-    for name in manifest["files"]:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise DataError(f"{file} lists {name!r}, which leaves the folder")
+    _check_shape(file, manifest)
     return manifest
+
+
+def _check_shape(file: Path, manifest: dict[str, Any]) -> None:
+    """DataError for a manifest, hash and all, that `convert` did not write: of other types, or with other files."""
+    kinds = {"files": dict, "shards": int, "dropped": dict, "dropped_tokens": dict, "tokenizer": dict, "settings": dict}
+    wrong = [name for name, kind in kinds.items() if type(manifest.get(name)) is not kind]
+    if not wrong:
+        counts = [*manifest["dropped"].values(), *manifest["dropped_tokens"].values()]
+        counts += [manifest["tokenizer"].get("vocab_size"), manifest["tokenizer"].get("pad_id")]
+        wrong = [] if all(type(count) is int for count in counts) else ["a count"]
+    if wrong:
+        raise DataError(f"{file} is damaged: {', '.join(wrong)} missing or of another type")
+    for name, entry in manifest["files"].items():
+        if not FILE_NAME.fullmatch(name):
+            raise DataError(f"{file} lists {name[:80]!r}, which leaves the folder or is no file of a dataset")
+        if not isinstance(entry, dict) or type(entry.get("bytes")) is not int or type(entry.get("sha256")) is not str:
+            raise DataError(f"{file} is damaged: {name} has no size and hash")
+
+
+def is_linked(path: Path, name: str) -> bool:
+    """Whether a file of the dataset folder, or a folder in it that holds the file, is a symbolic link."""
+    return any((path / part).is_symlink() for part in (name, *Path(name).parents[:-1]))
 
 
 def need_free_or_dataset(path: Path) -> None:
@@ -129,6 +151,8 @@ def open_dataset(path: Path) -> DatasetFolder:
         file = path / name
         if not file.is_file():
             raise DataError(f"{file} is missing")
+        if is_linked(path, name):
+            raise DataError(f"{file} is a link or behind one: put the file itself there (cp -L)")
         if file.stat().st_size != entry["bytes"]:
             raise DataError(f"{file} has {file.stat().st_size} bytes, the manifest says {entry['bytes']}")
     try:

@@ -13,7 +13,14 @@ from acc_megatron.data_tools.dataset_folder import open_dataset
 from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.errors import DataError
 
-SUPERVISED, CONTEXT, CONTROL = "bold green", "dim", "bold magenta"
+SUPERVISED, CONTEXT, CONTROL = "bold green", "dim", "magenta"
+SUPERVISED_CONTROL = "bold black on green"  # whether the closing token is learned is what a mask is looked at for
+_STYLES = {  # by whether it is a control token, and supervised
+    (False, False): CONTEXT,
+    (False, True): SUPERVISED,
+    (True, False): CONTROL,
+    (True, True): SUPERVISED_CONTROL,
+}
 HEADINGS = {"evidence": "bold cyan", "distractor": "bold yellow"}
 
 
@@ -34,21 +41,21 @@ def inspect(path: Path, number: int, tokenizer: Tokenizer, console: Console, *, 
     share = row["supervised_tokens"] / row["tokens"]
     title = _printable(f"document {number} of {len(dataset)}: {row['id']} ({row['agent']})")
     source = _printable(str(extra.get("reasoning_source", "the published row")))
-    console.print(Text(title, style="bold"))
+    wraps = console.is_terminal  # elsewhere lines are as long as they are, for whatever reads them
+    console.print(Text(title, style="bold"), soft_wrap=not wraps)
     console.print(
         f"{row['tokens']:,} tokens, {row['supervised_tokens']:,} supervised ({share:.1%}) from token "
         f"{row['first_supervised_token']:,}; {row['num_evidence']} evidence, {row['num_distractors']} distractors; "
         f"reasoning from {source}",
         highlight=False,
         markup=False,
+        soft_wrap=not wraps,
     )
-    headings = [part for kind, style in HEADINGS.items() for part in (", ", (kind, style))] if pieces else []
-    console.print(
-        Text.assemble(
-            "legend: ", ("supervised", SUPERVISED), ", ", ("context", CONTEXT), ", ", ("control", CONTROL), *headings
-        )
-    )
-    console.print(coloured(ids, mask, tokenizer, context_tokens, pieces))
+    styles = {"supervised": SUPERVISED, "supervised control": SUPERVISED_CONTROL, "context": CONTEXT}
+    styles |= {"control": CONTROL} | (HEADINGS if pieces else {})
+    if console.color_system:
+        console.print(Text("legend: ") + Text(", ").join(Text(name, style) for name, style in styles.items()))
+    console.print(coloured(ids, mask, tokenizer, context_tokens, pieces), soft_wrap=not wraps)
 
 
 def coloured(
@@ -60,16 +67,23 @@ def coloured(
 ) -> Text:
     """The document as styled text, cut inside long unsupervised stretches when `context_tokens` is not 0.
 
-    Each of `pieces`, as the sample table keeps them, opens with a line that says its kind, title and length.
+    Each of `pieces`, as the sample table keeps them, opens with a line that says its kind, title and length; where
+    the mask begins and ends a line says so, which needs no colour.
     """
     text = Text()
     opens = {piece["first_token"]: (number, piece) for number, piece in enumerate(pieces, start=1)}
     bounds = {*opens, *(piece["first_token"] + piece["tokens"] for piece in pieces)}
-    bounds |= set((np.flatnonzero(np.diff(mask)) + 1).tolist())
+    bounds |= (changes := set((np.flatnonzero(np.diff(mask)) + 1).tolist()))
     for part in np.split(np.arange(len(ids)), sorted(bounds - {0, len(ids)})):
-        if int(part[0]) in opens:
-            _append_heading(text, *opens[int(part[0])])
-        supervised = bool(mask[part[0]])
+        first, supervised = int(part[0]), bool(mask[part[0]])
+        if first in opens:
+            number, piece = opens[first]
+            title = " ".join(_printable(piece["title"]).split())[:80]
+            line = f"{number} {piece['kind']}: {title} ({piece['tokens']:,} tokens)"
+            _append_heading(text, line, HEADINGS[piece["kind"]])
+        elif first in changes:
+            line = f"{len(part):,} supervised tokens" if supervised else "not supervised"
+            _append_heading(text, f"{line} from token {first:,}", SUPERVISED if supervised else CONTEXT)
         if supervised or not context_tokens or len(part) <= max(context_tokens, 2):
             _append(text, ids[part], tokenizer, supervised)
             continue
@@ -80,17 +94,15 @@ def coloured(
     return text
 
 
-def _append_heading(text: Text, number: int, piece: dict[str, Any]) -> None:
-    title = " ".join(_printable(piece["title"]).split())[:80]
-    line = f"── {number} {piece['kind']}: {title} ({piece['tokens']:,} tokens) ──"
-    text.append(f"{'' if text.plain.endswith(chr(10)) else chr(10)}{line}\n", HEADINGS[piece["kind"]])
+def _append_heading(text: Text, line: str, style: str) -> None:
+    text.append(f"{'' if text.plain.endswith(chr(10)) else chr(10)}── {line} ──\n", style)
 
 
 def _append(text: Text, ids: np.ndarray, tokenizer: Tokenizer, supervised: bool) -> None:
     is_control = ids >= tokenizer.first_control_id
     for run in np.split(np.arange(len(ids)), np.flatnonzero(np.diff(is_control)) + 1):
         control = bool(is_control[run[0]])
-        style = CONTROL if control else SUPERVISED if supervised else CONTEXT
+        style = _STYLES[control, supervised]
         decoded = tokenizer.decode(ids[run])
         text.append(f"{decoded}" if control else _printable(decoded), style)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from acc_megatron.data_tools.atomic import publish_folder, sha256_file, write_json
+from acc_megatron.data_tools.atomic import held, landing, publish_folder, sha256_file, write_json
 from acc_megatron.data_tools.dataset_folder import (
     FORMAT_VERSION,
     MANIFEST,
@@ -40,7 +40,16 @@ def merge(out: Path, *, max_bad_share: float = 0.01) -> dict[str, Any]:
     The bytes are those of one process converting everything. Raises DataError when shards are missing, naming
     them, and TooManyBadRows like `convert`.
     """
+    out = landing(out)
     work = work_folder(out)
+    with held(work) as is_free:
+        if not is_free:
+            raise DataError(f"{out} is still being made by another process: wait for it, then merge")
+        return publish(work, out, max_bad_share=max_bad_share)
+
+
+def publish(work: Path, out: Path, *, max_bad_share: float) -> dict[str, Any]:
+    """`merge` for whoever holds the work folder."""
     plan = json.loads((work / PLAN).read_bytes())
     shards = [work / f"{number:05d}" for number in range(plan["shards"])]
     missing = [number for number, shard in enumerate(shards) if not shard.is_dir()]

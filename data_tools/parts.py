@@ -11,10 +11,12 @@ def parse_part(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
 
     Raises DataError for anything else, and when the environment does not say what is left out.
     """
-    index, count = _from_environment(environment)
+    index, count = _from_environment(text, environment)
     if match := re.fullmatch(r"(\d+)/(\d+)", text):
         index, count = int(match[1]), int(match[2])
-    elif text.isdigit():
+    elif text.isdecimal():
+        if count not in (None, int(text)):
+            raise DataError(f"--shard {text}: the Slurm array has {count} tasks: give --shard I/{text}, or 'array'")
         count = int(text)
     elif text != "array":
         raise DataError(f"--shard {text!r} is not I/N, N or 'array'")
@@ -28,9 +30,16 @@ def parse_part(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
     return index, count
 
 
-def _from_environment(environment: Mapping[str, str]) -> tuple[int | None, int | None]:
-    if "SLURM_ARRAY_TASK_ID" in environment:
-        first, count = (environment.get(f"SLURM_ARRAY_TASK_{name}") for name in ("MIN", "COUNT"))
-        return int(environment["SLURM_ARRAY_TASK_ID"]) - int(first or 0), int(count) if count else None
-    index = environment.get("JOB_COMPLETION_INDEX")
-    return (int(index) if index else None), None
+def _from_environment(text: str, environment: Mapping[str, str]) -> tuple[int | None, int | None]:
+    """Index and count as far as they are said; a Slurm array may begin anywhere and go in steps."""
+
+    def number(name: str) -> int | None:
+        value = environment.get(name) or None
+        if value is not None and not value.isdecimal():
+            raise DataError(f"--shard {text}: {name} is {value!r:.40}, no number: give --shard I/N")
+        return None if value is None else int(value)
+
+    task, first, step, count = (number(f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "MIN", "STEP", "COUNT"))
+    if task is None:
+        return number("JOB_COMPLETION_INDEX"), None
+    return (task - (first or 0)) // (step or 1), count

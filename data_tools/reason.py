@@ -99,12 +99,13 @@ def reason_folder(
             asyncio.run(
                 _reason_rows(read_jsonl(source), client, cache, settings, verifier, tokenizer, writer, progress)
             )
+            progress.reach(source.stat().st_size)
         summary = writer.summary()
         manifest = {
             "format": FORMAT,
             "format_version": 1,
             "code_version": __version__,
-            "settings": asdict(settings) | {"model": client.model, "endpoint": _without_query(client.url)},
+            "settings": asdict(settings) | {"model": client.model, "endpoint": client.shown_url},
             "tokenizer": {"name": tokenizer.name, "sha256": tokenizer.sha256},
             "inputs": [described(source)],
             "requests": cache.spent() | {"from_cache": cache.num_hits, "interrupted": cache.num_interrupted},
@@ -234,7 +235,3 @@ def _reasoned(triple: Triple, reasoning: str, attempt: int, answer: str, teacher
         "teacher": {"model": teacher.model, "attempt": attempt, "answer": answer},
     }
     return replace(triple, settings=settings)
-
-
-def _without_query(url: str) -> str:
-    return url.partition("?")[0]

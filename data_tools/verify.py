@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from acc_megatron.data_tools.atomic import sha256_file
-from acc_megatron.data_tools.dataset_folder import MANIFEST, QUARANTINE, DatasetFolder, open_dataset, read_manifest
+from acc_megatron.data_tools.dataset_folder import (
+    MANIFEST,
+    QUARANTINE,
+    DatasetFolder,
+    is_linked,
+    open_dataset,
+    read_manifest,
+)
 from acc_megatron.data_tools.shards import document_sha256
 from acc_megatron.errors import DataError
 
@@ -36,6 +43,8 @@ def _check_files(path: Path, manifest: dict) -> Iterator[str]:
         file = path / name
         if not file.is_file():
             yield f"{file}: missing"
+        elif is_linked(path, name):
+            yield f"{file}: a link or behind one; only the file itself is part of the dataset"
         elif file.stat().st_size != entry["bytes"]:
             yield f"{file}: {file.stat().st_size} bytes, expected {entry['bytes']}"
         elif (actual := sha256_file(file)) != entry["sha256"]:
@@ -49,8 +58,13 @@ def _check_files(path: Path, manifest: dict) -> Iterator[str]:
 def _check_books(dataset: DatasetFolder) -> Iterator[str]:
     manifest, samples = dataset.manifest, dataset.samples
     dropped = sum(manifest["dropped"].values())
-    refused = [json.loads(line) for line in (dataset.path / QUARANTINE).read_bytes().splitlines()]
-    tokens, refused_tokens = int(samples["tokens"].to_numpy().sum()), sum(row.get("tokens", 0) for row in refused)
+    try:
+        refused = [json.loads(line) for line in (dataset.path / QUARANTINE).read_bytes().splitlines()]
+        refused_tokens = sum(row.get("tokens", 0) for row in refused)
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        yield f"{dataset.path / QUARANTINE}: holds a line that is no refused row: {error}"
+        return
+    tokens = int(samples["tokens"].to_numpy().sum())
     sums = {
         "documents_out": len(samples),
         "tokens": tokens,
@@ -63,7 +77,7 @@ def _check_books(dataset: DatasetFolder) -> Iterator[str]:
             yield f"{dataset.path / MANIFEST}: {key} is {manifest.get(key)}, the files say {value}"
     if len(refused) != dropped:
         yield f"{dataset.path / QUARANTINE}: {len(refused)} rows, the manifest counts {dropped} dropped"
-    if refused_tokens != sum(manifest.get("dropped_tokens", {}).values()):
+    if refused_tokens != sum(manifest["dropped_tokens"].values()):
         yield f"{dataset.path / QUARANTINE}: {refused_tokens} tokens, not those of the manifest's dropped_tokens"
 
 

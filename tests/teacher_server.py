@@ -48,6 +48,7 @@ class Teacher:
         self.asked: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
         teacher = self
 
         class Answering(BaseHTTPRequestHandler):
@@ -58,6 +59,7 @@ class Teacher:
                     return  # whoever asked was killed while asking
                 teacher.asked[data] += 1
                 teacher.headers.append(dict(self.headers))
+                teacher.paths.append(self.path)
                 try:
                     behaviour(self, json.loads(data), teacher.asked[data])
                     self.wfile.flush()

@@ -18,6 +18,7 @@ WORDS = (
     "the court of Graz  def f(x):\n\treturn x[1:]  12345 3.14 don't  naïve e\u0301te\u0301 \u1112\u1161\u11ab "
     "世界，你好。 漢字かな 👩\u200d🚀 🙂 Привет  != <= </div> <b> | <|x|> \r\n \n \n\n\n --- \u00a0 \u3000 \u2028 ʼ ﬁ Å"
 ).split(" ")
+BLANKS = ("", "", " ", "\t", "\n", "\n\n", " \n  ", "\r\n")
 MAX_TOKENS = 900
 
 
@@ -47,10 +48,14 @@ def huggingface(tokenizer_folder: Path) -> HuggingFaceTokenizer:
 
 @pytest.fixture(scope="session")
 def clean_chats() -> list[tuple[str, str, str]]:
-    """200 of (user, reasoning, answer) without control strings."""
+    """200 of (user, reasoning, answer) without control strings; blanks at their ends may merge with the template's."""
     generator = random.Random(20)
-    sizes = ((80, 30, 6) for _ in range(200))
-    return [tuple(clean_text(generator, generator.randint(0, size)) for size in three) for three in sizes]  # type: ignore[misc]
+    chats = []
+    for _ in range(200):
+        user, reasoning, answer = (clean_text(generator, generator.randint(0, size)) for size in (80, 30, 6))
+        before, after = generator.choice(BLANKS), generator.choice(BLANKS)
+        chats.append((before + user + after, reasoning + after.strip("\n"), answer + generator.choice(BLANKS)))
+    return chats
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from acc_megatron.data_tools import atomic
-from acc_megatron.data_tools.atomic import atomic_file, atomic_folder, publish_folder, sha256_file, write_json
+from acc_megatron.data_tools.atomic import atomic_file, atomic_folder, held, publish_folder, sha256_file, write_json
+from acc_megatron.errors import DataError
 
 KILLED = """
 import os, signal, sys
@@ -84,7 +86,7 @@ def test_bytes_are_on_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "replace", replace)
     with atomic_file(tmp_path / "a") as file:
         file.write(b"x")
-    assert events == [f"a.{os.getpid()}.tmp", "-> a", tmp_path.name]
+    assert re.fullmatch(r"a\..+\.tmp", events[0]) and events[1:] == ["-> a", tmp_path.name]
     events.clear()
     new = tmp_path / "new"
     (new / "inner").mkdir(parents=True)
@@ -153,3 +155,51 @@ def test_hash_and_json_are_those_of_the_bytes(tmp_path: Path) -> None:
     assert sha256_file(path) == hashlib.sha256(data).hexdigest()
     write_json(path, {"b": ["é"], "a": 1})
     assert path.read_text(encoding="utf-8") == '{\n  "b": [\n    "é"\n  ],\n  "a": 1\n}\n'
+
+
+def test_two_processes_with_one_id_do_not_write_one_file(tmp_path: Path) -> None:
+    """As in the containers of one job, whose folder is shared and whose process ids are alike."""
+    path = tmp_path / "plan.json"
+    with atomic_file(path) as first:
+        first.write(b"first")
+        with atomic_file(path) as second:
+            second.write(b"second")
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "d[a]ta"
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path), "folder"], check=False).returncode == -9
+    (left,) = tmp_path.iterdir()
+    with atomic_folder(path) as live:
+        assert not left.exists()
+        with atomic_folder(path) as other:
+            (other / "a").touch()
+        assert live.is_dir()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_held_by_one_or_shared_by_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acc_megatron.data_tools.atomic._LOCK_SECONDS", 0.1)
+    with held(tmp_path, shared=True) as first, held(tmp_path, shared=True) as second, held(tmp_path) as alone:
+        assert (first, second, alone) == (True, True, False)
+    with held(tmp_path) as alone, held(tmp_path, shared=True) as shared:
+        assert (alone, shared) == (True, False)
+
+
+def test_a_link_is_followed_and_the_folder_one_stands_in_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch" / "data").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("scratch/data")
+    for text in ("old", "new"):
+        with atomic_folder(tmp_path / "link") as folder:
+            (folder / "a").write_text(text)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "scratch" / "data" / "a").read_text() == text
+    assert [file.name for file in (tmp_path / "scratch").iterdir()] == ["data"]
+    monkeypatch.chdir(tmp_path / "scratch" / "data")
+    for path in (Path(), Path(".."), tmp_path / "link"):
+        with pytest.raises(DataError, match="is the folder you stand in"), atomic_folder(path):
+            pass
+    assert Path("a").read_text() == "new"

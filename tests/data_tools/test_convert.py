@@ -340,7 +340,7 @@ def test_a_folder_that_is_no_dataset_is_never_replaced(tmp_path: Path, triple_ro
             convert([source], out, ConvertSettings())
     assert (tmp_path / "mine" / "thesis.txt").is_file() and source.is_file() and hashes(compiled) == before
     with pytest.raises(DataError, match="exists and is not a dataset folder"):
-        convert([compiled], compiled, ConvertSettings())
+        convert([compiled / "triples.jsonl"], compiled, ConvertSettings())
     assert hashes(compiled) == before
 
 

@@ -1,18 +1,21 @@
 """A document is shown coloured by its mask, and nothing in it can drive the terminal."""
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.text import Text
 
 from acc_megatron.data_tools.convert import ConvertSettings, convert
 from acc_megatron.data_tools.dataset_folder import open_dataset
-from acc_megatron.data_tools.inspect import CONTEXT, CONTROL, SUPERVISED, coloured, inspect
+from acc_megatron.data_tools.inspect import CONTEXT, CONTROL, SUPERVISED, SUPERVISED_CONTROL, coloured, inspect
 from acc_megatron.data_tools.render import render_turns
 from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.errors import DataError
@@ -33,6 +36,7 @@ def shown(path: Path, number: int, tokenizer: Tokenizer, **settings: Any) -> str
 
 def test_the_colours_are_the_masks(tokenizer: Tokenizer) -> None:
     rendered = render_turns("Why 世界?", "Think.", "So.", tokenizer)
+    first, supervised = rendered.num_prompt_tokens, int(rendered.mask.sum())
     assert styled(coloured(rendered.ids, rendered.mask, tokenizer)) == [
         ("<|im_start|>", CONTROL),
         ("user\nWhy 世界?", CONTEXT),
@@ -40,14 +44,16 @@ def test_the_colours_are_the_masks(tokenizer: Tokenizer) -> None:
         ("\n", CONTEXT),
         ("<|im_start|>", CONTROL),
         ("assistant\n", CONTEXT),
-        ("<think>", CONTROL),
+        (f"── {supervised} supervised tokens from token {first} ──\n", SUPERVISED),
+        ("<think>", SUPERVISED_CONTROL),
         ("\nThink.\n", SUPERVISED),
-        ("</think>", CONTROL),
+        ("</think>", SUPERVISED_CONTROL),
         ("\n\nSo.", SUPERVISED),
-        ("<|im_end|>", CONTROL),
+        ("<|im_end|>", SUPERVISED_CONTROL),
+        (f"\n── not supervised from token {first + supervised} ──\n", CONTEXT),
         ("\n", CONTEXT),
     ]
-    assert len({SUPERVISED, CONTEXT, CONTROL}) == 3
+    assert len({SUPERVISED, SUPERVISED_CONTROL, CONTEXT, CONTROL}) == 4
 
 
 def test_a_control_string_in_the_text_is_not_coloured_as_control(tokenizer: Tokenizer) -> None:
@@ -76,6 +82,24 @@ def test_the_header_says_what_the_sample_is(dataset: Path, tokenizer: Tokenizer)
     assert f"{len(ids):,} tokens, {int(mask.sum()):,} supervised" in output
     assert f"from token {len(ids) - int(mask.sum()) - 1:,}; 1 evidence, 1 distractors; reasoning from agent" in output
     assert "\x1b[1;32m" in output, "supervised text is bold green on a terminal"
+
+
+def test_off_a_terminal_the_text_keeps_its_lines_and_the_mask_is_told_in_words(
+    dataset: Path, tokenizer: Tokenizer
+) -> None:
+    plain = io.StringIO()
+    inspect(dataset, 4, tokenizer, Console(file=plain, width=20), context_tokens=0)
+    ids, mask = open_dataset(dataset).document(4)
+    bounds = np.flatnonzero(np.diff(mask)) + 1
+    context, target, tail = (normalize("NFC", tokenizer.decode(part)) for part in np.split(ids, bounds))
+    heading = f"── {int(mask.sum()):,} supervised tokens from token {bounds[0]:,} ──\n"
+    begin, end = plain.getvalue().index(heading), plain.getvalue().index("\n── not supervised from token")
+    shown_target = plain.getvalue()[begin + len(heading) : end]
+    expected = "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in target)
+    blanks = re.compile(r"[ \t]+")  # a tab is shown as blanks
+    assert blanks.sub(" ", shown_target) == blanks.sub(" ", expected)
+    assert context.endswith("<|im_start|>assistant\n") and tail == "\n"
+    assert "legend" not in plain.getvalue() and "\x1b" not in plain.getvalue()
 
 
 def test_untrusted_text_cannot_drive_the_terminal(

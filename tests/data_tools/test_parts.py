@@ -17,6 +17,20 @@ def test_the_part_is_said_outright_or_by_the_batch_system() -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "last", "step"), [(0, 7, 1), (1, 8, 1), (1, 9, 2), (10, 40, 10), (0, 0, 1), (3, 8, 4)]
+)
+def test_the_tasks_of_any_slurm_array_are_its_parts_each_once(first: int, last: int, step: int) -> None:
+    """As `sbatch --array=FIRST-LAST:STEP` sets them."""
+    tasks = range(first, last + 1, step)
+    array = {"MIN": tasks[0], "MAX": tasks[-1], "STEP": step, "COUNT": len(tasks)}
+    parts = [
+        parse_part("array", {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in (array | {"ID": task}).items()})
+        for task in tasks
+    ]
+    assert parts == [(index, len(tasks)) for index in range(len(tasks))]
+
+
+@pytest.mark.parametrize(
     ("text", "environment", "message"),
     [
         ("8/8", {}, "part 8 of 8; parts count from 0 to 7"),
@@ -26,6 +40,9 @@ def test_the_part_is_said_outright_or_by_the_batch_system() -> None:
         ("8", {}, "give --shard I/N"),
         ("array", {"JOB_COMPLETION_INDEX": "3"}, "give --shard I/N"),
         ("2", {"JOB_COMPLETION_INDEX": "3"}, "part 3 of 2"),
+        ("8", SLURM, "the Slurm array has 4 tasks: give --shard I/8, or 'array'"),  # some tasks of it started again
+        ("array", SLURM | {"SLURM_ARRAY_TASK_ID": "9"}, "part 4 of 4"),
+        ("8", {"JOB_COMPLETION_INDEX": "x"}, "JOB_COMPLETION_INDEX is 'x', no number"),
     ],
 )
 def test_anything_else_is_refused(text: str, environment: dict[str, str], message: str) -> None:

@@ -25,6 +25,7 @@ from acc_megatron.data_tools.verify_answer import Verifier
 from acc_megatron.errors import ConfigError, DataError
 
 KEY = "sk-very-secret-0123456789"
+HIDDEN_KEY = f"{KEY[:5]}\u200b{KEY[5:].upper()}"  # not the key until a character that nobody sees is taken out
 QUICK: dict[str, Any] = {"timeout_seconds": 30, "tries": 2, "backoff_seconds": 0.01, "longest_wait_seconds": 0.3}
 
 
@@ -87,13 +88,16 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
-def test_verified_reasoning_is_kept_and_the_books_balance(tmp_path: Path, tokenizer: Tokenizer, ask: Any) -> None:
+def test_verified_reasoning_is_kept_and_the_books_balance(
+    tmp_path: Path, tokenizer: Tokenizer, ask: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     def behaviour(handler: Any, body: dict[str, Any], _: int) -> None:
         wrong = "(1)" in body["messages"][0]["content"]
         send_json(handler, completion("It is Rome." if wrong else answer_of(body), reasoning="Long thought."))
 
     with Teacher(behaviour) as teacher:
         manifest = ask(teacher)
+        assert "reason: 100% of " in capsys.readouterr().err
         assert (manifest["documents_in"], manifest["documents_out"]) == (3, 2)
         assert manifest["dropped"] == {"wrong_answer": 1}
         assert manifest["by_agent"]["search"]["pass_rate"] == pytest.approx(2 / 3)
@@ -149,6 +153,7 @@ def test_a_reply_that_lies_is_rejected_with_a_reason_and_never_asked_again(
         (lambda handler, _, __: send(handler, 200, b"\x1f\x8b", Content_Encoding="gzip"), "reply_too_large"),
         (lambda handler, _, __: send(handler, 500, b"oops"), "http_500"),
         (lambda handler, _, __: send(handler, 400, json.dumps({"error": {"message": KEY}}).encode()), "http_400"),
+        (lambda handler, _, __: send(handler, 422, json.dumps({"error": HIDDEN_KEY}).encode()), "http_422"),
         (lambda handler, _, __: handler.connection.close(), "connection"),
         (lambda handler, _, __: handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"), "connection"),
         (lambda handler, _, __: handler.wfile.write(b"SSH-2.0-lies\r\n\r\n"), "connection"),
@@ -162,7 +167,7 @@ def test_drips_hangs_floods_and_failures_end_in_bounded_time_and_bytes(
         manifest = ask(teacher, max_reply_bytes=1 << 20, timeout_seconds=0.5 if reason == "timeout" else 30)
         assert manifest["dropped"] == {reason: 3}
         assert all(count <= QUICK["tries"] for count in teacher.asked.values())
-    assert KEY not in (tmp_path / "out" / "quarantine.jsonl").read_text()
+    assert KEY not in (tmp_path / "out" / "quarantine.jsonl").read_text().lower()
 
 
 def test_failures_are_retried_after_the_wait_the_endpoint_asks_for(ask: Any) -> None:
@@ -191,7 +196,7 @@ def test_retry_after_is_read_as_seconds_or_as_a_date() -> None:
         assert _retry_after(text) == 0
 
 
-@pytest.mark.parametrize("location", ["http://elsewhere.example/v1", "/v1/other", ""])
+@pytest.mark.parametrize("location", ["http://elsewhere.example/v1", "/v1/other", "", "http://[::1"])
 def test_a_redirect_is_refused_and_the_key_goes_nowhere_else(tmp_path: Path, ask: Any, location: str) -> None:
     with Teacher(truthful) as other, Teacher(lambda h, _, __: send(h, 307, b"", Location=location or other.url)) as one:
         with pytest.raises(DataError, match="redirects to"):
@@ -200,7 +205,7 @@ def test_a_redirect_is_refused_and_the_key_goes_nowhere_else(tmp_path: Path, ask
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
 def test_an_endpoint_that_refuses_us_stops_the_run_at_once(tmp_path: Path, ask: Any, status: int) -> None:
     with Teacher(lambda handler, _, __: send(handler, status, KEY.encode())) as teacher:
         with pytest.raises(DataError) as error:
@@ -275,7 +280,26 @@ def test_reasoning_makes_room_among_distractors_and_is_refused_where_that_is_not
     assert [piece["id"] for piece in row["context"]] == ["a.py"] and row["settings"]["tokens"] <= 200
 
 
-@pytest.mark.parametrize("endpoint", ["ftp://x", "host:80", f"http://user:{KEY}@host/v1", "http://"])
+def test_the_path_of_chat_completions_is_joined_to_any_base_url_and_a_query_is_shown_nowhere(
+    tmp_path: Path, ask: Any
+) -> None:
+    for base in ("http://h/v1", "http://h/v1/", "http://h/v1/chat/completions", "http://h/v1#top"):
+        assert ClientSettings(endpoint=base, model="m").url == "http://h/v1/chat/completions"
+    assert ClientSettings(endpoint="http://h", model="m").url == "http://h/chat/completions"
+    with Teacher(truthful) as teacher:
+        manifest = ask(teacher, endpoint=f"{teacher.url}/?version=1&key={KEY}")
+        assert set(teacher.paths) == {f"/v1/chat/completions?version=1&key={KEY}"}
+    assert manifest["settings"]["endpoint"] == f"{teacher.url}/chat/completions"
+    refused = pytest.raises(DataError, match=r"/v1/chat/completions knows no such path")
+    with Teacher(lambda handler, _, __: send(handler, 404, b"")) as teacher, refused as error:
+        ask(teacher, endpoint=f"{teacher.url}?key={KEY}", model="another")
+    assert KEY not in str(error.value)
+    assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["ftp://x", "host:80", f"http://user:{KEY}@host/v1", "http://", "http://[", f"http://h:{KEY}/v1"]
+)
 def test_endpoints_that_cannot_be_are_refused_without_showing_them(endpoint: str) -> None:
     with pytest.raises(ConfigError) as error:
         ClientSettings(endpoint=endpoint, model="m")

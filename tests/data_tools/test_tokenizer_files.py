@@ -83,17 +83,19 @@ def test_vocabulary_and_merges_are_the_official_ones(official: Path, huggingface
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("template", "opening"), [("qwen3", ""), ("qwen3-thinking-2507", "<think>\n")])
 def test_200_clean_chats_render_as_the_official_template(
-    official: Path, tokenizer: Tokenizer, clean_chats: list[tuple[str, str, str]]
+    template: str, opening: str, official: Path, tokenizer: Tokenizer, clean_chats: list[tuple[str, str, str]]
 ) -> None:
+    """The hybrid model's; that of Thinking-2507 writes the same turns and opens the thinking in its prompt."""
     from transformers import PreTrainedTokenizerFast
 
-    template = json.loads((official / "tokenizer_config.json").read_bytes())["chat_template"]
-    loaded = PreTrainedTokenizerFast(tokenizer_file=str(official / "tokenizer.json"), chat_template=template)
+    written = json.loads((official / "tokenizer_config.json").read_bytes())["chat_template"]
+    loaded = PreTrainedTokenizerFast(tokenizer_file=str(official / "tokenizer.json"), chat_template=written)
     for user, reasoning, answer in clean_chats:
         turn = {"role": "assistant", "reasoning_content": reasoning, "content": answer}
         messages = [{"role": "user", "content": user}, turn]
-        rendered = render_turns(user, reasoning, answer, tokenizer)
+        rendered = render_turns(user, reasoning, answer, tokenizer, template)
         assert rendered.ids.tolist() == loaded.apply_chat_template(messages, return_dict=False)
         prompt = loaded.apply_chat_template(messages[:1], add_generation_prompt=True, return_dict=False)
-        assert rendered.ids[: rendered.num_prompt_tokens].tolist() == prompt
+        assert rendered.ids[: rendered.num_prompt_tokens].tolist() == prompt + loaded.encode(opening)

@@ -157,12 +157,50 @@ def test_a_manifest_edited_by_hand_is_refused(copy: Path) -> None:
     assert len(verify(copy)) == 1
 
 
-@pytest.mark.parametrize("name", ["../outside", "shards/../../outside", "/etc/hostname"])
+@pytest.mark.parametrize(
+    "name",
+    ["../outside", "shards/../../outside", "/etc/hostname", "a\0b", "x" * 300, "", ".", "shards/00000/other.bin"],
+)
 def test_a_manifest_that_lists_a_file_outside_is_refused(name: str, copy: Path) -> None:
     entry = {"bytes": 1, "sha256": ""}
     edit_manifest(copy, lambda manifest: manifest["files"].update({name: entry}), sign=True)
     assert "leaves the folder" in verify(copy)[0]
     with pytest.raises(DataError, match="leaves the folder"):
+        open_dataset(copy)
+
+
+def test_a_file_or_folder_that_is_a_link_is_refused(copy: Path) -> None:
+    """S6: also where what it leads to has the very bytes."""
+    for name in ("shards/00002/tokens.bin", "shards/00002", "shards", "samples.parquet"):
+        real = (copy / name).rename(copy.parent / "elsewhere")
+        (copy / name).symlink_to(real)
+        assert "a link or behind one" in verify(copy)[0]
+        with pytest.raises(DataError, match="is a link or behind one"):
+            open_dataset(copy)
+        (copy / name).unlink()
+        real.rename(copy / name)
+    assert verify(copy) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": None},
+        {"files": [1]},
+        {"files": {"samples.parquet": 3}},
+        {"files": {"samples.parquet": {"bytes": "1", "sha256": ""}}},
+        {"tokenizer": None},
+        {"tokenizer": {"vocab_size": "many", "pad_id": 1}},
+        {"shards": "x"},
+        {"dropped": None},
+        {"dropped": {"broken_json": "1"}},
+        {"settings": 5},
+    ],
+)
+def test_a_manifest_of_other_types_is_damage_and_no_crash(change: dict[str, Any], copy: Path) -> None:
+    edit_manifest(copy, lambda manifest: manifest.update(change), sign=True)
+    assert "manifest.json is damaged" in "".join(verify(copy))
+    with pytest.raises(DataError, match="is damaged"):
         open_dataset(copy)
 
 

@@ -99,7 +99,13 @@ def write_dataset(folder: Path, lengths_tokens: Sequence[int], vocab_size: int, 
         }
         for path in sorted(folder.rglob("*")) if path.is_file()
     }  # fmt: skip
-    manifest = {"format_version": FORMAT_VERSION, "tokenizer": {"pad_id": 0}, "shards": 1, "files": files}
+    manifest = {"format_version": FORMAT_VERSION, "shards": 1, "files": files}
+    manifest |= {
+        "tokenizer": {"vocab_size": vocab_size, "pad_id": 0},
+        "settings": {},
+        "dropped": {},
+        "dropped_tokens": {},
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": fingerprint(manifest)}))
     return folder
 
