@@ -96,7 +96,7 @@ class EndpointModel:
 
     def _response(self, reply: Reply) -> str:
         """The last words; thinking that was cut before its end is no answer, whoever opened it."""
-        if reply.reasoning or self._settings.template != THINKING_OPENED:
+        if reply.reasoning or reply.thinking_split or self._settings.template != THINKING_OPENED:
             return reply.answer
         return f"<think>\n{reply.answer}"
 

@@ -197,19 +197,29 @@ def test_right_answers_score_one_whatever_the_server_does_with_thinking(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("template", "content", "score"),
+    ("template", "message", "finish", "score"),
     [
-        ("qwen3", "Final Answer: []", True),
-        ("qwen3-thinking-2507", "so, Final Answer: []", False),  # thinking that the prompt opened and nothing closed
-        ("qwen3-thinking-2507", "so</think>Final Answer: []", True),
+        ("qwen3", {"content": "Final Answer: []"}, "length", True),
+        # thinking that the prompt opened: closed by nothing, by a tag, or by the server; it may be empty
+        ("qwen3-thinking-2507", {"content": "so, Final Answer: []"}, "length", False),
+        ("qwen3-thinking-2507", {"content": "so, Final Answer: []", "reasoning_content": None}, "stop", False),
+        ("qwen3-thinking-2507", {"content": "so, Final Answer: []", "reasoning_content": ""}, "length", False),
+        ("qwen3-thinking-2507", {"content": "so</think>Final Answer: []"}, "length", True),
+        ("qwen3-thinking-2507", {"content": "\n\n</think>\n\nFinal Answer: []"}, "stop", True),
+        ("qwen3-thinking-2507", {"content": "</think>Final Answer: []"}, "length", True),
+        ("qwen3-thinking-2507", {"content": "Final Answer: []", "reasoning_content": ""}, "stop", True),
+        ("qwen3-thinking-2507", {"content": "Final Answer: []", "reasoning": "so"}, "stop", True),
     ],
 )
-def test_thinking_that_never_ends_is_no_answer(tmp_path: Path, template: str, content: str, score: bool) -> None:
-    reply = completion(content, reasoning="", finish="length")
+def test_thinking_that_never_ends_is_no_answer(
+    tmp_path: Path, template: str, message: dict[str, Any], finish: str, score: bool
+) -> None:
+    reply = {"choices": [{"message": message, "finish_reason": finish}]}
     with Teacher(lambda handler, _, __: send_json(handler, reply)) as teacher:
         results = start(tmp_path, {"m": endpoint(teacher, template=template)})
     assert (results["benchmarks"]["walks"]["models"]["m"]["means"]["f1"] > 0) == score  # some truths are empty
-    assert results["benchmarks"]["walks"]["models"]["m"]["asked"]["num_cut_at_max_new_tokens"] == 6
+    cut = results["benchmarks"]["walks"]["models"]["m"]["asked"]["num_cut_at_max_new_tokens"]
+    assert cut == (6 if finish == "length" else 0)
 
 
 def test_a_server_that_splits_thinking_off_and_was_cut_gives_an_empty_answer(tmp_path: Path) -> None:
