@@ -84,7 +84,7 @@ def test_a_served_model_answers_as_the_same_model_in_a_folder(
     assert len(items["served"]) == 4
     for served, local in zip(items["served"], items["local"], strict=True):
         assert served["answers"] == local["answers"]
-        assert served["answers"][0]["new_tokens"] == 8 and served["answers"][0]["cut_at_max_new_tokens"]
+        assert served["answers"][0]["new_tokens"] == 8 and served["answers"][0]["finish_reason"] == "length"
         assert served["answers"][0]["response"]
     for part in results["benchmarks"].values():
         (difference,) = part["differences"]
@@ -457,6 +457,11 @@ def test_samples_of_a_local_model_follow_their_seed(hf_dir: Path) -> None:
         ({"models": {}}, r"\[models\.NAME\]"),
         ({"benchmarks": {}}, r"\[benchmarks\.NAME\]"),
         ({"limit": 0}, "limit"),
+        ({"seed": -1}, "seed is -1"),
+        (
+            {"models": {"m": {"endpoint": "http://x", "model": "m", "window_tokens": 0}}},
+            r"models\.m\.window_tokens is 0",
+        ),
         ({"repeats": 2}, "every repeat would be the same"),
         ({"models": {"m": {"endpoint": "http://x"}}}, "window_tokens"),
         ({"models": {"m": {}}}, "exactly one of endpoint and folder"),
