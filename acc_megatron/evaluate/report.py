@@ -163,6 +163,10 @@ def _benchmark_section(name: str, kind: str, shown: Sequence[Shown], settings: d
     for note, labels in by_note.items():
         of = f"{', '.join(labels)}: " if len(by_note) > 1 else ""
         parts.append(f"<p class=note>{html.escape(of + note)}.</p>")
+    for one, summary in summaries:
+        if count := summary["asked"]["num_longer_than_matched"]:
+            note = f"{one.label}: {count:,} answers are longer than is matched; their rest counts as wrong."
+            parts.append(f"<p class=note>{html.escape(note)}</p>")
     rows = [
         (one.label, f"{summary['num_items']:,}", *(percent(summary, metric) for metric in metrics))
         for one, summary in summaries

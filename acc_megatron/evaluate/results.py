@@ -4,7 +4,8 @@
 
 - `benchmarks.NAME`: `kind`; `generated`, whether the rows are ours; `left_out`, rows by reason; `corrected_truths`;
   `models.MODEL` with `num_items`, `means`, `intervals`, the same under `groups.GROUP.VALUE`, and `asked` (answers, how
-  many were cut, tokens, cost, questions `without_answer` by reason); `differences` between models, paired by question.
+  many were cut or are longer than is matched, tokens, cost, questions `without_answer` by reason); `differences`
+  between models, paired by question.
 - `items`, one for each model and question with an answer: `id`, `benchmark`, `model`, `groups`, `prompt_sha256`,
   `num_tokens` of the messages (not for lm-eval), `scores`, and `answers`: for each `repeat` its `response`,
   `reasoning_chars`, `finish_reason`, `prompt_tokens`, `new_tokens` and `scores`.

@@ -154,7 +154,12 @@ def _ask_benchmark(
             f"models.{model.name} at {where.get('endpoint') or where['folder']} answered no question of "
             f"benchmarks.{name}: {reasons}; mend that and run the same command again"
         )
-    return part | {"tally": tally.as_dict()}
+    num_bounded = sum(
+        answer["scores"].get("unmatched_chars", 0) > 0 for item in part["items"] for answer in item["answers"]
+    )
+    if num_bounded:
+        show(f"eval {model.name} {name}: {num_bounded} answers are longer than is matched; their rest counts as wrong")
+    return part | {"tally": tally.as_dict() | {"num_longer_than_matched": num_bounded}}
 
 
 def check_complete(results: dict[str, Any]) -> None:

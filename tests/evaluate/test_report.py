@@ -14,12 +14,13 @@ from acc_megatron.evaluate.settings import run_from_tree
 Scored = tuple[dict[str, str], dict[str, float]]  # groups and scores of one item
 
 
-def run(name: str, kind: str, items: dict[str, list[Scored]], **part: Any) -> dict[str, Any]:
+def run(name: str, kind: str, items: dict[str, list[Scored]], longer: int = 0, **part: Any) -> dict[str, Any]:
     """Results of one benchmark `b` as the runner writes them, from what each model scored."""
     model = {"endpoint": "http://x", "model": "m", "window_tokens": 10}
     needed = {"lm_eval": {"tasks": ["t"]}, "multiple_choice": {"rows": ["x"]}}.get(kind, {})
     tree = {"name": name, "models": dict.fromkeys(items, model), "benchmarks": {"b": {"kind": kind, **needed}}}
     asked = {"num_answers": 1, "num_cut_at_max_new_tokens": 0, "prompt_tokens": 1, "new_tokens": 1, "cost": 0.0}
+    asked |= {"num_longer_than_matched": longer}
     made = {
         who: [
             {"id": str(k), "benchmark": "b", "model": who, "prompt_sha256": str(k), "groups": groups, "scores": scores}
@@ -94,10 +95,13 @@ def test_the_bins_of_two_runs_stand_in_the_order_of_their_lengths(tmp_path: Path
 def test_what_the_rows_are_is_said_of_each_run_where_they_differ(tmp_path: Path) -> None:
     scored = [({"n_needles": "2"}, {"score": 1.0})]
     made = run("made", "mrcr", {"a": scored}, generated=True)
-    real = run("real", "mrcr", {"b": scored}, left_out={"over_max_chars": 3}, corrected_truths=2)
+    real = run("real", "mrcr", {"b": scored}, longer=4, left_out={"over_max_chars": 3}, corrected_truths=2)
     notes = re.findall(r"<p class=note>(.*?)</p>", page(tmp_path, made, real))
     assert any(note.startswith("a: mrcr, generated rows;") for note in notes)
     (of_b,) = [note for note in notes if note.startswith("b: mrcr, rows of files;")]
+    assert [note for note in notes if "longer" in note] == [
+        "b: 4 answers are longer than is matched; their rest counts as wrong."
+    ]
     assert "left out: 3 over_max_chars" in of_b and "2 truths without" in of_b
 
 
