@@ -90,7 +90,8 @@ class ClientSettings:
 class Reply:
     """What the model thought and what it said last, as it came; `finish` is the server's word for why it ended.
 
-    Token counts are the server's own, 0 where it gave none.
+    Token counts are the server's own, 0 where it gave none. `thinking_split` says that the server or a `</think>` set
+    the thinking apart, be it empty.
     """
 
     reasoning: str
@@ -98,6 +99,7 @@ class Reply:
     finish: str
     prompt_tokens: int
     completion_tokens: int
+    thinking_split: bool = False  # not in caches of earlier versions
 
 
 class Client:
@@ -220,6 +222,9 @@ class Client:
             "finish": self._clean(str(finish))[:60],
             "prompt_tokens": _counted(value, "prompt_tokens", 0),
             "completion_tokens": _counted(value, "completion_tokens", 0),
+            # an empty field beside a text that was cut may be a server that splits nothing off
+            "thinking_split": "</think>" in message["content"]
+            or (_reasoning(message) is not None and finish != "length"),
         }, tokens
 
     def _message(self, reply: bytes | None) -> str:
@@ -262,15 +267,15 @@ def _first_choice(value: Any) -> tuple[dict[str, Any], object]:
     return message, choice.get("finish_reason")
 
 
-def _reasoning(message: dict[str, Any]) -> str:
-    """The text in the fields that servers use for reasoning."""
-    fields = (message.get(name) for name in ("reasoning_content", "reasoning"))
-    return next((text for text in fields if isinstance(text, str) and text.strip()), "")
+def _reasoning(message: dict[str, Any]) -> str | None:
+    """The text in the fields that servers use for reasoning; None where the server splits nothing off."""
+    texts = [text for name in ("reasoning_content", "reasoning") if isinstance(text := message.get(name), str)]
+    return next((text for text in texts if text.strip()), "" if texts else None)
 
 
 def _split(message: dict[str, Any]) -> tuple[str, str]:
     """Reasoning and answer: from the fields servers use for reasoning, else around `</think>` in the content."""
-    reasoning, content = _reasoning(message), str(message["content"])
+    reasoning, content = _reasoning(message) or "", str(message["content"])
     if not reasoning and "</think>" in content:
         reasoning, _, content = content.partition("</think>")
         reasoning = reasoning.strip().removeprefix("<think>")

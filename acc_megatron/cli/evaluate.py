@@ -18,7 +18,9 @@ def eval_(
     target: Annotated[Path, typer.Argument(metavar="RUN", help="A TOML file of models and benchmarks, or an HF_DIR.")],
     out: Out,
     overrides: Overrides = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many rows of each benchmark, drawn by seed.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="At most so many rows of each benchmark or lm-eval task, drawn by seed.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of rows, samples and intervals.")] = None,
     beside: Annotated[list[Path] | None, typer.Option(help="Folder of another run to draw beside; repeatable.")] = None,
     items: Annotated[int | None, typer.Option(help="For an HF_DIR: questions of each benchmark (8).")] = None,

@@ -83,20 +83,23 @@ class EndpointModel:
             return late
         own_count = self.num_prompt_tokens(prompt)
         try:
-            reply = await client.ask(self._body(prompt), own_count + prompt.max_new_tokens)
+            async with asyncio.timeout(self._asking.seconds_left()):
+                reply = await client.ask(self._body(prompt), own_count + prompt.max_new_tokens)
+        except TimeoutError:
+            return NoAnswer("out_of_time", "max_seconds were over while it was asked; run again to go on")
         except Dropped as dropped:
             return NoAnswer(dropped.reason, dropped.detail)
         return Answer(
             response=self._response(reply),
             reasoning_chars=len(reply.reasoning),
-            cut=reply.finish == "length",
+            finish_reason=reply.finish,
             prompt_tokens=reply.prompt_tokens or own_count,
             new_tokens=reply.completion_tokens or self._asking.tokenizer.count(reply.reasoning + reply.answer),
         )
 
     def _response(self, reply: Reply) -> str:
         """The last words; thinking that was cut before its end is no answer, whoever opened it."""
-        if reply.reasoning or self._settings.template != THINKING_OPENED:
+        if reply.reasoning or reply.thinking_split or self._settings.template != THINKING_OPENED:
             return reply.answer
         return f"<think>\n{reply.answer}"
 

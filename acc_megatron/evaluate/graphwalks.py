@@ -91,7 +91,10 @@ _CLOSING = (
     "If the operation returns the empty set, your response should be:\n"
     "Final Answer: []\n"
 )
-_FINAL_ANSWER = re.compile(r"Final Answer: ?\[(.*)\]")  # as published, with a group for what stands inside
+# as published, `Final Answer: ?\[.*\]`; what stands inside is found from the end, in linear time for any text
+_FINAL_ANSWER = re.compile(r"Final Answer: ?\[")
+_FLEXIBLE_ANSWER = re.compile(r"final answer[\s:(]*(?:is\b[\s:(]*)?\[([^\[\]]*)\]", re.IGNORECASE)
+_MARKUP = re.compile(r"\\[\[\]()]|\\(?:boxed|text\w*|math\w+|left|right)|[*`$\\{}]")  # of Markdown and LaTeX
 _PARENTS_OF = re.compile(r"Find the parents of node (\w+)\.\s+You should immediately")
 _FIT_PROBES = 12
 
@@ -228,24 +231,33 @@ def _fit(limit: int, measure: CountTokens, make: Callable[[int], Item]) -> Item:
 
 
 def grade(response: str, answer_nodes: Iterable[str]) -> dict[str, float]:
-    """Set F1, precision and recall, strict (last line alone) and flexible (last line that holds an answer).
+    """Set F1, precision and recall, strict (last line alone) and flexible (last answer wherever it stands).
 
     The strict rule is the dataset card's: the last line must hold `Final Answer: [...]`; trailing white space is no
-    line. The flexible rule is lm-eval's `flexible_f1`: lines are searched backwards, and quotes around nodes dropped.
-    An answer that is not found scores 0, also where the truth is empty. Two empty sets score 1 (lm-eval gives 0),
-    disjoint ones 0 (the card's literal `else 1` gives 1). Thinking is removed first.
+    line. The flexible one takes the last answer of the text, as lm-eval's `flexible_f1` does, and forgives what is
+    only form: Markdown and LaTeX around it, the case of the two words, a list over several lines, and quotes around
+    nodes. An answer that is not found scores 0, also where the truth is empty. Two empty sets score 1 (lm-eval gives
+    0), disjoint ones 0 (the card's literal `else 1` gives 1). Thinking is removed first.
     """
     truth = set(answer_nodes)
-    lines = strip_thinking(response).rstrip().split("\n")
-    strict = _parse(lines[-1])
-    found = next((answer for line in reversed(lines) if (answer := _parse(line)) is not None), None)
-    flexible = None if found is None else {node.strip("'\"") for node in found}
+    text = strip_thinking(response).rstrip()
+    strict = _strict_answer(text.rpartition("\n")[2])
+    flexible = _flexible_answer(text)
     return _set_scores(strict, truth) | {f"flexible_{k}": v for k, v in _set_scores(flexible, truth).items()}
 
 
-def _parse(line: str) -> set[str] | None:
-    match = _FINAL_ANSWER.search(line)
-    return {node.strip() for node in match[1].split(",") if node.strip()} if match else None
+def _strict_answer(line: str) -> set[str] | None:
+    opened, end = _FINAL_ANSWER.search(line), line.rfind("]")
+    return _nodes(line[opened.end() : end]) if opened and opened.end() <= end else None
+
+
+def _flexible_answer(text: str) -> set[str] | None:
+    found = _FLEXIBLE_ANSWER.findall(_MARKUP.sub("", text))
+    return {node.strip("'\"") for node in _nodes(found[-1])} if found else None
+
+
+def _nodes(listed: str) -> set[str]:
+    return {node.strip() for node in listed.split(",") if node.strip()}
 
 
 def _set_scores(found: set[str] | None, truth: set[str]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from a folder of task files. Thinking is removed before stop strings are looked 
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from acc_megatron.errors import ConfigError, DataError, EnvironmentProblem
@@ -24,7 +24,7 @@ def run_tasks(name: str, benchmark: BenchmarkSettings, run: RunSettings, ask: As
     EnvironmentProblem without lm-eval, DataError when a task or its rows cannot be loaded, ConfigError for a task
     that needs the likelihood of given texts, which a chat endpoint does not tell.
     """
-    lm_eval = _lm_eval()
+    lm_eval = require()
     manager = _manager(lm_eval, benchmark)
     samples = _sample(manager, benchmark, run) if run.limit is not None else None
     items: dict[str, dict[str, Any]] = {}
@@ -32,10 +32,11 @@ def run_tasks(name: str, benchmark: BenchmarkSettings, run: RunSettings, ask: As
     for repeat in range(run.repeats):
         model = _asking_model(ask, name, benchmark.max_new_tokens, repeat)
         try:
+            loaded = _load(manager, benchmark, run)
             # simple_evaluate would also run pip and git, to describe the machine
             results = lm_eval.evaluator.evaluate(
                 lm=model,
-                task_dict=_load(manager, benchmark, run),
+                task_dict=loaded,
                 samples=samples,
                 apply_chat_template=True,
                 fewshot_as_multiturn=True,
@@ -47,7 +48,8 @@ def run_tasks(name: str, benchmark: BenchmarkSettings, run: RunSettings, ask: As
         except Exception as error:  # tasks are other people's code, and their rows come over the network
             raise _cannot_run(name, error) from error
         aggregates.append(results["results"])
-        _collect(items, results["samples"], model.outcomes, name, repeat)
+        group_of = _group_of(loaded.get("group_map", {}), benchmark.tasks)
+        _collect(items, results["samples"], model.outcomes, name, repeat, group_of)
     for item in items.values():
         graded = [answer["scores"] for answer in item["answers"]]
         metrics = {metric for scores in graded for metric in scores}
@@ -59,7 +61,8 @@ def run_tasks(name: str, benchmark: BenchmarkSettings, run: RunSettings, ask: As
     return {"items": list(items.values()), "harness": {"version": lm_eval.__version__, "repeats": aggregates}}
 
 
-def _lm_eval() -> Any:
+def require() -> Any:
+    """The module lm_eval. Raises EnvironmentProblem where it is not installed."""
     try:
         import lm_eval
         import lm_eval.evaluator
@@ -93,6 +96,20 @@ def _load(manager: Any, benchmark: BenchmarkSettings, run: RunSettings) -> dict[
         if (process := task.get_config("process_docs")) is not None:
             task.set_config(key="process_docs", value=_drawing_from(run.seed, process))
     return loaded
+
+
+def _group_of(children: Mapping[str, Sequence[str]], asked: Sequence[str]) -> dict[str, str]:
+    """The group that was asked for by each of its tasks, such as mmlu_pro by mmlu_pro_law; other tasks have none."""
+    found: dict[str, str] = {}
+
+    def walk(name: str, group: str) -> None:
+        for child in children.get(name, ()):
+            found.setdefault(child, group)
+            walk(child, group)
+
+    for name in asked:
+        walk(name, name)
+    return found
 
 
 def _drawing_from(seed: int, process: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -145,6 +162,7 @@ def _collect(
     outcomes: dict[str, Outcome],
     name: str,
     repeat: int,
+    group_of: Mapping[str, str],
 ) -> None:
     """Add one repeat's answers to the items; a question without an answer has none, whatever lm-eval made of it."""
     for task, rows in samples.items():
@@ -158,7 +176,7 @@ def _collect(
                 {
                     "id": f"{name}/{task}/{row['doc_id']}",
                     "benchmark": name,
-                    "groups": {"task": task},
+                    "groups": {"task": task} | ({"task_group": group_of[task]} if task in group_of else {}),
                     "prompt_sha256": row["prompt_hash"],
                     "answers": [],
                 },
@@ -177,7 +195,7 @@ def answer_row(outcome: Answer, repeat: int) -> dict[str, Any]:
         "repeat": repeat,
         "response": outcome.response,
         "reasoning_chars": outcome.reasoning_chars,
-        "cut_at_max_new_tokens": outcome.cut,
+        "finish_reason": outcome.finish_reason,
         "prompt_tokens": outcome.prompt_tokens,
         "new_tokens": outcome.new_tokens,
     }

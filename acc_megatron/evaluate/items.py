@@ -69,14 +69,11 @@ class Question:
 
 
 def strip_thinking(response: str) -> str:
-    """What follows the last `</think>`; nothing if thinking was opened and never closed.
+    """What follows the last `</think>`, up to a thinking that was opened again and never closed.
 
     A draft inside thinking is not an answer, so this comes first in every grader.
     """
-    _, closed, answer = response.rpartition("</think>")
-    if closed:
-        return answer
-    return "" if response.lstrip().startswith("<think>") else response
+    return response.rpartition("</think>")[2].partition("<think>")[0]
 
 
 def length_bin(num_tokens: int) -> str:

@@ -100,7 +100,7 @@ class LocalModel:
         return Answer(
             response=opened + outcome["text"],
             reasoning_chars=0,
-            cut=outcome["cut"],
+            finish_reason="length" if outcome["cut"] else "stop",
             prompt_tokens=len(ids),
             new_tokens=outcome["new_tokens"],
         )

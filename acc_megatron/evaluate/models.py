@@ -29,12 +29,12 @@ class Prompt:
 class Answer:
     """What a model wrote: `response` with any thinking that was not split off by its server, for the graders.
 
-    `cut` says that it had not ended at `max_new_tokens`.
+    `finish_reason` is `stop`, or `length` where it had not ended at `max_new_tokens`, or another word of the server.
     """
 
     response: str
     reasoning_chars: int
-    cut: bool
+    finish_reason: str
     prompt_tokens: int
     new_tokens: int
 
@@ -65,9 +65,14 @@ class Asking:
         """The rendered prompt, int32 `[tokens]`."""
         return chat_ids(prompt.messages, self.tokenizer, self.settings.template)
 
+    def seconds_left(self) -> float | None:
+        """Until the deadline, if there is one."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
     def out_of_time(self) -> NoAnswer | None:
         """Why nothing more is asked, once the deadline is over."""
-        if self.deadline is None or time.monotonic() <= self.deadline:
+        left = self.seconds_left()
+        if left is None or left > 0:
             return None
         return NoAnswer("out_of_time", "max_seconds were over; run again to go on")
 
@@ -111,7 +116,7 @@ class Tally:
         """Count one outcome, and show the line when its time has come."""
         if isinstance(outcome, Answer):
             self.num_answers += 1
-            self.num_cut += outcome.cut
+            self.num_cut += outcome.finish_reason == "length"
             self.prompt_tokens += outcome.prompt_tokens
             self.new_tokens += outcome.new_tokens
         else:

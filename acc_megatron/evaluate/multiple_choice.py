@@ -34,14 +34,17 @@ Choices:
 
 Format your response as follows: "The correct answer is (insert answer here)"."""
 _STRICT = (re.compile(r"The correct answer is \(([A-D])\)"), re.compile(r"The correct answer is ([A-D])"))
-# from the surest to the least sure; within one, the last stands: a model weighs choices before it settles
-_WRAPS = r"[\s\(\[{\"'`$]*(?:\\boxed\{|\\text\{)*\(?"
+# From the surest to the least sure; within one, the last stands: a model weighs choices before it settles. No two
+# repetitions of the same characters meet, so that no text takes more than linear time.
+_BEFORE = r"[\s\(\[{\"'`$]*"
 _FLEXIBLE = (
-    re.compile(rf"(?i:answer\s*(?:is|:)\s*(?:option|choice)?){_WRAPS}([A-D])(?![A-Za-z'’])"),
-    re.compile(r"(?i:answer\s*(?:is|:)\s*(?:option|choice)?)\s*\(([a-d])\)"),  # a bare "a" would be an article
+    re.compile(
+        rf"(?i:answer\s*(?:is|:){_BEFORE}(?:(?:option|choice){_BEFORE})?)(?:\\boxed\{{|\\text\{{)*\(?([A-D])(?![A-Za-z'’])"
+    ),
+    re.compile(r"(?i:answer\s*(?:is|:)\s*(?:(?:option|choice)\s*)?)\(([a-d])\)"),  # a bare "a" would be an article
     re.compile(r"\\boxed\{\s*(?:\\text\{)?\(?([A-D])\)?\}"),
     re.compile(r"\(([A-D])\)"),
-    re.compile(r"^\W*([A-D])\W*$", re.MULTILINE),
+    re.compile(r"^[^\w\n]*([A-D])[^\w\n]*$", re.MULTILINE),
 )
 
 

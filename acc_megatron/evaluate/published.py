@@ -30,11 +30,11 @@ OWN: dict[str, tuple[str, tuple[str, str] | None, str]] = {
     "parents": ("graphwalks", ("problem_type", "parents"), "f1"),
     "BFS": ("graphwalks", ("problem_type", "bfs"), "f1"),
 }
-# column -> the beginning of the names of lm-eval's tasks, and the metrics of one that is found first
-HARNESS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "GPQA-Diamond": ("gpqa_diamond", ("exact_match,flexible-extract", "exact_match")),
-    "MMLU-Pro": ("mmlu_pro", ("exact_match,custom-extract", "exact_match")),
-    "AIME24": ("aime24", ("exact_match",)),
-    "AIME25": ("aime25", ("exact_match",)),
-    "IFEval": ("ifeval", ("prompt_level_strict_acc",)),
+# column -> a task of lm-eval or a group of them, a pattern of its name, and metrics: the first that is there is taken
+HARNESS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "GPQA-Diamond": ("task", "gpqa_diamond*", ("exact_match,flexible-extract", "exact_match")),
+    "MMLU-Pro": ("task_group", "mmlu_pro", ("exact_match,custom-extract", "exact_match")),
+    "AIME24": ("task", "aime24", ("exact_match",)),
+    "AIME25": ("task", "aime25", ("exact_match",)),
+    "IFEval": ("task", "ifeval", ("prompt_level_strict_acc",)),
 }

@@ -3,12 +3,13 @@
 import html
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from acc_megatron.data_tools.atomic import atomic_file
 from acc_megatron.evaluate.published import COLUMNS, HARNESS, OWN, PUBLISHED
-from acc_megatron.evaluate.results import differences
+from acc_megatron.evaluate.results import differences, natural_order
 from acc_megatron.observe.page import STYLE, figure, svg, table
 
 HEADLINE = {"mrcr": "score", "graphwalks": "f1", "multiple_choice": "accuracy"}
@@ -25,19 +26,20 @@ class Shown:
     model: str
     results: dict[str, Any]
 
-    def on(self, benchmark: str) -> dict[str, Any] | None:
-        """Its summary on a benchmark, if it was asked."""
+    def on(self, benchmark: str, kind: str) -> dict[str, Any] | None:
+        """Its summary on a benchmark of this name and kind, if it was asked."""
         found = self.results["benchmarks"].get(benchmark)
-        return found["models"].get(self.model) if found else None
+        return found["models"].get(self.model) if found and found["kind"] == kind else None
 
 
 def write_report(runs: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw the results of `runs` on one page; the first names it."""
     shown = list(_shown(runs))
-    names = dict.fromkeys(name for results in runs for name in results["benchmarks"])
+    asked = dict.fromkeys((name, part["kind"]) for results in runs for name, part in results["benchmarks"].items())
     sections = [_asked_section(shown), _paper_section(shown)]
     sections += [
-        _benchmark_section(name, [one for one in shown if one.on(name)], runs[0]["settings"]) for name in names
+        _benchmark_section(name, kind, [one for one in shown if one.on(name, kind)], runs[0]["settings"])
+        for name, kind in asked
     ]
     title = f"Evaluation: {html.escape(runs[0]['name'])}"
     body = "\n".join(section for section in sections if section)
@@ -129,57 +131,76 @@ def _paper_section(shown: Sequence[Shown]) -> str:
 
 
 def _own(one: Shown, column: str) -> str:
-    for name, benchmark in one.results["benchmarks"].items():
+    for benchmark in one.results["benchmarks"].values():
         summary = benchmark["models"][one.model]
         if column in OWN and benchmark["kind"] == OWN[column][0]:
             _, group, metric = OWN[column]
-            part = summary["groups"].get(group[0], {}).get(group[1]) if group else _paper_needles(name, one)
+            part = summary["groups"].get(group[0], {}).get(group[1]) if group else _paper_needles(summary)
             if part is not None:
                 return percent(part, metric)
         if column in HARNESS and benchmark["kind"] == "lm_eval":
-            start, metrics = HARNESS[column]
-            for task, part in summary["groups"].get("task", {}).items():
-                found = [metric for metric in metrics if task.startswith(start) and metric in part["means"]]
+            kind, pattern, metrics = HARNESS[column]
+            for task, part in summary["groups"].get(kind, {}).items():
+                found = [metric for metric in metrics if fnmatchcase(task, pattern) and metric in part["means"]]
                 if found:
                     return percent(part, found[0])
     return NONE
 
 
-def _paper_needles(name: str, one: Shown) -> dict[str, Any] | None:
+def _paper_needles(summary: dict[str, Any]) -> dict[str, Any] | None:
     """The total of a benchmark, unless it holds needle counts that the paper's does not."""
-    summary = one.on(name)
-    needles = set(summary["groups"].get("n_needles", {})) if summary else set()
-    return None if needles - {"2", "4"} else summary
+    return None if set(summary["groups"].get("n_needles", {})) - {"2", "4"} else summary
 
 
-def _benchmark_section(name: str, shown: Sequence[Shown], settings: dict[str, Any]) -> str:
+def _benchmark_section(name: str, kind: str, shown: Sequence[Shown], settings: dict[str, Any]) -> str:
     first = shown[0].results["benchmarks"][name]
-    summaries = [(one, one.on(name) or {}) for one in shown]
+    summaries = [(one, one.on(name, kind) or {}) for one in shown]
     metrics = sorted({metric for _, summary in summaries for metric in summary["means"]}, key=headline_first(first))
     parts = [f"<h2>{html.escape(name)}</h2>"]
-    left = ", ".join(f"{count:,} {reason}" for reason, count in first["left_out"].items())
-    notes = [f"{first['kind']}, {'generated rows' if first['generated'] else 'rows of files'}"]
-    notes += [f"lengths in tokens of {shown[0].results['tokenizer']['name']}"]
-    notes[-1] += ", where the published bins count o200k_base's" if first["kind"] == "mrcr" else ""
-    notes += [f"left out: {left}"] if left else []
-    notes += [f"{first['corrected_truths']} truths without the node itself"] if first["corrected_truths"] else []
-    parts.append(f"<p class=note>{html.escape('; '.join(notes))}.</p>")
+    by_note: dict[str, list[str]] = {}
+    for one in shown:
+        by_note.setdefault(_rows_note(one.results, name), []).append(one.label)
+    for note, labels in by_note.items():
+        of = f"{', '.join(labels)}: " if len(by_note) > 1 else ""
+        parts.append(f"<p class=note>{html.escape(of + note)}.</p>")
+    for one, summary in summaries:
+        if count := summary["asked"]["num_longer_than_matched"]:
+            note = f"{one.label}: {count:,} answers are longer than is matched; their rest counts as wrong."
+            parts.append(f"<p class=note>{html.escape(note)}</p>")
     rows = [
         (one.label, f"{summary['num_items']:,}", *(percent(summary, metric) for metric in metrics))
         for one, summary in summaries
     ]
     parts.append(table(("model", "items", *metrics), rows, numbers=set(range(1, len(metrics) + 2))))
-    metric = HEADLINE.get(first["kind"], metrics[0])
+    metric = HEADLINE.get(kind, metrics[0])
     groups = dict.fromkeys(group for _, summary in summaries for group in summary["groups"])
     for group in groups:
-        values = dict.fromkeys(value for _, summary in summaries for value in summary["groups"].get(group, {}))
+        found = {value for _, summary in summaries for value in summary["groups"].get(group, {})}
+        values = sorted(found, key=natural_order)  # two runs may have different bins
         if len(values) > 1:
-            parts.append(_group_table(group, list(values), metric, summaries))
+            for one_metric in (metric, f"flexible_{metric}"):
+                if one_metric in metrics:
+                    parts.append(_group_table(group, values, one_metric, summaries))
             if group == "bin_tokens":
-                drawing = _bins_figure(list(values), metric, summaries)
+                drawing = _bins_figure([value for value in values if value[0].isdecimal()], metric, summaries)
                 parts.append(figure(drawing, f"{metric} by length in tokens, with 95 % intervals over items."))
     parts.append(_differences_table(name, shown, metrics, settings))
     return "".join(parts)
+
+
+def _rows_note(results: dict[str, Any], name: str) -> str:
+    """What the rows of a run's benchmark are, what was left out of them and what was corrected."""
+    part = results["benchmarks"][name]
+    kind = part["kind"]
+    if kind == "lm_eval":
+        return f"lm_eval, rows of its tasks: {', '.join(results['settings']['benchmarks'][name]['tasks'])}"
+    left = ", ".join(f"{count:,} {reason}" for reason, count in part["left_out"].items())
+    notes = [f"{kind}, {'generated rows' if part['generated'] else 'rows of files'}"]
+    notes += [f"lengths in tokens of {results['tokenizer']['name']}"]
+    notes[-1] += ", where the published bins count o200k_base's" if kind == "mrcr" else ""
+    notes += [f"left out: {left}"] if left else []
+    notes += [f"{part['corrected_truths']} truths without the node itself"] if part["corrected_truths"] else []
+    return "; ".join(notes)
 
 
 def headline_first(benchmark: dict[str, Any]) -> Callable[[str], tuple[bool, str]]:
@@ -203,10 +224,10 @@ def _bins_figure(values: Sequence[str], metric: str, summaries: Sequence[tuple[S
 
     drawing = matplotlib.figure.Figure(figsize=(9, 3.4), layout="constrained")
     axes = drawing.subplots()
-    for number, (one, summary) in enumerate(summaries):
+    for number, (_, summary) in enumerate(summaries):
         bins = summary["groups"].get("bin_tokens", {})
         found = [(place, bins[value]) for place, value in enumerate(values) if value in bins]
-        places = [place + 0.06 * (number - len(summaries) / 2) for place, _ in found]
+        places = [place + 0.06 * (number - (len(summaries) - 1) / 2) for place, _ in found]
         means = [100 * part["means"][metric] for _, part in found]
         bounds = [part["intervals"][metric] or [part["means"][metric]] * 2 for _, part in found]
         spread = [
@@ -214,12 +235,15 @@ def _bins_figure(values: Sequence[str], metric: str, summaries: Sequence[tuple[S
             [max(0.0, 100 * high - mean) for mean, (_, high) in zip(means, bounds, strict=True)],
         ]
         colour = _COLOURS[number % len(_COLOURS)]
-        axes.errorbar(places, means, yerr=spread, marker="o", capsize=3, color=colour, label=one.label)
+        axes.errorbar(places, means, yerr=spread, marker="o", capsize=3, color=colour, label=str(number))
     axes.set_xticks(range(len(values)), values, fontsize=8)
     axes.set_ylim(-2, 102)
     axes.set_ylabel(f"{metric}, percent")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    legend = axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    for text, (one, _) in zip(legend.get_texts(), summaries, strict=True):
+        text.set_text(one.label)  # as it is: matplotlib hides labels that begin with _, and reads $ as mathematics
+        text.set_parse_math(False)
     return svg(drawing)
 
 

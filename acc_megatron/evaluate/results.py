@@ -1,4 +1,17 @@
-"""From graded items to results: means by model, benchmark and group with intervals, and differences between models."""
+"""From graded items to results: means by model, benchmark and group with intervals, and differences between models.
+
+`results.json` holds, beside name, versions, settings, tokenizer, models, requests and seconds:
+
+- `benchmarks.NAME`: `kind`; `generated`, whether the rows are ours; `left_out`, rows by reason; `corrected_truths`;
+  `models.MODEL` with `num_items`, `means`, `intervals`, the same under `groups.GROUP.VALUE`, and `asked` (answers, how
+  many were cut or are longer than is matched, tokens, cost, questions `without_answer` by reason); `differences`
+  between models, paired by question.
+- `items`, one for each model and question with an answer: `id`, `benchmark`, `model`, `groups`, `prompt_sha256`,
+  `num_tokens` of the messages (not for lm-eval), `scores`, and `answers`: for each `repeat` its `response`,
+  `reasoning_chars`, `finish_reason`, `prompt_tokens`, `new_tokens` and `scores`.
+
+Means and scores are fractions, not percent.
+"""
 
 import json
 from collections import defaultdict
@@ -14,7 +27,7 @@ from acc_megatron.evaluate.models import Answer, Outcome
 from acc_megatron.evaluate.questions import METRICS
 from acc_megatron.evaluate.statistics import paired_difference, summarise
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 RESULTS_FILE = "results.json"
 Item = dict[str, Any]
 
@@ -60,7 +73,7 @@ def summarise_items(items: Sequence[Item], *, samples: int, seed: int) -> dict[s
         "groups": {
             group: {
                 value: summarise([item["scores"] for item in members], samples=samples, seed=seed)
-                for value, members in sorted(values.items(), key=_natural)
+                for value, members in sorted(values.items(), key=lambda one: natural_order(one[0]))
             }
             for group, values in groups.items()
         }
@@ -81,10 +94,10 @@ def differences(items_of: Mapping[str, Sequence[Item]], *, samples: int, seed: i
     return found
 
 
-def _natural(value: tuple[str, object]) -> tuple[int, str]:
-    """Bins in the order of their numbers, words after them in that of the alphabet."""
-    head = value[0].partition("-")[0]
-    return (int(head), "") if head.isdigit() else (1 << 62, value[0])
+def natural_order(value: str) -> tuple[int, str]:
+    """The key that sorts bins by their numbers, and words after them by the alphabet."""
+    head = value.partition("-")[0]
+    return (int(head), "") if head.isdecimal() else (1 << 62, value)
 
 
 def read_results(folder: Path) -> dict[str, Any]:

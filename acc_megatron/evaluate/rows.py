@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from acc_megatron.data_tools.atomic import atomic_file
 from acc_megatron.data_tools.jsonl import BadRow
 from acc_megatron.data_tools.parquet_rows import open_parquet
 from acc_megatron.data_tools.row_files import KNOWN_NAMES, row_file_kind, rows_of
 from acc_megatron.errors import DataError
+from acc_megatron.evaluate.json_list import list_rows
 
 Placed = tuple[str, dict[str, Any]]  # where it stands, such as `folder/rows.jsonl:3`, and the row
 _BATCH_ROWS = 8  # a published row has up to 5 MB
@@ -22,7 +25,7 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for pattern in patterns:
         anchor = Path(Path(pattern).anchor)
-        exact = Path(pattern).is_file()
+        exact = Path(pattern).exists()
         paths = [Path(pattern)] if exact else sorted(anchor.glob(str(Path(pattern).relative_to(anchor))))
         if not paths:
             raise DataError(f"no file of rows at {pattern}")
@@ -40,12 +43,15 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Placed]:
         file = open_parquet(path)
         names = [name for name in columns if name in file.schema_arrow.names]
         number = 0
-        for batch in file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}:{number}", {name: value for name, value in row.items() if value is not None}
+        try:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}:{number}", {name: value for name, value in row.items() if value is not None}
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged after row {number}: {error}") from None
         return
-    for row in rows_of(path):
+    for row in list_rows(path) if kind == "document" else rows_of(path):
         if isinstance(row, BadRow):
             raise DataError(f"{path}:{row.line}: {row.reason}: {row.detail}")
         yield f"{path}:{row.line}", {name: row.value[name] for name in columns if name in row.value}
@@ -81,7 +87,6 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Publish rows as Parquet or JSON lines, by the name of the file."""
     with atomic_file(path) as file:
         if row_file_kind(path) == "parquet":
-            import pyarrow as pa
             import pyarrow.parquet as pq
 
             pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), file)

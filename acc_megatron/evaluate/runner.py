@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from acc_megatron import __version__
 from acc_megatron.data_tools.answer_cache import AnswerCache, Budget
@@ -52,6 +53,8 @@ def evaluate(run: RunSettings, out: Path, *, beside: Sequence[Path] = (), show: 
     """
     started = time.monotonic()
     others = [read_results(folder) for folder in beside]
+    if any(benchmark.kind == "lm_eval" for benchmark in run.benchmarks.values()):
+        harness.require()
     tokenizer = load_tokenizer(run.tokenizer)
     questions = {
         name: make_questions(name, benchmark, run, tokenizer.count)
@@ -70,6 +73,8 @@ def evaluate(run: RunSettings, out: Path, *, beside: Sequence[Path] = (), show: 
                 for name in run.benchmarks:
                     parts[name][model_name] = _ask_benchmark(model, settings, name, run, questions.get(name), show)
                 sources[model_name] = model.describe()
+        if cache.num_hits:
+            show(f"eval: {cache.num_hits:,} answers are from {out / ANSWERS_FILE}, not asked for again")
         requests = cache.spent() | {"from_cache": cache.num_hits, "interrupted": cache.num_interrupted}
     results = _assemble(run, tokenizer, questions, parts, sources) | {
         "requests": requests,
@@ -102,7 +107,8 @@ def _opened(
     elif settings.engine == "vllm":
         folder = Path(settings.folder or "")
         window = settings.window_tokens or folder_config(folder)["max_position_embeddings"]
-        with serving(settings, name=name, log=out / f"vllm-{name}.log", show=show) as url:
+        log = out / f"vllm-{quote(name, safe=' ')}.log"
+        with serving(settings, name=name, log=log, show=show) as url:
             served = replace(settings, endpoint=url, model=name, window_tokens=window)
             yield EndpointModel(replace(asking, settings=served), identity=folder_digest(folder))
     else:
@@ -148,7 +154,12 @@ def _ask_benchmark(
             f"models.{model.name} at {where.get('endpoint') or where['folder']} answered no question of "
             f"benchmarks.{name}: {reasons}; mend that and run the same command again"
         )
-    return part | {"tally": tally.as_dict()}
+    num_bounded = sum(
+        answer["scores"].get("unmatched_chars", 0) > 0 for item in part["items"] for answer in item["answers"]
+    )
+    if num_bounded:
+        show(f"eval {model.name} {name}: {num_bounded} answers are longer than is matched; their rest counts as wrong")
+    return part | {"tally": tally.as_dict() | {"num_longer_than_matched": num_bounded}}
 
 
 def check_complete(results: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ class BenchmarkSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """The whole run. `limit` bounds the rows of each benchmark, `repeats` is the k of avg@k.
+    """The whole run. `limit` bounds the rows of each benchmark or lm-eval task, `repeats` is the k of avg@k.
 
     What may be spent holds over every start of the run: requests, tokens, and seconds of one start.
     """
@@ -135,6 +135,7 @@ def run_from_tree(tree: dict[str, Any], where: str) -> RunSettings:
     for name, value in (("limit", run.limit), ("repeats", run.repeats), ("bootstrap_samples", run.bootstrap_samples)):
         if value is not None:
             check_at_least(name, value, 1)
+    check_at_least("seed", run.seed, 0)
     for name, model in run.models.items():
         _check_model(model, run, f"{where}: models.{name}")
     for name, benchmark in run.benchmarks.items():
@@ -152,8 +153,14 @@ def _check_model(model: ModelSettings, run: RunSettings, where: str) -> None:
         raise ConfigError(f"{where}.folder: no Hugging Face model in {model.folder}: config.json is missing")
     if run.repeats > 1 and model.temperature == 0:
         raise ConfigError(f"{where}.temperature is 0 and repeats is {run.repeats}: every repeat would be the same")
-    for name in ("gpus", "concurrency", "tries"):
-        check_at_least(f"{where}.{name}", getattr(model, name), 1)
+    for name in ("gpus", "concurrency", "tries", "max_reply_bytes", "window_tokens", "top_k"):
+        if getattr(model, name) is not None:
+            check_at_least(f"{where}.{name}", getattr(model, name), 1)
+    if model.top_p is not None and not 0 < model.top_p <= 1:
+        raise ConfigError(f"{where}.top_p is {model.top_p}; it must be above 0 and at most 1")
+    for name in ("timeout_seconds", "start_seconds"):
+        if not getattr(model, name) > 0:
+            raise ConfigError(f"{where}.{name} is {getattr(model, name)}; it must be above 0")
     for name in ("temperature", "price_input", "price_output"):
         if not 0 <= getattr(model, name) < float("inf"):
             raise ConfigError(f"{where}.{name} is {getattr(model, name)}; it must be 0 or more")

@@ -6,6 +6,7 @@ this here: vLLM 0.32.0 built for CPU has, also over a window that YaRN reaches. 
 server of our own in its place.
 """
 
+import ctypes
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +30,8 @@ from acc_megatron.evaluate.settings import ModelSettings
 # Qwen3's first models state 40,960 positions, of which 32,768 were trained; their card scales YaRN from those
 _TRAINED_POSITIONS = {40_960: 32_768}
 _STOP_SECONDS = 30.0
+_LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec as little as possible may happen
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def vllm_command(
@@ -76,6 +80,7 @@ def _yarn(config: dict[str, Any], window: int, folder: Path) -> dict[str, Any]:
 def serving(settings: ModelSettings, *, name: str, log: Path, show: Callable[[str], None]) -> Iterator[str]:
     """The URL of a vLLM server over `settings.folder`, up for as long as the block runs; its words go to `log`.
 
+    On Linux it ends with this process too, however that is killed.
     Raises EnvironmentProblem when vLLM is not installed, takes over `start_seconds`, or ends before all is asked.
     """
     assert settings.folder is not None
@@ -89,7 +94,9 @@ def serving(settings: ModelSettings, *, name: str, log: Path, show: Callable[[st
     )
     show(f"eval {name}: $ {' '.join(command)}  (log: {log})")
     with log.open("ab") as words:
-        process = subprocess.Popen(command, stdout=words, stderr=words, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=words, stderr=words, start_new_session=True, preexec_fn=_end_with_parent
+        )
     try:
         _wait_until_healthy(process, f"http://127.0.0.1:{port}/health", settings.start_seconds, name, log)
         yield f"http://127.0.0.1:{port}/v1"
@@ -101,6 +108,12 @@ def serving(settings: ModelSettings, *, name: str, log: Path, show: Callable[[st
         raise
     finally:
         _stop(process)
+
+
+def _end_with_parent() -> None:
+    """A server whose run was killed holds its GPUs for nobody: the kernel ends it, however the run ended."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, seconds: float, name: str, log: Path) -> None:

@@ -1,6 +1,7 @@
 """Launching: every check first, then either the files that would be submitted, or the submission."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ def launch_local(loaded: Loaded, *, dry_run: bool) -> dict[str, Any]:
     record = Launched(target="local")
     for stage in stages:
         print(f"{stage.name}: running", file=sys.stderr, flush=True)
+        alone = replace(stage, needs=())  # what it needs has ended by now
         task = NemoExperiment(
-            run, loaded.experiment.name, [stage],
+            run, loaded.experiment.name, [alone],
             lambda _: run.LocalExecutor(env_vars=job_environment(loaded.experiment)), workdir=workdir,
         )  # fmt: skip
         record.add(task.submit(detach=False))

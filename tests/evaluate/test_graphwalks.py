@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -218,12 +219,53 @@ def test_trap_a_draft_inside_thinking_is_no_answer():
 
 
 def test_trap_thinking_that_never_ends_is_no_answer():
+    assert grade("<think>\nno\n</think>\nHm. <think>Final Answer: [a]", ["a"])["flexible_f1"] == 0
+    assert grade("Let me see.\n<think>Final Answer: [a]", ["a"])["flexible_f1"] == 0
     assert grade("<think>\nso, Final Answer: [a]", ["a"])["flexible_f1"] == 0
 
 
 def test_trap_quotes_around_nodes_are_forgiven_by_the_flexible_score_alone():
     scores = grade("Final Answer: ['a', \"b\"]", ["a", "b"])
     assert (scores["f1"], scores["flexible_f1"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("response", "strict", "flexible"),
+    [
+        ("**Final Answer: [a, b]**", 1, 1),
+        ("Final Answer: [a, b].", 1, 1),
+        ("**Final Answer:** [a, b]", 0, 1),
+        ("**Final Answer**: [`a`, `b`]", 0, 1),
+        ("Final Answer: $\\boxed{[a, b]}$", 0, 1),
+        ("$$\\text{Final Answer: } [\\text{a}, \\text{b}]$$", 0, 1),
+        ("\\boxed{\\text{Final Answer: [a, b]}}", 1, 1),
+        ("final answer: [a, b]", 0, 1),
+        ("The final answer is [a, b].", 0, 1),
+        ("Final Answer: [\na,\nb\n]", 0, 1),
+        ("Final Answer:[a,b]", 1, 1),
+        ("Final Answer:  [a, b]", 0, 1),  # the published rule allows one space
+        ("Final Answer: a, b", 0, 0),
+        ("Final Answer: [A, B]", 0, 0),  # the names of nodes are read as they are
+        ("Final Answer: [a, b", 0, 0),
+    ],
+)
+def test_trap_the_flexible_score_forgives_form_and_the_strict_one_follows_the_card(response, strict, flexible):
+    scores = grade(f"Some words.\n{response}\n", ["a", "b"])
+    assert (scores["f1"], scores["flexible_f1"]) == (strict, flexible)
+
+
+def test_trap_brackets_inside_the_strict_answer_end_at_the_last_one():
+    # `\[.*\]` is greedy: {a, "b] [c"} against {a}
+    assert grade("Final Answer: [a, b] [c]", ["a"])["precision"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "text", ["Final Answer: [", "] Final Answer: [", "final answer" + " " * 50, "*" * 60, "\n" * 60]
+)
+def test_trap_a_text_that_repeats_itself_is_graded_in_linear_time(text):
+    started = time.monotonic()
+    assert grade(text * 20_000, ["a"])["flexible_f1"] == 0  # with `\[.*\]` the first takes over half a minute
+    assert time.monotonic() - started < 5
 
 
 def test_a_published_row_is_read_and_asked_as_one_user_message():

@@ -1,5 +1,6 @@
 """lm-eval's real code over our own models: a task of local rows, its own checkers, and what cannot be asked."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,9 @@ import pytest
 from teacher_server import Teacher, completion, send, send_json
 
 from acc_megatron.errors import ConfigError, DataError, EnvironmentProblem
-from acc_megatron.evaluate import harness
 from acc_megatron.evaluate.harness import until
 from acc_megatron.evaluate.runner import evaluate
-from acc_megatron.evaluate.settings import run_from_tree
+from acc_megatron.evaluate.settings import BenchmarkSettings, run_from_tree
 
 TASK = """
 task: {name}
@@ -94,6 +94,26 @@ def test_a_task_is_asked_through_our_client_and_graded_by_lm_eval(tmp_path: Path
     assert {item["groups"]["task"] for item in results["items"]} == {"sums"}
 
 
+def test_a_group_is_scored_over_the_items_of_all_its_tasks(tmp_path: Path, task_folder: Path) -> None:
+    """As MMLU-Pro is of its subjects: over items, so that a task of four rows weighs four times one of one."""
+    text = (task_folder / "sums.yaml").read_text()
+    for name, numbers in (("few", range(1)), ("many", range(1, 5))):
+        rows = task_folder / f"{name}.jsonl"
+        rows.write_text("".join(json.dumps({"a": a, "b": 2}) + "\n" for a in numbers))
+        file = text.replace("task: sums", f"task: all_{name}").replace(str(task_folder / "rows.jsonl"), str(rows))
+        (task_folder / f"{name}.yaml").write_text(file)
+    (task_folder / "inner.yaml").write_text("group: inner\ntask: [all_many]\n")
+    (task_folder / "all.yaml").write_text("group: all\ntask: [all_few, inner]\n")
+    with Teacher(adding) as teacher:
+        results = evaluate(settings(teacher, task_folder, "all", "sums"), tmp_path / "out", show=print)
+    groups = results["benchmarks"]["sums"]["models"]["m"]["groups"]
+    sizes = {task: part["num_items"] for task, part in groups["task"].items()}
+    assert sizes == {"all_few": 1, "all_many": 4, "sums": 5}
+    whole = groups["task_group"]["all"]
+    # strict for even numbers alone: of 0 and of 1, 2, 3, 4; a mean of the tasks' means would be 0.75
+    assert (whole["num_items"], whole["means"]["exact_match,strict-match"]) == (5, 0.6)
+
+
 def test_a_limit_draws_by_seed_and_repeats_are_averaged(tmp_path: Path, task_folder: Path) -> None:
     def sometimes(handler: Any, body: dict[str, Any], _: int) -> None:
         a = int(body["messages"][-1]["content"].split()[2])
@@ -135,12 +155,19 @@ def test_rows_that_cannot_be_fetched_are_one_clear_error(
         evaluate(settings(teacher, task_folder, "far"), tmp_path / "out", show=print)
 
 
-def test_without_lm_eval_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_lm_eval_the_extra_is_named_before_anything_is_asked(
+    tmp_path: Path, task_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(EnvironmentProblem, match=r"pip install 'acc-megatron\[eval\]'"):
-        harness._lm_eval()
+    with Teacher(adding) as teacher:
+        plan = settings(teacher, task_folder, "sums")
+        walks = BenchmarkSettings(kind="graphwalks", items=1, length_tokens=[700])
+        plan = dataclasses.replace(plan, benchmarks={"walks": walks, **plan.benchmarks})
+        with pytest.raises(EnvironmentProblem, match=r"pip install 'acc-megatron\[eval\]'"):
+            evaluate(plan, tmp_path / "out", show=print)
+        assert not teacher.asked
 
 
 def tasks_of_the_paper(folder: Path) -> Path:

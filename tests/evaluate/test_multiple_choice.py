@@ -1,6 +1,7 @@
 """Multiple choice: the published prompt, and every trap of finding the letter by name."""
 
 import re
+import time
 
 import pytest
 
@@ -53,6 +54,9 @@ def test_a_row_of_another_shape_is_refused_by_place(change):
         ("So it is \\boxed{\\text{B}}.", None, "B"),
         ("I choose (B) because it fits.", None, "B"),
         ("B", None, "B"),
+        ("The answer is option (B)", None, "B"),
+        ("Answer: choice `B`", None, "B"),
+        ("I weighed them.\n\n- B -\n\nDone.", None, "B"),
         ("(A) is wrong, (C) is wrong, so (B)", None, "B"),
         ("The answer is a matter of taste.", None, None),
         ("A careful reading shows that Bob won.", None, None),
@@ -73,6 +77,13 @@ def test_trap_the_strict_rule_takes_the_first_statement_and_the_flexible_one_the
 
 def test_trap_parentheses_win_over_a_bare_letter_in_the_strict_rule():
     assert extract_strict("The correct answer is A or so. The correct answer is (B)") == "B"
+
+
+@pytest.mark.parametrize("text", ["\n", " ", "*", "(", "answer is", "answer is option "])
+def test_trap_a_text_that_repeats_itself_is_graded_in_linear_time(text):
+    started = time.monotonic()
+    assert set(grade("The answer is" + text * 100_000, "B").values()) == {0}
+    assert time.monotonic() - started < 5
 
 
 def test_trap_thinking_is_no_answer():

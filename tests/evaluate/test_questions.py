@@ -68,6 +68,22 @@ def test_published_graphwalks_files_are_read_in_both_wordings(tmp_path: Path) ->
     assert made.corrected_truths == 0
 
 
+def test_a_published_multiple_choice_file_is_one_list_with_all_its_fields(tmp_path: Path) -> None:
+    row = {"_id": "66f", "domain": "Single-Document QA", "sub_domain": "Legal", "difficulty": "hard", "length": "short",
+           "question": "Who won?", "choice_A": "Ann", "choice_B": "Bob", "choice_C": "Cid", "choice_D": "Dee",
+           "answer": "B", "context": "Bob won.\u2028 \u96ea"}  # fmt: skip
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps([row | {"_id": str(k), "answer": "ABCD"[k]} for k in range(4)], indent=4))
+    made = ask(kind="multiple_choice", rows=[str(path)]).questions
+    assert [question.id for question in made] == [f"b/{path}:{line}" for line in (1, 2, 3, 4)]
+    for question, letter in zip(made, "ABCD", strict=True):
+        assert (
+            question.groups["domain"] == "Single-Document QA"
+            and "Bob won.\u2028 \u96ea" in question.messages[0]["content"]
+        )
+        assert question.grade(f"The correct answer is ({letter})") == {"accuracy": 1, "flexible_accuracy": 1}
+
+
 def test_uncorrected_truths_are_corrected_and_counted(tmp_path: Path) -> None:
     text = graphwalks.prompt([("a1", "a1"), ("b2", "a1"), ("a1", "b2")], "parents", "a1")
     path = tmp_path / "rows.jsonl"
@@ -154,5 +170,14 @@ def test_a_damaged_file_is_named_by_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match="not a readable Parquet"):
         list(read_rows(tmp_path / "rows.parquet", ["a"]))
+    write_rows(tmp_path / "rows.parquet", [{"a": f"{number} " * 5000} for number in range(50)])
+    data = bytearray((tmp_path / "rows.parquet").read_bytes())
+    data[2000:2010] = bytes(10)  # within a page, whose checksum or compression then is wrong
+    (tmp_path / "rows.parquet").write_bytes(data)
+    with pytest.raises(DataError, match=r"rows\.parquet is damaged after row \d+"):
+        list(read_rows(tmp_path / "rows.parquet", ["a"]))
+    for folder in (str(tmp_path), ""):
+        with pytest.raises(DataError, match="no file of rows at "):
+            list(read_rows(*find_files([folder]), ["a"]))
     with pytest.raises(DataError, match=r"no file of rows at .*absent"):
         find_files([str(tmp_path / "absent*.parquet")])

@@ -84,7 +84,7 @@ def test_a_served_model_answers_as_the_same_model_in_a_folder(
     assert len(items["served"]) == 4
     for served, local in zip(items["served"], items["local"], strict=True):
         assert served["answers"] == local["answers"]
-        assert served["answers"][0]["new_tokens"] == 8 and served["answers"][0]["cut_at_max_new_tokens"]
+        assert served["answers"][0]["new_tokens"] == 8 and served["answers"][0]["finish_reason"] == "length"
         assert served["answers"][0]["response"]
     for part in results["benchmarks"].values():
         (difference,) = part["differences"]
@@ -197,19 +197,29 @@ def test_right_answers_score_one_whatever_the_server_does_with_thinking(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("template", "content", "score"),
+    ("template", "message", "finish", "score"),
     [
-        ("qwen3", "Final Answer: []", True),
-        ("qwen3-thinking-2507", "so, Final Answer: []", False),  # thinking that the prompt opened and nothing closed
-        ("qwen3-thinking-2507", "so</think>Final Answer: []", True),
+        ("qwen3", {"content": "Final Answer: []"}, "length", True),
+        # thinking that the prompt opened: closed by nothing, by a tag, or by the server; it may be empty
+        ("qwen3-thinking-2507", {"content": "so, Final Answer: []"}, "length", False),
+        ("qwen3-thinking-2507", {"content": "so, Final Answer: []", "reasoning_content": None}, "stop", False),
+        ("qwen3-thinking-2507", {"content": "so, Final Answer: []", "reasoning_content": ""}, "length", False),
+        ("qwen3-thinking-2507", {"content": "so</think>Final Answer: []"}, "length", True),
+        ("qwen3-thinking-2507", {"content": "\n\n</think>\n\nFinal Answer: []"}, "stop", True),
+        ("qwen3-thinking-2507", {"content": "</think>Final Answer: []"}, "length", True),
+        ("qwen3-thinking-2507", {"content": "Final Answer: []", "reasoning_content": ""}, "stop", True),
+        ("qwen3-thinking-2507", {"content": "Final Answer: []", "reasoning": "so"}, "stop", True),
     ],
 )
-def test_thinking_that_never_ends_is_no_answer(tmp_path: Path, template: str, content: str, score: bool) -> None:
-    reply = completion(content, reasoning="", finish="length")
+def test_thinking_that_never_ends_is_no_answer(
+    tmp_path: Path, template: str, message: dict[str, Any], finish: str, score: bool
+) -> None:
+    reply = {"choices": [{"message": message, "finish_reason": finish}]}
     with Teacher(lambda handler, _, __: send_json(handler, reply)) as teacher:
         results = start(tmp_path, {"m": endpoint(teacher, template=template)})
     assert (results["benchmarks"]["walks"]["models"]["m"]["means"]["f1"] > 0) == score  # some truths are empty
-    assert results["benchmarks"]["walks"]["models"]["m"]["asked"]["num_cut_at_max_new_tokens"] == 6
+    cut = results["benchmarks"]["walks"]["models"]["m"]["asked"]["num_cut_at_max_new_tokens"]
+    assert cut == (6 if finish == "length" else 0)
 
 
 def test_a_server_that_splits_thinking_off_and_was_cut_gives_an_empty_answer(tmp_path: Path) -> None:
@@ -447,6 +457,11 @@ def test_samples_of_a_local_model_follow_their_seed(hf_dir: Path) -> None:
         ({"models": {}}, r"\[models\.NAME\]"),
         ({"benchmarks": {}}, r"\[benchmarks\.NAME\]"),
         ({"limit": 0}, "limit"),
+        ({"seed": -1}, "seed is -1"),
+        (
+            {"models": {"m": {"endpoint": "http://x", "model": "m", "window_tokens": 0}}},
+            r"models\.m\.window_tokens is 0",
+        ),
         ({"repeats": 2}, "every repeat would be the same"),
         ({"models": {"m": {"endpoint": "http://x"}}}, "window_tokens"),
         ({"models": {"m": {}}}, "exactly one of endpoint and folder"),

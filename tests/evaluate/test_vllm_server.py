@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -108,6 +110,39 @@ def test_a_folder_is_served_for_as_long_as_it_is_asked_and_answers_as_in_transfo
     # another port, the same checkpoint: nothing is asked again
     again = evaluate(plan, tmp_path / "out", show=lines.append)
     assert again["items"] == results["items"] and again["requests"]["requests"] == results["requests"]["requests"]
+
+
+def lives(process: int) -> bool:
+    """Whether a process runs; one that waits for an init to reap it does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process ends with its parent on Linux alone")
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_a_server_ends_with_a_run_that_is_killed(tmp_path: Path, vllm: Path, sign: signal.Signals) -> None:
+    """Else it would hold its GPUs for nobody."""
+    vllm.write_text("#!/bin/sh\necho serving in process $$\nexec sleep 300\n")  # never healthy: the run waits for it
+    folder = make_hf_folder(tmp_path / "tiny", num_hidden_layers=1, hidden_size=16)
+    run = tmp_path / "run.toml"
+    run.write_text(
+        f'name = "x"\n[models."a/b"]\nfolder = "{folder}"\nengine = "vllm"\n'
+        '[benchmarks.walks]\nkind = "graphwalks"\nitems = 1\nlength_tokens = [700]\n'
+    )
+    command = [sys.executable, "-m", "acc_megatron", "eval", str(run), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    log, end = tmp_path / "out" / "vllm-a%2Fb.log", time.monotonic() + 120
+    while not (log.is_file() and (found := re.search(r"process (\d+)\n", log.read_text()))):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(sign)
+    process.wait()
+    end = time.monotonic() + 20
+    while lives(int(found[1])):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_server_that_ends_while_it_is_asked_is_the_error_and_not_its_silence(tmp_path: Path, vllm: Path) -> None:

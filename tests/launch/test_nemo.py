@@ -1,12 +1,13 @@
 """nemo-run: batch scripts that say what the experiment says, and stages on this machine by its local executor."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 from cluster import launch, read_json
 from commands import ROOT
-from make_inputs import write_triples
+from make_inputs import make_hf_folder, write_triples
 
 EXAMPLE = ROOT / "examples" / "experiment.toml"
 
@@ -37,6 +38,31 @@ def test_the_batch_scripts_of_a_dry_run_say_what_the_experiment_says(tmp_path: P
     assert "-m acc_megatron eval examples/eval_acc_30b.toml --out runs/acc-30b/eval" in found["eval"]
     assert """ 'it'"'"'s' """ in found["convert"]
     assert all("kill-on-invalid-dep=yes" in found[name] for name in found if name != "compile")
+
+
+@pytest.mark.slow
+def test_stages_on_this_machine_run_one_after_the_other_up_to_the_scores(tmp_path: Path) -> None:
+    write_triples(tmp_path / "triples.jsonl", [40, 20])
+    make_hf_folder(tmp_path / "out" / "export", num_hidden_layers=1, hidden_size=16, max_position_embeddings=4096)
+    file = tmp_path / "experiment.toml"
+    file.write_text(f"""
+name = "here"
+out = "out"
+workdir = "{tmp_path}"
+launch_dir = "{tmp_path}/launch"
+python = "{sys.executable}"
+[convert]
+inputs = ["triples.jsonl"]
+shards = 1
+[eval]
+options = ["--items", "1", "--length-tokens", "1000", "--max-new-tokens", "4"]
+""")
+    states = read_json(launch("local", file, "--json"))["states"]
+    assert states == {"convert": "SUCCEEDED", "eval": "SUCCEEDED"}
+    assert read_json(launch("status", file, "--json"))["states"] == states
+    results = json.loads((tmp_path / "out" / "eval" / "results.json").read_bytes())
+    assert {item["benchmark"] for item in results["items"]} == {"graphwalks", "mrcr"}
+    assert "graphwalks" in launch("logs", file, "eval").stdout
 
 
 @pytest.mark.slow
