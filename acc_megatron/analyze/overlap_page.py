@@ -9,7 +9,7 @@ import numpy as np
 from acc_megatron.analyze.overlap import QUESTION_CHARS
 from acc_megatron.analyze.page import COLOURS
 from acc_megatron.data_tools.atomic import atomic_file, write_json
-from acc_megatron.observe.page import STYLE, figure, svg, table
+from acc_megatron.observe.page import STYLE, as_drawn, figure, svg, table
 
 
 def publish_overlap(out: Path, result: dict[str, Any], vectors: np.ndarray | None) -> Path:
@@ -117,7 +117,7 @@ def _drawn(points: dict[str, list[list[float]]]) -> str:
             alpha=0.7,
             linewidths=0,
             zorder=2 + most - len(part),
-            label=f"{name} ({len(part):,})",
+            label=as_drawn(f"{name} ({len(part):,})"),
         )
     axes.set_xticks([])
     axes.set_yticks([])

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from acc_megatron.data.packing import pack
 from acc_megatron.data_tools.dataset_folder import MANIFEST, DatasetFolder
 from acc_megatron.errors import DataError
-from acc_megatron.observe.page import figure, svg, table
+from acc_megatron.observe.page import as_drawn, figure, svg, table
 
 BIN_TOKENS = 2_000  # as in the paper's figure 3
 COLOURS = ("#1f5fa8", "#c8641b", "#3b8a4f", "#7a4ea3", "#8a6d3b")
@@ -119,7 +119,7 @@ def _length_figure(dataset: DatasetFolder) -> str:
         axis.hist(lengths, bins=list(edges), color=COLOURS[number % len(COLOURS)], edgecolor="white", linewidth=0.4)
         axis.axvline(float(np.median(lengths)), color="#333", linewidth=1, linestyle="--")
         axis.set_ylabel("documents")
-        axis.set_title(f"{agent}: {len(lengths):,} documents", fontsize=10, loc="left")
+        axis.set_title(as_drawn(f"{agent}: {len(lengths):,} documents"), fontsize=10, loc="left")
         axis.yaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlabel("tokens")

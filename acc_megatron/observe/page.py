@@ -16,6 +16,12 @@ figcaption, .note { color: #666; font-size: .9rem }
 """
 
 
+def as_drawn(name: str) -> str:
+    """A name that matplotlib shows letter by letter: dollars are no mathematics, no underscore hides it in a legend."""
+    text = name.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def svg(drawing: Any) -> str:
     """A matplotlib figure as SVG text."""
     buffer = io.StringIO()
