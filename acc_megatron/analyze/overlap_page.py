@@ -55,8 +55,8 @@ def _scores(result: dict[str, Any]) -> str:
         "mean nearest cosine", "AUC",
     )  # fmt: skip
     note = (
-        f"{result['training']['questions']:,} training questions. AUC: 1 is told apart always, 0.5 never; below that "
-        "the sides hold the same questions, whose twins a held-out question is told by. "
+        f"{result['training']['questions']:,} training questions. AUC: 1 is told apart always, 0.5 never; "
+        "less is met where the sides share questions, or are few. "
         f"An embedding is of a question's first {QUESTION_CHARS:,} characters, and all-MiniLM-L6-v2 reads 256 tokens "
         "of them: questions that differ only later share one. N-grams are of whole questions; one of fewer words is "
         "looked for whole, and may be found by chance."

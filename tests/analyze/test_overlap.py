@@ -168,6 +168,15 @@ def test_an_endpoint_gives_vectors_in_the_order_of_the_texts(tmp_path: Path, fil
     broken = Teacher(lambda handler, _, __: send_json(handler, {"data": [{"index": 0}]}))
     with broken as teacher, pytest.raises(DataError, match="gave no embeddings"):
         endpoint_embedder(teacher.url, "m")(["x"])
+    # 32 texts a request, then 8 more that are answered in another dimension
+    uneven = Teacher(
+        lambda handler, body, _: send_json(
+            handler,
+            {"data": [{"index": k, "embedding": [1.0] * len(body["input"])} for k in range(len(body["input"]))]},
+        )
+    )
+    with uneven as teacher, pytest.raises(DataError, match=r"gave embeddings of \[8, 32\] numbers"):
+        endpoint_embedder(teacher.url, "m")(["x"] * 40)
 
 
 def test_the_command_writes_a_page_that_says_why_it_has_no_map(tmp_path: Path, files: tuple[Path, Path]) -> None:
