@@ -25,7 +25,8 @@ def as_drawn(name: str) -> str:
 def svg(drawing: Any) -> str:
     """A matplotlib figure as SVG text."""
     buffer = io.StringIO()
-    drawing.savefig(buffer, format="svg", metadata={"Date": None})
+    # no metadata: it would hold a date and addresses of other places
+    drawing.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

@@ -58,6 +58,7 @@ def test_the_page_links_to_nothing_and_shows_the_books(dataset: Path, tmp_path: 
     text = page.read_text()
     assert not re.findall(r'(?:src|href)="(?!#)', text.replace("xlink:href", "href")), "no resource from outside"
     assert "<script" not in text
+    assert set(re.findall(r"https?://[^\"]+", text)) == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     manifest = open_dataset(dataset).manifest
     assert f"{manifest['documents_in']:,} rows in = {manifest['documents_out']:,} documents" in text
     assert "10.000 at step 1, 2.500 at step 4" in text
