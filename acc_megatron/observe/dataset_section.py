@@ -26,20 +26,26 @@ def dataset_section(dataset: DatasetFolder, compiled: Path | None = None) -> str
         f"{manifest['documents_in']:,} rows in = {manifest['documents_out']:,} documents + {num_dropped:,} dropped. "
         f"{manifest['tokens']:,} tokens, {manifest['supervised_tokens']:,} of them supervised."
     )
-    drops = [
-        (reason, f"{count:,}", f"{count / manifest['documents_in']:.2%}")
-        for reason, count in sorted(manifest["dropped"].items(), key=lambda item: (-item[1], item[0]))
-    ]
     caption = f"Document lengths in bins of {BIN_TOKENS:,} tokens; the dashed line is the median."
     return (
         f"<h2>Dataset</h2><p>{text}</p>"
         + _agents_table(dataset)
         + figure(_length_figure(dataset), caption)
-        + (table(("dropped for", "rows", "of all"), drops, numbers={1, 2}) if drops else "")
+        + (_drops_table(manifest) if num_dropped else "")
         + (_pass_table(compiled) if compiled else "")
         + _packing(dataset)
         + f'<p class="note">Dataset fingerprint {html.escape(dataset.fingerprint)}</p>'
     )
+
+
+def _drops_table(manifest: dict[str, Any]) -> str:
+    """Rows and tokens by reason: a few long documents may be much of the text."""
+    rows = []
+    for reason, count in sorted(manifest["dropped"].items(), key=lambda item: (-item[1], item[0])):
+        tokens = manifest["dropped_tokens"].get(reason)
+        lost = ("never tokenised", "") if tokens is None else (f"{tokens:,}", f"{tokens / manifest['tokens_in']:.2%}")
+        rows.append((reason, f"{count:,}", f"{count / manifest['documents_in']:.2%}", *lost))
+    return table(("dropped for", "rows", "of all", "tokens", "of all"), rows, numbers={1, 2, 3, 4})
 
 
 def _agents_table(dataset: DatasetFolder) -> str:

@@ -120,6 +120,23 @@ def test_the_histogram_holds_each_agents_documents_in_bins_of_2000_tokens(tmp_pa
         assert [round(height / max(heights) * tallest, 3) for height in heights] == [bins[k] for k in range(4)]
 
 
+def test_drops_are_told_in_rows_and_in_tokens(dataset: Path, tmp_path: Path) -> None:
+    """The six documents again under a limit that keeps five, with a line that no one can read."""
+    tokens = sorted(open_dataset(dataset).lengths.tolist())
+    rows = (dataset.parent / "triples.jsonl").read_text() + "{broken\n"
+    (tmp_path / "rows.jsonl").write_text(rows)
+    convert([tmp_path / "rows.jsonl"], tmp_path / "dataset", ConvertSettings(max_tokens=tokens[-2]), max_bad_share=0.5)
+    page = write_report(tmp_path).read_text()
+    header = "".join(f"<th class=number>{name}</th>" for name in ("rows", "of all", "tokens", "of all"))
+    assert f"<th>dropped for</th>{header}" in page
+
+    def row(*cells: str) -> str:
+        return f"<tr><td>{cells[0]}</td>" + "".join(f"<td class=number>{cell}</td>" for cell in cells[1:]) + "</tr>"
+
+    assert row("broken_json", "1", "14.29%", "never tokenised", "") in page
+    assert row("over_max_tokens", "1", "14.29%", f"{tokens[-1]:,}", f"{tokens[-1] / sum(tokens):.2%}") in page
+
+
 def test_the_page_shows_shares_pass_rates_and_packing(dataset: Path, tmp_path: Path) -> None:
     counts = {"documents_in": 8, "documents_out": 2, "pass_rate": 0.25, "dropped": {"malformed": 2, "wrong_answer": 4}}
     manifest = {"by_agent": {"search": counts}}
