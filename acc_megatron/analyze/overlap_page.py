@@ -59,7 +59,7 @@ def _scores(result: dict[str, Any]) -> str:
         "less is met where the sides share questions, or are few. "
         f"An embedding is of a question's first {QUESTION_CHARS:,} characters, and all-MiniLM-L6-v2 reads 256 tokens "
         "of them: questions that differ only later share one. N-grams are of whole questions; one of fewer words is "
-        "looked for whole, and may be found by chance."
+        "looked for whole, and may be found by chance. overlap.json names those that share most."
     )
     return table(header, rows, numbers=set(range(1, 9))) + f"<p class=note>{note}</p>"
 
