@@ -24,7 +24,9 @@ from acc_megatron.errors import ConfigError, DataError, EnvironmentProblem
 QUESTION_KEYS = ("question", "prompt", "problem_statement", "query", "input")
 _NUM_PERM = 256
 _QUESTION_WORDS, _CONTEXT_WORDS = 3, 8  # words in a shingle
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+# Chinese and Japanese put no spaces between words: there each character is one
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _REQUESTS = (ANSWER_FORM, REQUEST)  # sentences that end the questions of every SQL and of every SWE run
 
 
@@ -112,9 +114,14 @@ class _Index:
         return signature
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, without what stands between them; a Han or kana character is a word."""
+    return _WORD.findall(text.casefold())
+
+
 def shingles(text: str, num_words: int) -> set[bytes]:
     """Every run of `num_words` words, in lower case; a shorter text is one shingle."""
-    words = _WORD.findall(text.casefold())
+    words = words_of(text)
     starts = range(max(1, len(words) - num_words + 1))
     return {" ".join(words[start : start + num_words]).encode() for start in starts}
 

@@ -10,7 +10,7 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 
 from acc_megatron.analyze.distance import DistanceSums, add_attention
-from acc_megatron.analyze.forward import layers, observe, trained
+from acc_megatron.analyze.forward import check_comparable, layers, observe, trained
 from acc_megatron.analyze.tasks import Slice, Task
 from acc_megatron.config import ParallelConfig
 from acc_megatron.data.context_shard import gathered_order
@@ -106,6 +106,7 @@ def analyze_attention(
     and a control tells their change from what any training does. Bins span a task's longest document, and long
     range is a quarter of it unless given. Collective under torchrun.
     """
+    check_comparable(checkpoints, tasks)
     reaches = {}
     for task in tasks:
         span_tokens = max(int(task.dataset.lengths[number]) for number in task.documents)

@@ -84,7 +84,11 @@ def endpoint_embedder(endpoint: str, model: str, *, timeout_seconds: float = 120
         return vectors
 
     def embed(texts: Sequence[str]) -> np.ndarray:
-        return _unit(np.concatenate([ask(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]))
+        parts = [ask(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]
+        dims = sorted({part.shape[1] for part in parts})
+        if len(dims) > 1:
+            raise DataError(f"{url.partition('?')[0]} gave embeddings of {dims} numbers for texts of one list")
+        return _unit(np.concatenate(parts))
 
     return embed
 

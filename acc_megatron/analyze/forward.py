@@ -90,6 +90,27 @@ def _hidden_states(*, hidden_states: torch.Tensor, **_: Any) -> torch.Tensor:
     return hidden_states
 
 
+def check_comparable(checkpoints: dict[str, Path], tasks: list[Task]) -> None:
+    """Raise ConfigError where checkpoints are of other shapes than the first, or a task has tokens that one lacks."""
+    models = {name: store.read_state(locate.find(path))["model"] for name, path in checkpoints.items()}
+    first = next(iter(models))
+    for name, model in models.items():
+        for key in ("num_hidden_layers", "num_attention_heads", "num_experts"):
+            if model[key] != models[first][key]:
+                raise ConfigError(
+                    f"{name} has model.{key} {model[key]} and {first} has {models[first][key]}: layer by layer only "
+                    f"checkpoints of one shape can be compared; {name} is {checkpoints[name]}"
+                )
+        for task in tasks:
+            tokenizer = task.dataset.manifest["tokenizer"]
+            if tokenizer["vocab_size"] > model["vocab_size"]:
+                raise ConfigError(
+                    f"{name} has {model['vocab_size']:,} token embeddings and task {task.name} was converted with "
+                    f"tokenizer {tokenizer['name']} of {tokenizer['vocab_size']:,}; convert it with the one that "
+                    f"{checkpoints[name]} was trained with"
+                )
+
+
 def trained(checkpoint: Path) -> dict[str, Any]:
     """Where a checkpoint lies and on how many tokens it was trained: steps x rows x row length, padding included.
 

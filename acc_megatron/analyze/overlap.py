@@ -6,7 +6,7 @@ other text of a training row (contexts, reasoning, answers), where questions' em
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from acc_megatron.analyze.embeddings import Embed
-from acc_megatron.data_tools.decontaminate import QUESTION_KEYS, shingles
+from acc_megatron.data_tools.decontaminate import QUESTION_KEYS, words_of
 from acc_megatron.data_tools.jsonl import BadRow
 from acc_megatron.data_tools.row_files import rows_of
 from acc_megatron.errors import ConfigError, DataError
@@ -66,8 +66,8 @@ def analyze_overlap(
 
     A benchmark question is contaminated when one of its runs of `num_words` words stands in the training text
     (Brown et al. 2020, appendix C, take 13), or when a training question is as near as `similarity` (cosine). At most
-    `max_questions` of each side, drawn by seed, are embedded; n-grams are of all. Questions shorter than `num_words`
-    count as one run. Raises ConfigError and DataError.
+    `max_questions` of each side, drawn by seed, are embedded; n-grams are of all. A question of fewer words is one
+    run, counted under `shorter`: so short a run may also stand there by chance. Raises ConfigError and DataError.
     """
     if num_words < 1 or not 0 < similarity <= 1:
         raise ConfigError(f"num_words is {num_words} and similarity {similarity}: at least 1, and above 0 up to 1")
@@ -75,16 +75,16 @@ def analyze_overlap(
     for name, texts in asked.items():
         if not texts:
             raise DataError(f"{benchmarks[name]} holds no question")
-    runs = {name: [shingles(text.question, num_words) for text in texts] for name, texts in asked.items()}
-    wanted = set().union(*(run for of in runs.values() for run in of))
-    in_questions: set[bytes] = set()
-    in_rest: set[bytes] = set()
+    runs = {name: [_runs(text.question, num_words) for text in texts] for name, texts in asked.items()}
+    wanted = Wanted(run for of in runs.values() for found in of for run in found)
+    in_questions: set[str] = set()
+    in_rest: set[str] = set()
     questions: list[str] = []
     for path in training:
         for text in read_texts(path):
             questions.append(text.question)
-            in_questions |= wanted & shingles(text.question, num_words)
-            in_rest |= wanted & shingles(text.rest, num_words)
+            in_questions |= wanted.inside(text.question)
+            in_rest |= wanted.inside(text.rest)
     if not questions:
         raise DataError("the training files hold no question")
     result: dict[str, Any] = {
@@ -96,6 +96,7 @@ def analyze_overlap(
         result["benchmarks"][name] = {
             "file": str(benchmarks[name]),
             "questions": len(of),
+            "shorter": sum(len(words_of(text.question)) < num_words for text in asked[name]),
             "ngrams_in_questions": _ngram_scores(of, in_questions, asked[name]),
             "ngrams_in_other_text": _ngram_scores(of, in_rest, asked[name]),
         }
@@ -111,6 +112,34 @@ def analyze_overlap(
             vectors[0], vectors[-1], sampled, some, similarity, seed
         )
     return result, np.concatenate(vectors)
+
+
+def _runs(question: str, num_words: int) -> set[str]:
+    """Every run of `num_words` words; of a shorter question the whole, of one without a word nothing."""
+    words = words_of(question)
+    size = min(num_words, len(words))
+    return {" ".join(words[start : start + size]) for start in range(len(words) - size + 1)} if words else set()
+
+
+class Wanted:
+    """Runs of words, of any lengths, to be looked for in texts."""
+
+    def __init__(self, runs: Iterable[str]) -> None:
+        self._runs = frozenset(runs)
+        self._sizes: dict[str, set[int]] = {}  # by first word: few places of a text begin a run
+        for run in self._runs:
+            words = run.split(" ")
+            self._sizes.setdefault(words[0], set()).add(len(words))
+
+    def inside(self, text: str) -> set[str]:
+        """Those that stand in a text."""
+        words = words_of(text)
+        here = (
+            " ".join(words[start : start + size])
+            for start, word in enumerate(words)
+            for size in self._sizes.get(word, ())
+        )
+        return {run for run in here if run in self._runs}
 
 
 def _last_message(text: str) -> str:
@@ -132,8 +161,8 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _ngram_scores(runs: Sequence[set[bytes]], found: set[bytes], texts: Sequence[Text]) -> dict[str, Any]:
-    shares = np.array([len(run & found) / len(run) for run in runs])
+def _ngram_scores(runs: Sequence[set[str]], found: set[str], texts: Sequence[Text]) -> dict[str, Any]:
+    shares = np.array([len(run & found) / max(1, len(run)) for run in runs])
     worst = np.argsort(-shares, kind="stable")[:_NEAREST]
     return {
         "contaminated": int((shares > 0).sum()),

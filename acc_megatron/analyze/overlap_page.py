@@ -9,7 +9,7 @@ import numpy as np
 from acc_megatron.analyze.overlap import QUESTION_CHARS
 from acc_megatron.analyze.page import COLOURS
 from acc_megatron.data_tools.atomic import atomic_file, write_json
-from acc_megatron.observe.page import STYLE, figure, svg, table
+from acc_megatron.observe.page import STYLE, as_drawn, figure, svg, table
 
 
 def publish_overlap(out: Path, result: dict[str, Any], vectors: np.ndarray | None) -> Path:
@@ -39,6 +39,7 @@ def _scores(result: dict[str, Any]) -> str:
             (
                 name,
                 f"{found['questions']:,}",
+                f"{found['shorter']:,}",
                 *(f"{found[key]['contaminated']:,}" for key in ("ngrams_in_questions", "ngrams_in_other_text")),
                 f"{near['contaminated']:,} of {near['embedded']:,}" if near else "not embedded",
                 f"{near['distinct']:,}" if near else "",
@@ -48,16 +49,19 @@ def _scores(result: dict[str, Any]) -> str:
         )
     settings = result["settings"]
     header = (
-        "benchmark", "questions", f"share {settings['num_words']} words with training questions",
+        "benchmark", "questions", f"of fewer than {settings['num_words']} words",
+        f"share {settings['num_words']} words with training questions",
         "with other training text", f"cosine {settings['similarity']} or more", "distinct embeddings",
         "mean nearest cosine", "AUC",
     )  # fmt: skip
     note = (
-        f"{result['training']['questions']:,} training questions. AUC: 1 is told apart always, 0.5 never. "
+        f"{result['training']['questions']:,} training questions. AUC: 1 is told apart always, 0.5 never; "
+        "less is met where the sides share questions, or are few. "
         f"An embedding is of a question's first {QUESTION_CHARS:,} characters, and all-MiniLM-L6-v2 reads 256 tokens "
-        "of them: questions that differ only later share one. N-grams are of whole questions."
+        "of them: questions that differ only later share one. N-grams are of whole questions; one of fewer words is "
+        "looked for whole, and may be found by chance. overlap.json names those that share most."
     )
-    return table(header, rows, numbers=set(range(1, 8))) + f"<p class=note>{note}</p>"
+    return table(header, rows, numbers=set(range(1, 9))) + f"<p class=note>{note}</p>"
 
 
 def _nearest(result: dict[str, Any]) -> str:
@@ -113,7 +117,7 @@ def _drawn(points: dict[str, list[list[float]]]) -> str:
             alpha=0.7,
             linewidths=0,
             zorder=2 + most - len(part),
-            label=f"{name} ({len(part):,})",
+            label=as_drawn(f"{name} ({len(part):,})"),
         )
     axes.set_xticks([])
     axes.set_yticks([])

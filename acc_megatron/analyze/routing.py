@@ -9,7 +9,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 
-from acc_megatron.analyze.forward import layers, observe, trained
+from acc_megatron.analyze.forward import check_comparable, layers, observe, trained
 from acc_megatron.analyze.tasks import Slice, Task
 from acc_megatron.config import ParallelConfig
 from acc_megatron.layout import Layout
@@ -76,6 +76,7 @@ def analyze_routing(checkpoints: dict[str, Path], tasks: list[Task], parallel: P
     shows the three most changed layers and 20 experts. A control checkpoint, trained on as many tokens of other data,
     tells the change that this data made from the change that any training makes. Collective under torchrun.
     """
+    check_comparable(checkpoints, tasks)
     found = {name: observe(path, tasks, parallel, RoutingObserver) for name, path in checkpoints.items()}
     first, *others = found
     return {

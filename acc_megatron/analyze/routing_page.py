@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from acc_megatron.analyze.page import STROKES
-from acc_megatron.observe.page import figure, svg
+from acc_megatron.observe.page import as_drawn, figure, svg
 
 
 def routing_body(result: dict[str, Any]) -> str:
@@ -59,7 +59,7 @@ def _lines(
     for ax, (title, lines) in zip(axes.flat, panels.items(), strict=False):
         for name, values in lines.items():
             ax.plot(range(len(values)), values, marker="o", markersize=3, label=name, **strokes[name])
-        ax.set(title=title, ylim=(0, None))
+        ax.set(title=as_drawn(title), ylim=(0, None))
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
     for ax in axes[-1]:
@@ -93,5 +93,7 @@ def _experts(
         ax.set_xticks(places, [str(number) for number in numbers], fontsize=8)
         ax.set(title=f"layer {layer}", ylabel="share, percent")
     axes[-1].set_xlabel("expert, the most changed first")
-    axes[0].legend(frameon=False, fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    # beside the axes, where it covers no bar
+    drawing.legend(handles, labels, frameon=False, fontsize=8, loc="outside right upper")
     return svg(drawing)

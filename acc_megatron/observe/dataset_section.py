@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from acc_megatron.data.packing import pack
 from acc_megatron.data_tools.dataset_folder import MANIFEST, DatasetFolder
 from acc_megatron.errors import DataError
-from acc_megatron.observe.page import figure, svg, table
+from acc_megatron.observe.page import as_drawn, figure, svg, table
 
 BIN_TOKENS = 2_000  # as in the paper's figure 3
 COLOURS = ("#1f5fa8", "#c8641b", "#3b8a4f", "#7a4ea3", "#8a6d3b")
@@ -26,20 +26,26 @@ def dataset_section(dataset: DatasetFolder, compiled: Path | None = None) -> str
         f"{manifest['documents_in']:,} rows in = {manifest['documents_out']:,} documents + {num_dropped:,} dropped. "
         f"{manifest['tokens']:,} tokens, {manifest['supervised_tokens']:,} of them supervised."
     )
-    drops = [
-        (reason, f"{count:,}", f"{count / manifest['documents_in']:.2%}")
-        for reason, count in sorted(manifest["dropped"].items(), key=lambda item: (-item[1], item[0]))
-    ]
     caption = f"Document lengths in bins of {BIN_TOKENS:,} tokens; the dashed line is the median."
     return (
         f"<h2>Dataset</h2><p>{text}</p>"
         + _agents_table(dataset)
         + figure(_length_figure(dataset), caption)
-        + (table(("dropped for", "rows", "of all"), drops, numbers={1, 2}) if drops else "")
+        + (_drops_table(manifest) if num_dropped else "")
         + (_pass_table(compiled) if compiled else "")
         + _packing(dataset)
         + f'<p class="note">Dataset fingerprint {html.escape(dataset.fingerprint)}</p>'
     )
+
+
+def _drops_table(manifest: dict[str, Any]) -> str:
+    """Rows and tokens by reason: a few long documents may be much of the text."""
+    rows = []
+    for reason, count in sorted(manifest["dropped"].items(), key=lambda item: (-item[1], item[0])):
+        tokens = manifest["dropped_tokens"].get(reason)
+        lost = ("never tokenised", "") if tokens is None else (f"{tokens:,}", f"{tokens / manifest['tokens_in']:.2%}")
+        rows.append((reason, f"{count:,}", f"{count / manifest['documents_in']:.2%}", *lost))
+    return table(("dropped for", "rows", "of all", "tokens", "of all"), rows, numbers={1, 2, 3, 4})
 
 
 def _agents_table(dataset: DatasetFolder) -> str:
@@ -119,7 +125,7 @@ def _length_figure(dataset: DatasetFolder) -> str:
         axis.hist(lengths, bins=list(edges), color=COLOURS[number % len(COLOURS)], edgecolor="white", linewidth=0.4)
         axis.axvline(float(np.median(lengths)), color="#333", linewidth=1, linestyle="--")
         axis.set_ylabel("documents")
-        axis.set_title(f"{agent}: {len(lengths):,} documents", fontsize=10, loc="left")
+        axis.set_title(as_drawn(f"{agent}: {len(lengths):,} documents"), fontsize=10, loc="left")
         axis.yaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlabel("tokens")

@@ -16,10 +16,17 @@ figcaption, .note { color: #666; font-size: .9rem }
 """
 
 
+def as_drawn(name: str) -> str:
+    """A name that matplotlib shows letter by letter: dollars are no mathematics, no underscore hides it in a legend."""
+    text = name.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def svg(drawing: Any) -> str:
     """A matplotlib figure as SVG text."""
     buffer = io.StringIO()
-    drawing.savefig(buffer, format="svg", metadata={"Date": None})
+    # no metadata: it would hold a date and addresses of other places
+    drawing.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

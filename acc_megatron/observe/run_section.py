@@ -112,7 +112,7 @@ def _expert_load(steps: list[dict[str, Any]], restarts: list[tuple[int, int]]) -
     layers = len(load)
     drawing = matplotlib.figure.Figure(figsize=(9.6, 1.9 + 0.22 * min(layers, 30)), layout="constrained")
     axis = drawing.subplots()
-    bounds = (steps[0]["step"] - 0.5, steps[-1]["step"] + 0.5, layers + 0.5, 0.5)
+    bounds = (steps[0]["step"] - 0.5, steps[-1]["step"] + 0.5, layers - 0.5, -0.5)
     highest = max(2.0, float(load.max()))
     image = axis.imshow(
         load, aspect="auto", extent=bounds, cmap="viridis", vmin=1.0, vmax=highest, interpolation="nearest"
@@ -125,12 +125,12 @@ def _expert_load(steps: list[dict[str, Any]], restarts: list[tuple[int, int]]) -
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     worst = int(load[:, -1].argmax())
     text = (
-        f"At the last step layer {worst + 1} is the least even: its fullest expert has {load[worst, -1]:.2f} times the "
+        f"At the last step layer {worst} is the least even: its fullest expert has {load[worst, -1]:.2f} times the "
         f"mean. Experts that got no token: {int(dead[:, -1].sum())} of all layers at the last step, at most "
         f"{int(dead.sum(0).max())} at any step."
     )
     return f"<h3>Expert load</h3><p>{html.escape(text)}</p>" + figure(
-        svg(drawing), "1 is an even load. Every routed token counts, the padding of rows included."
+        svg(drawing), "Layers count from 0. 1 is an even load. Every routed token counts, the padding of rows included."
     )
 
 

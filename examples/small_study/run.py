@@ -5,6 +5,7 @@ import itertools
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = SMOKE if arguments.smoke else FULL
     out = arguments.out
+    _claim(out, settings)
     tokenizer = out / "tokenizer"
     if not (tokenizer / "tokenizer.json").is_file():
         write_tokenizer(tokenizer)
@@ -45,6 +47,15 @@ def main() -> None:
     publish(out / "tables.md", text)
     draw(summary, settings.lengths_pages, settings.arm_pages, out / "figure.svg")
     print(text)
+
+
+def _claim(out: Path, settings: Settings) -> None:
+    """Write a folder's settings into it, or refuse one with parts of another grid, which would be taken as done."""
+    path, told = out / "settings.json", json.dumps(asdict(settings), indent=1)
+    if path.is_file() and path.read_text(encoding="utf-8") != told:
+        sys.exit(f"error: {out} holds a study of other settings, see {path}; give another --out")
+    if not path.is_file():
+        publish(path, told)
 
 
 def train_arms(out: Path, base: Path, tokenizer: Path, settings: Settings, num_jobs: int) -> list[dict[str, Any]]:

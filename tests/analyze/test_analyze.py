@@ -1,6 +1,7 @@
 """`analyze attention` and `analyze routing` of real checkpoints: independent references, layouts, pages."""
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,10 @@ import numpy as np
 import pytest
 import torch
 from commands import acc, free_port, good, run_command
+
+from acc_megatron.analyze.tasks import open_tasks
+from acc_megatron.config import load_parallel
+from acc_megatron.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 
@@ -69,18 +74,34 @@ def test_attention_statistics_are_those_of_transformers_matrices(
     told = json.loads((found / "attention.json").read_text())
     model = AutoModelForCausalLM.from_pretrained(after[0], dtype=torch.float32, attn_implementation="eager").eval()
     opened = open_dataset(dataset)
-    distance: Any = 0
-    queries = 0
-    for number in told["tasks"]["all"]["documents"]:
+    task = told["tasks"]["all"]
+    sums: dict[str, Any] = dict.fromkeys(
+        ("distance_tokens", "histogram", "long_range_mass", "long_range_entropy_nats"), 0
+    )
+    num_queries = num_long = 0
+    for number in task["documents"]:
         ids = torch.from_numpy(np.array(opened.document(number)[0], np.int64))[None]
         with torch.no_grad():
-            maps = torch.stack(model(ids, output_attentions=True).attentions)[:, 0].double()  # [layers, heads, i, j]
-        i = torch.arange(ids.shape[1])
-        distance = distance + (maps * (i[:, None] - i[None, :])).sum((-1, -2))
-        queries += ids.shape[1]
+            attentions = model(ids, output_attentions=True).attentions
+        maps = torch.stack(attentions)[:, 0].double().numpy()  # [layers, heads, i, j]
+        i = np.arange(ids.shape[1])
+        far = i[:, None] - i[None, :]
+        sums["distance_tokens"] += (maps * far).sum((-1, -2))
+        edges, below = np.arange(33) * task["span_tokens"] / 32, far >= 0
+        shares = [[np.histogram(far[below], edges, weights=head[below])[0] for head in layer] for layer in maps]
+        sums["histogram"] += np.array(shares)
+        # queries from the first that has a key so far away
+        part = np.where(far >= task["long_range_tokens"], maps, 0)[:, :, task["long_range_tokens"] :]
+        sums["long_range_mass"] += part.sum((-1, -2))
+        p = part / part.sum(-1, keepdims=True)
+        sums["long_range_entropy_nats"] -= (p * np.log(np.where(p > 0, p, 1))).sum((-1, -2))
+        num_queries += ids.shape[1]
+        num_long += part.shape[2]
     layers = told["attention"]["after"]["all"]
-    assert all(layer["num_queries"] == queries for layer in layers)
-    np.testing.assert_allclose([layer["distance_tokens"] for layer in layers], (distance / queries).numpy(), rtol=1e-4)
+    assert all((layer["num_queries"], layer["num_long"]) == (num_queries, num_long) for layer in layers)
+    for name, total in sums.items():
+        want = total / (num_long if name.startswith("long") else num_queries)
+        np.testing.assert_allclose([layer[name] for layer in layers], want, rtol=1e-4, atol=1e-7, err_msg=name)
 
 
 @pytest.mark.distributed
@@ -106,6 +127,8 @@ def test_changes_and_divergence_are_what_they_say(found: Path) -> None:
     from acc_megatron.analyze.routing import change, divergence
 
     assert divergence([0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]) == pytest.approx(1.0)
+    # H(3/4, 1/4) - H(1/2, 1/2) / 2 = 2 - log2(3) 3/4 - 1/2
+    assert divergence([1, 0], [0.5, 0.5]) == pytest.approx(1.5 - 0.75 * math.log2(3))
     assert divergence([0.25] * 4, [0.25] * 4) == 0
     assert change([1.0, 0.0], [0.25, 0.75]) == pytest.approx(0.75)
     told = json.loads((found / "routing.json").read_text())
@@ -146,6 +169,28 @@ def test_the_pages_stand_alone(found: Path) -> None:
     for verb in ("attention", "routing"):
         page = (found / f"{verb}.html").read_text()
         assert page.count("<svg") >= 4 and "src=" not in page and "all" in page
+
+
+def test_checkpoints_of_other_shapes_and_tasks_of_other_tokens_are_refused(
+    imported: Path, dataset: Path, tmp_path: Path, make_hf_folder: Callable[..., Path]
+) -> None:
+    from acc_megatron.analyze.attention import analyze_attention
+    from acc_megatron.analyze.routing import analyze_routing
+
+    hf = make_hf_folder(tmp_path / "hf", num_hidden_layers=1, vocab_size=1000)
+    good(acc("import", hf, "--out", tmp_path / "small", "--json"))
+    tasks = open_tasks([f"a={dataset}"], num_documents=1, max_tokens=1000, seed=0)
+    parallel = load_parallel(None, [])
+    pair = {"before": imported, "after": tmp_path / "small"}
+    shapes = "after has model.num_hidden_layers 1 and before has 2"
+    with pytest.raises(ConfigError, match=shapes):
+        analyze_attention(pair, tasks, parallel, long_range_tokens=None)
+    with pytest.raises(ConfigError, match=shapes):
+        analyze_routing(pair, tasks, parallel)
+    with pytest.raises(
+        ConfigError, match="1,000 token embeddings and task a was converted with tokenizer qwen3 of 151,669"
+    ):
+        analyze_routing({"before": tmp_path / "small"}, tasks, parallel)
 
 
 def test_mistakes_are_one_line_each(imported: Path, dataset: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from acc_megatron.analyze.attention_page import attention_body
 from acc_megatron.analyze.page import publish
 
@@ -49,11 +51,16 @@ def test_the_change_of_a_layer_stands_beside_the_controls(tmp_path: Path) -> Non
     assert ">14.0<" in page and ">15.0<" in page  # the mean of 13 and 15 after, of 10 and 20 before
 
 
-def test_a_control_of_other_tokens_is_told(tmp_path: Path) -> None:
-    note = "After and control were not trained on as many tokens"
-    assert note not in page_of(result(control_tokens=4096), tmp_path)
+def test_a_control_that_is_not_known_to_be_matched_is_told_on_the_page_and_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, unknown = "were not trained on as many tokens, but on 4,096 and 2,048", "It is not known whether after and"
+    page = page_of(result(control_tokens=4096), tmp_path)
+    assert "as many tokens" not in page and not capsys.readouterr().err
     page = page_of(result(control_tokens=2048), tmp_path)
-    assert note in page and ">4,096<" in page and ">2,048<" in page and ">not known<" in page
+    assert other in page and ">4,096<" in page and ">2,048<" in page and ">not known<" in page
+    assert other in capsys.readouterr().err
+    assert unknown in page_of(result(control_tokens=None), tmp_path) and unknown in capsys.readouterr().err
 
 
 def test_a_task_without_a_pair_at_long_range_says_so_and_shows_no_zero(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Attention statistics by chunks against the definition on the whole matrix, in float64."""
 
+import sys
+
 import pytest
 import torch
+from commands import run_command
 
 from acc_megatron.analyze import distance
 from acc_megatron.analyze.distance import NUM_BINS, DistanceSums, add_attention
@@ -52,3 +55,32 @@ def test_chunks_give_the_sums_of_the_whole_matrix(
     torch.testing.assert_close(sums.entropy, want["entropy"], rtol=1e-4, atol=1e-5)
     assert sums.num_queries == tokens and sums.num_long == max(0, tokens - far)
     torch.testing.assert_close(sums.means()["histogram"].sum(-1), torch.ones(heads, dtype=torch.float64))
+
+
+MEASURE = """
+import sys, torch
+from pathlib import Path
+from acc_megatron.analyze import distance
+torch.set_num_threads(1)
+distance.CHUNK_ELEMENTS = 1 << 20
+def peak_mib():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) >> 10
+def look(tokens):
+    query, key = torch.randn(tokens, 2, 8), torch.randn(tokens, 1, 8)
+    distance.add_attention(
+        distance.DistanceSums.zeros(2), query, key, torch.arange(tokens), scale=0.3, span_tokens=tokens,
+        long_range_tokens=tokens // 4,
+    )
+look(1024)
+before = peak_mib()
+look(12_288)
+print(peak_mib() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_the_peak_of_memory_does_not_grow_with_the_square_of_the_sequence() -> None:
+    done = run_command([sys.executable, "-c", MEASURE])
+    assert done.returncode == 0, done.stderr
+    # one whole [heads, queries, keys] matrix is 1,152 MiB in float32; 12 times the tokens take a few of keys and chunks
+    assert int(done.stdout) < 100

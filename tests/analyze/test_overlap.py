@@ -34,7 +34,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     inside = words(rng, "b")
     training[7]["context"][0]["text"] += f"\n{inside}\n" + words(rng, "c")
     benchmark = [{"question": words(rng, "b")} for _ in range(30)]
-    benchmark[11]["question"] = LEAK
+    benchmark[11]["question"] = f"Say {LEAK} again"
     benchmark[12]["question"] = inside
     chat = [{"role": "user", "content": "examples"}, {"role": "user", "content": words(rng, "b")}]
     benchmark[13] = {"prompt": json.dumps(chat)}
@@ -57,10 +57,64 @@ def test_planted_leaks_are_found_where_they_are(files: tuple[Path, Path]) -> Non
     assert vectors is None
     found = result["benchmarks"]["bench"]
     assert found["ngrams_in_questions"]["contaminated"] == 1
-    assert found["ngrams_in_questions"]["worst"] == [{"place": "benchmark.jsonl:12", "share": 1.0}]
+    assert found["ngrams_in_questions"]["worst"] == [{"place": "benchmark.jsonl:12", "share": 6 / 8}]
     assert found["ngrams_in_other_text"]["worst"] == [{"place": "benchmark.jsonl:13", "share": 1.0}]
     longer, _ = analyze_overlap([files[0]], {"bench": files[1]}, embed=None, num_words=19)
     assert longer["benchmarks"]["bench"]["ngrams_in_questions"]["contaminated"] == 0  # the leak has 18 words
+
+
+def test_ngram_scores_are_those_of_a_search_in_the_normalised_text(tmp_path: Path) -> None:
+    """Few different words, so that runs of every length are met by chance; questions of none to many words."""
+    rng = np.random.default_rng(4)
+
+    def text(count: int) -> str:
+        return "".join(f"{word}{rng.choice([' ', '? '])}" for word in rng.choice(list("abc"), count))
+
+    training = [{"question": text(8), "context": [{"text": text(25)}], "answer": text(2)} for _ in range(6)]
+    benchmark = [{"question": text(int(count))} for count in rng.integers(0, 12, 80)]
+    paths = write(tmp_path / "training.jsonl", training), write(tmp_path / "benchmark.jsonl", benchmark)
+    result, _ = analyze_overlap([paths[0]], {"bench": paths[1]}, embed=None, num_words=5)
+
+    def plain(value: str) -> str:
+        return " ".join(value.upper().replace("?", " ").split())
+
+    sides = {
+        "ngrams_in_questions": [plain(row["question"]) for row in training],
+        "ngrams_in_other_text": [plain(f"{row['context'][0]['text']} {row['answer']}") for row in training],
+    }
+    for side, texts in sides.items():
+        shares = []
+        for row in benchmark:
+            words = plain(row["question"]).split()
+            runs = {" ".join(words[k : k + 5]) for k in range(max(1, len(words) - 4))} - {""}
+            shares.append(sum(any(run in text for text in texts) for run in runs) / max(1, len(runs)))
+        found = result["benchmarks"]["bench"][side]
+        assert 0 < sum(share > 0 for share in shares) < 80
+        assert found["contaminated"] == sum(share > 0 for share in shares)
+        assert found["mean_share"] == pytest.approx(np.mean(shares))
+    assert result["benchmarks"]["bench"]["shorter"] == sum(len(plain(row["question"]).split()) < 5 for row in benchmark)
+
+
+def test_a_short_question_is_found_inside_a_long_text_and_one_without_a_word_nowhere(tmp_path: Path) -> None:
+    river = "Which river flows through Kare?"
+    training = write(tmp_path / "training.jsonl", [{"question": "other"}, {"question": f"{LEAK}. {river} {LEAK}"}])
+    bench = write(tmp_path / "bench.jsonl", [{"question": question} for question in (river, "???", "", "An other")])
+    result, _ = analyze_overlap([training], {"bench": bench}, embed=None)
+    found = result["benchmarks"]["bench"]
+    assert found["ngrams_in_questions"]["worst"] == [{"place": "bench.jsonl:1", "share": 1.0}]
+    assert found["ngrams_in_other_text"]["contaminated"] == 0
+    assert found["questions"] == found["shorter"] == 4
+
+
+def test_a_leak_in_a_script_without_spaces_is_found(tmp_path: Path) -> None:
+    asked = "日本で一番高い山はどこにありますか"
+    training = write(tmp_path / "training.jsonl", [{"question": f"さて{asked}教えて"}])
+    bench = write(tmp_path / "bench.jsonl", [{"question": f"ねえ{asked}"}, {"question": asked[::-1]}])
+    result, _ = analyze_overlap([training], {"bench": bench}, embed=None)
+    # 17 characters of the 19 are shared: 5 of 7 runs of 13
+    assert result["benchmarks"]["bench"]["ngrams_in_questions"]["worst"] == [
+        {"place": "bench.jsonl:1", "share": pytest.approx(5 / 7)}
+    ]
 
 
 def test_embeddings_find_the_nearest_and_tell_the_sides_apart(files: tuple[Path, Path]) -> None:
@@ -114,6 +168,15 @@ def test_an_endpoint_gives_vectors_in_the_order_of_the_texts(tmp_path: Path, fil
     broken = Teacher(lambda handler, _, __: send_json(handler, {"data": [{"index": 0}]}))
     with broken as teacher, pytest.raises(DataError, match="gave no embeddings"):
         endpoint_embedder(teacher.url, "m")(["x"])
+    # 32 texts a request, then 8 more that are answered in another dimension
+    uneven = Teacher(
+        lambda handler, body, _: send_json(
+            handler,
+            {"data": [{"index": k, "embedding": [1.0] * len(body["input"])} for k in range(len(body["input"]))]},
+        )
+    )
+    with uneven as teacher, pytest.raises(DataError, match=r"gave embeddings of \[8, 32\] numbers"):
+        endpoint_embedder(teacher.url, "m")(["x"] * 40)
 
 
 def test_the_command_writes_a_page_that_says_why_it_has_no_map(tmp_path: Path, files: tuple[Path, Path]) -> None:

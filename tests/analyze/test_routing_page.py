@@ -1,5 +1,6 @@
 """The routing page from results written by hand: every pair of tasks and every checkpoint is drawn."""
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
@@ -8,7 +9,7 @@ from acc_megatron.analyze.routing_page import routing_body
 # matplotlib draws text as paths and names it in a comment
 
 
-def result(tasks: str, *names: str) -> dict[str, Any]:
+def result(tasks: Sequence[str], *names: str) -> dict[str, Any]:
     _, *others = names
     change = {
         "by_layer": [0.25, 0.5],
@@ -44,3 +45,8 @@ def test_the_most_changed_experts_are_shown_with_the_control() -> None:
 def test_one_checkpoint_alone_is_told_what_it_lacks() -> None:
     body = routing_body(result("a", "before"))
     assert "give --after" in body and "<svg" not in body
+
+
+def test_a_tasks_name_is_drawn_as_it_is() -> None:
+    body = routing_body(result(["$\\no$", "_b"], "before", "after"))  # no such command of TeX
+    assert "<!-- $\\no$ / _b -->" in body

@@ -1,8 +1,12 @@
 """The small study: its worlds and runs are what they say, its scores are right, and its smoke version runs whole."""
 
 import json
+import os
 import random
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -127,10 +131,35 @@ def test_measures_are_shares_and_deviations_are_over_seeds(study: Any) -> None:
     assert summary.over_seeds([{"a": 1.0}, {"a": 2.0}, {"a": 6.0}])["a"] == pytest.approx((3, 7**0.5))
 
 
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until `path` is there; fails when the process ends or three minutes pass first."""
+    end = time.monotonic() + 180
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < end, f"no {path}"
+        time.sleep(0.05)
+
+
+def test_a_folder_of_another_grid_is_refused_by_name(tmp_path: Path, study: Any) -> None:
+    settings = study("settings")
+    study("run")._claim(tmp_path, settings.SMOKE)
+    study("run")._claim(tmp_path, settings.SMOKE)
+    with pytest.raises(SystemExit, match=r"holds a study of other settings, see .*settings\.json"):
+        study("run")._claim(tmp_path, settings.FULL)
+
+
 @pytest.mark.slow
-def test_the_smoke_version_runs_whole_with_matched_tokens_and_a_second_call_only_reads(tmp_path: Path) -> None:
+def test_the_smoke_version_goes_on_after_a_kill_to_matched_tokens_and_a_second_call_only_reads(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     command = [sys.executable, str(STUDY / "run.py"), "--smoke", "--out", str(tmp_path)]
+    base = tmp_path / "base" / "few" / "train.json"
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        wait_for(base, killed)
+        wait_for(tmp_path / "arms" / "acc" / "seed0" / "run", killed)  # an arm is being trained
+    finally:
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+    kept = base.read_bytes()
     done = run_command(command, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     results = json.loads((tmp_path / "results.json").read_bytes())
@@ -140,8 +169,9 @@ def test_the_smoke_version_runs_whole_with_matched_tokens_and_a_second_call_only
     for rows in (results["models"]["base"], results["models"]["acc/seed0"]):
         assert {"retrieval/6", "multi-hop/12", "look-up/12", "greedy/6", "no context", "depth/6/first"} <= set(rows)
     assert "| agent-sft |" in done.stdout and (tmp_path / "figure.svg").read_text().startswith("<?xml")
-    figure, stages = (tmp_path / "figure.svg").read_bytes(), done.stderr.count(" s\n")
-    assert stages > 10
+    figure = (tmp_path / "figure.svg").read_bytes()
+    assert base.read_bytes() == kept and "few/train" not in done.stderr  # with its seconds: not run again
+    assert "seed0/train" in done.stderr and "base/evaluate" in done.stderr
     again = run_command(command, timeout=60)
     assert again.returncode == 0 and again.stderr.count(" s\n") == 0
     assert again.stdout == done.stdout and (tmp_path / "figure.svg").read_bytes() == figure

@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from acc_megatron.data_tools.convert import ConvertSettings, convert
 from acc_megatron.data_tools.dataset_folder import open_dataset
 from acc_megatron.data_tools.verify import verify
 from acc_megatron.errors import DataError
@@ -56,6 +58,7 @@ def test_the_page_links_to_nothing_and_shows_the_books(dataset: Path, tmp_path: 
     text = page.read_text()
     assert not re.findall(r'(?:src|href)="(?!#)', text.replace("xlink:href", "href")), "no resource from outside"
     assert "<script" not in text
+    assert set(re.findall(r"https?://[^\"]+", text)) == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     manifest = open_dataset(dataset).manifest
     assert f"{manifest['documents_in']:,} rows in = {manifest['documents_out']:,} documents" in text
     assert "10.000 at step 1, 2.500 at step 4" in text
@@ -72,6 +75,66 @@ def test_the_page_of_a_dataset_leaves_the_dataset_whole(dataset: Path) -> None:
 def test_a_folder_with_neither_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="neither a dataset"):
         write_report(tmp_path)
+
+
+def bar_height(path: str) -> float:
+    heights = [float(y) for y in re.findall(r"[ML] \S+ (\S+)", path)]
+    return max(heights) - min(heights)
+
+
+def test_the_histogram_holds_each_agents_documents_in_bins_of_2000_tokens(tmp_path: Path) -> None:
+    """Words of one token each beside a frame of a known length put documents at chosen sides of the bins' edges."""
+    words = {"search": [1, 1990, 2500, 4100], "$\\no$": [1, 2, 3, 6500]}
+    rows = [
+        {
+            "id": f"{agent}-{count}",
+            "agent": agent,
+            "question": "which?",
+            "context": [{"id": "a", "title": "page", "text": " the" * count, "kind": "evidence"}],
+            "reasoning": "R",
+            "answer": "A",
+        }
+        for agent, counts in words.items()
+        for count in counts
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    convert([tmp_path / "rows.jsonl"], tmp_path / "dataset", ConvertSettings())
+    opened = open_dataset(tmp_path / "dataset")
+    want = {
+        agent: Counter(
+            row["tokens"] // 2000
+            for row in opened.samples.select(["agent", "tokens"]).to_pylist()
+            if row["agent"] == agent
+        )
+        for agent in words
+    }
+    assert [sorted(bins) for bins in want.values()] == [[0, 1, 2], [0, 3]]
+    text = write_report(tmp_path).read_text()
+    panels = re.split(r'<g id="axes_\d+">', text)[1:]
+    for panel, (agent, bins) in zip(panels, sorted(want.items()), strict=True):
+        assert f"<!-- {agent}: 4 documents -->" in panel
+        heights = [
+            bar_height(path) for path in re.findall(r'<path d="([^"]+)" clip-path="[^"]+" style="fill: #(?!f)', panel)
+        ]
+        tallest = max(bins.values())
+        assert [round(height / max(heights) * tallest, 3) for height in heights] == [bins[k] for k in range(4)]
+
+
+def test_drops_are_told_in_rows_and_in_tokens(dataset: Path, tmp_path: Path) -> None:
+    """The six documents again under a limit that keeps five, with a line that no one can read."""
+    tokens = sorted(open_dataset(dataset).lengths.tolist())
+    rows = (dataset.parent / "triples.jsonl").read_text() + "{broken\n"
+    (tmp_path / "rows.jsonl").write_text(rows)
+    convert([tmp_path / "rows.jsonl"], tmp_path / "dataset", ConvertSettings(max_tokens=tokens[-2]), max_bad_share=0.5)
+    page = write_report(tmp_path).read_text()
+    header = "".join(f"<th class=number>{name}</th>" for name in ("rows", "of all", "tokens", "of all"))
+    assert f"<th>dropped for</th>{header}" in page
+
+    def row(*cells: str) -> str:
+        return f"<tr><td>{cells[0]}</td>" + "".join(f"<td class=number>{cell}</td>" for cell in cells[1:]) + "</tr>"
+
+    assert row("broken_json", "1", "14.29%", "never tokenised", "") in page
+    assert row("over_max_tokens", "1", "14.29%", f"{tokens[-1]:,}", f"{tokens[-1] / sum(tokens):.2%}") in page
 
 
 def test_the_page_shows_shares_pass_rates_and_packing(dataset: Path, tmp_path: Path) -> None:
@@ -112,7 +175,8 @@ def test_the_page_marks_restarts_skipped_steps_and_uneven_experts(tmp_path: Path
     text = write_report(tmp_path).read_text()
     for cells in (("Restarts", "2, which did 1 steps again"), ("Skipped steps", "1")):
         assert "".join(f"<td>{cell}</td>" for cell in cells) in text
-    assert "layer 2 is the least even: its fullest expert has 3.50 times the mean" in text
+    # counted from 0, as checkpoints and the analyses name layers
+    assert "layer 1 is the least even: its fullest expert has 3.50 times the mean" in text
     assert "no token: 2 of all layers at the last step, at most 2 at any step" in text
     events = re.findall(r"<td class=number>(\d+)</td><td>([^<]+)</td><td>([^<]*)</td>", text)
     assert events == [
