@@ -16,10 +16,13 @@ _BOOKKEEPING = {
 def event_turns(events: list[dict[str, Any]], question: str) -> list[Turn]:
     """Turns in the order of the events; `question` opens a run whose log keeps no message of the user."""
     turns: list[Turn] = []
+    is_begun = False
     for event in events:
         action, observation = event.get("action"), event.get("observation")
         if isinstance(action, str):
-            turns += _action_turns(event, action, is_begun=any(turn.role == "assistant" for turn in turns))
+            made = _action_turns(event, action, is_begun=is_begun)
+            is_begun = is_begun or any(turn.role == "assistant" for turn in made)
+            turns += made
         elif isinstance(observation, str) and isinstance(event.get("content"), str) and turns:
             turns.append(Turn(role="tool", text=event["content"]))
     if not any(turn.role == "user" for turn in turns):

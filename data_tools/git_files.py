@@ -84,7 +84,7 @@ class CommitFiles(Mapping[str, str]):
     def __init__(self, objects: Path, listing: bytes) -> None:
         self._objects = objects
         self._blobs = dict(_listed(listing))
-        self._read = lru_cache(maxsize=256)(self._text)
+        self._read = lru_cache(maxsize=32)(self._text)  # of at most MAX_FILE_BYTES each
 
     def __getitem__(self, path: str) -> str:
         text = self._read(self._blobs[path])

@@ -107,7 +107,8 @@ class Resources:
                 self.bad_rows.append(row)
             elif is_resource(row.value):
                 self.num_rows += 1
-                self._add(row, path)
+                if not _is_prediction(row.value):
+                    self._add(row, path)
 
     def _add(self, row: Row, path: Path) -> None:
         value, instance_id = row.value, str(row.value["instance_id"])
@@ -150,8 +151,8 @@ def is_safe_path(path: str) -> bool:
 
 
 def is_resource(value: dict[str, Any]) -> bool:
-    """Whether a row describes a task rather than a run of it."""
-    return _is_instance(value) or _is_store(value)
+    """Whether a row describes a task, or holds patches alone as SWE agents leave them beside their runs."""
+    return _is_instance(value) or _is_store(value) or _is_prediction(value)
 
 
 def _is_instance(value: dict[str, Any]) -> bool:
@@ -160,6 +161,13 @@ def _is_instance(value: dict[str, Any]) -> bool:
 
 def _is_store(value: dict[str, Any]) -> bool:
     return _is_named(value) and bool(embedded_object(value.get("files_at_base_commit")))
+
+
+def _is_prediction(value: dict[str, Any]) -> bool:
+    """A row of predictions for SWE-bench's harness, or a `preds.json`: one object of them by instance."""
+    if "model_patch" in value:
+        return isinstance(value.get("instance_id"), str) and not any(key in value for key in _RUN_KEYS)
+    return bool(value) and all(isinstance(item, dict) and "model_patch" in item for item in value.values())
 
 
 def _is_named(value: dict[str, Any]) -> bool:

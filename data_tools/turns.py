@@ -22,7 +22,7 @@ from acc_megatron.data_tools.sources.fields import (
 )
 from acc_megatron.data_tools.sources.swe_instance import first_prompt
 from acc_megatron.data_tools.sources.swe_steps import events_of
-from acc_megatron.data_tools.sources.transcript import Step, message_key, text_of_message, transcript_of
+from acc_megatron.data_tools.sources.transcript import THOUGHT_KEYS, Step, message_key, text_of_message, transcript_of
 
 _TAGS = re.compile(r"<(think|tool_call|answer|tool_response)>.*?</\1>", re.DOTALL)
 _EXECUTE = re.compile(r"\s*(execute|submit)(?:\[(.*)\])?\s*", re.DOTALL)
@@ -95,12 +95,13 @@ def _generic_steps(steps: Sequence[Step], trajectory: Trajectory) -> list[Turn]:
 def _messages(messages: list[dict[str, Any]]) -> list[Turn]:
     """Messages as they are; what comes from the user after the agent's first turn is an observation."""
     turns: list[Turn] = []
+    has_started = False
     for message in messages:
         role, text = message.get("role"), _text(message.get("content"))
         if message.get("is_demo"):
             continue
-        has_started = any(turn.role == "assistant" for turn in turns)
         if role == "assistant":
+            has_started = True
             turns.append(_agent_message(message, text))
         elif role == "tool" or (role == "user" and has_started):
             turns += [Turn(role="tool", text=_text(part).strip("\n")) for part in _answers(message, text)]
@@ -110,7 +111,8 @@ def _messages(messages: list[dict[str, Any]]) -> list[Turn]:
 
 
 def _agent_message(message: dict[str, Any], text: str) -> Turn:
-    thoughts = [_text(message.get(name)) for name in ("reasoning_content", "thought")] + tagged(text, "think")
+    thoughts = [_text(message.get(name)).strip() for name in THOUGHT_KEYS]
+    thoughts += [thought.strip() for thought in tagged(text, "think")]
     calls = [call.strip() for call in tagged(text, "tool_call")]
     listed, action = message.get("tool_calls"), message.get("action")
     for call in listed if isinstance(listed, list) else []:
@@ -119,13 +121,14 @@ def _agent_message(message: dict[str, Any], text: str) -> Turn:
         calls.append(call_text(str(function.get("name")), embedded_object(arguments) or arguments))
     if isinstance(listed, str) and isinstance(action, str):  # SWE-agent's history may hold Python's text of its calls
         calls.append(call_text("execute", {"command": action.strip()}))
-    parts = content if isinstance(content := message.get("content"), list) else []
-    for part in (part for part in parts if isinstance(part, dict) and part.get("type") == "tool_use"):
+    listed = content if isinstance(content := message.get("content"), list) else []
+    for part in (part for part in listed if isinstance(part, dict) and part.get("type") == "tool_use"):
         calls.append(call_text(str(part.get("name")), part.get("input")))
     answer = "\n".join(part.strip() for part in tagged(text, "answer"))
     plain = _TAGS.sub("", text).strip()
-    reasoning = "\n\n".join(thought.strip() for thought in thoughts if thought.strip())
-    return agent_turn("\n\n".join(part for part in (plain, answer) if part), reasoning=reasoning, calls=tuple(calls))
+    reasoning = "\n\n".join(dict.fromkeys(thought for thought in thoughts if thought))
+    parts = (plain if plain != reasoning else "", answer)  # SWE-agent writes a thought twice
+    return agent_turn("\n\n".join(part for part in parts if part), reasoning=reasoning, calls=tuple(calls))
 
 
 def _answers(message: dict[str, Any], text: str) -> list[str]:

@@ -59,7 +59,8 @@ def _plain(message: dict[str, Any]) -> dict[str, Any]:
 def _of_items(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Items of OpenAI's Responses API: what the model gives between two answers is one message."""
     messages: list[dict[str, Any]] = []
-    given: dict[str, Any] | None = None  # the model's message that is not answered yet
+    opened: list[dict[str, Any]] = []
+    given: dict[str, Any] | None = None  # the model's message that is not answered yet, its texts still in lists
     for item in _flat(items):
         kind = item.get("type")
         if kind not in ("function_call", "reasoning") and item.get("role") != "assistant":
@@ -69,15 +70,17 @@ def _of_items(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
             given = None
             continue
         if given is None:
-            given = {"role": "assistant", "content": "", "reasoning_content": "", "tool_calls": []}
+            given = {"role": "assistant", "content": [], "reasoning_content": [], "tool_calls": []}
             messages.append(given)
+            opened.append(given)
         if kind == "function_call":
             function = {"name": item.get("name"), "arguments": item.get("arguments")}
             given["tool_calls"].append({"id": item.get("call_id"), "function": function})
         else:
-            key = "reasoning_content" if kind == "reasoning" else "content"
-            texts = (given[key], _text(item.get("content")) or _text(item.get("summary")))
-            given[key] = "\n\n".join(text for text in texts if text)
+            text = _text(item.get("content")) or _text(item.get("summary"))
+            given["reasoning_content" if kind == "reasoning" else "content"] += [text] if text else []
+    for message in opened:
+        message.update({key: "\n\n".join(message[key]) for key in ("content", "reasoning_content")})
     return messages
 
 

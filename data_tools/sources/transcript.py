@@ -19,7 +19,7 @@ _TEXT_PARTS = (None, "text", "input_text", "output_text")
 _TOOL_KEYS = ("tool", "tool_name", "name", "action")
 _INPUT_KEYS = ("input", "tool_input", "arguments", "args", "action_input")
 _OUTPUT_KEYS = ("output", "observation", "result", "response")
-_THOUGHT_KEYS = ("thought", "reasoning_content", "reasoning")
+THOUGHT_KEYS = ("thought", "reasoning_content", "reasoning")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +175,7 @@ def _calls(message: dict[str, Any], *, plain_fences: bool = False) -> Iterator[t
 
 def _thought(message: dict[str, Any], text: str, has_calls: bool, plain_fences: bool) -> str:
     """Reasoning kept apart, and the text beside the calls; the closing text is no thought."""
-    apart = [message.get(key) for key in _THOUGHT_KEYS]
+    apart = [message.get(key) for key in THOUGHT_KEYS]
     parts = [part for part in apart if isinstance(part, str) and part.strip()]
     return "\n\n".join(dict.fromkeys([*parts, text_without_calls(text, plain_fences)] if has_calls else parts))
 
@@ -185,7 +185,7 @@ def _of_steps(value: dict[str, Any]) -> Transcript:
     for item in objects_of(value, "steps"):
         name, given, output, thought = (
             next((item[key] for key in keys if item.get(key) is not None), "")
-            for keys in (_TOOL_KEYS, _INPUT_KEYS, _OUTPUT_KEYS, _THOUGHT_KEYS)
+            for keys in (_TOOL_KEYS, _INPUT_KEYS, _OUTPUT_KEYS, THOUGHT_KEYS)
         )
         if not isinstance(name, str) or not isinstance(thought, str):
             raise Dropped("malformed", "a step's tool and thought must be strings")

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from acc_megatron.data_tools.discover import discover
+from acc_megatron.data_tools.jsonl import Row
+from acc_megatron.data_tools.resources import is_resource
 from acc_megatron.data_tools.row_files import rows_of
 from acc_megatron.errors import DataError
 
@@ -50,6 +52,19 @@ def test_resources_among_the_inputs_are_found_wherever_they_stand(tmp_path: Path
 def test_a_run_that_carries_its_patch_is_no_resource(tmp_path: Path) -> None:
     write(tmp_path / "runs.jsonl", INSTANCE | {"trajectory": []})
     assert discover([tmp_path]).resources.num_rows == 0
+
+
+def test_predictions_beside_the_runs_are_neither_runs_nor_instances(tmp_path: Path) -> None:
+    patch = {"instance_id": "o__t-1", "model_name_or_path": "m", "model_patch": "p"}
+    (tmp_path / "preds.json").write_text(json.dumps({"o__t-1": patch, "o__t-2": patch | {"model_patch": None}}))
+    (tmp_path / "all_preds.jsonl").write_text(json.dumps(patch) + "\n")
+    found = discover([tmp_path])
+    rows = [row for path in found.files for row in rows_of(path)]
+    assert len(rows) == 2 and all(isinstance(row, Row) and is_resource(row.value) for row in rows)
+    assert not found.resources.instances
+    for run in ({"messages": []}, {"trajectory": []}):
+        assert not is_resource(patch | run), "a run that carries its patch"
+    assert not is_resource({}) and not is_resource({"a": {}})
 
 
 def test_one_file_given_twice_is_read_once(tmp_path: Path) -> None:

@@ -69,6 +69,25 @@ def test_openai_tool_calls() -> None:
     ]
 
 
+def test_a_thought_is_learned_once_under_whichever_key_it_stands() -> None:
+    called = {"tool_calls": [{"function": {"name": "bash", "arguments": '{"command": "ls"}'}}]}
+    expected = [{"name": "bash", "arguments": {"command": "ls"}}]
+    for given in (
+        {"content": "t", "thought": "t"},
+        {"content": None, "reasoning": "t"},
+        {"content": "<think>t</think>"},
+    ):
+        for doubled in ({}, {"reasoning_content": " t"}):
+            messages = [{"role": "user", "content": "Q?"}, {"role": "assistant"} | called | given | doubled]
+            assert short(turns_of({"messages": messages}, RUN))[1] == ("assistant", "", "t", expected)
+    text = [
+        {"role": "user", "content": "Q?"},
+        {"role": "assistant", "action": "ls\n", "tool_calls": "[{'function': ..}]"},
+    ]
+    call = {"name": "execute", "arguments": {"command": "ls"}}
+    assert short(turns_of({"history": text}, RUN))[1] == ("assistant", "", "", [call])
+
+
 def test_swe_agent_steps() -> None:
     value = {
         "history": [

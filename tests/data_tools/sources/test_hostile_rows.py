@@ -6,6 +6,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from acc_megatron.data_tools.sources import search, sql, swe
 from acc_megatron.data_tools.sources.messages import with_plain_messages
 from acc_megatron.data_tools.sources.recognise import SOURCES, agent_of, described
 from acc_megatron.data_tools.sources.text_calls import calls_in_text, text_without_calls
+from acc_megatron.data_tools.turns import turns_of
 
 RESPONSE = "<tool_response>A Google search for 'x' found 1 results:\n\n1. [T](https://x.org)\n\ntext</tool_response>"
 SEARCH = {
@@ -265,3 +267,26 @@ def seconds(source: ModuleType, value: dict[str, Any], resources: Resources) -> 
     start = time.process_time()
     outcome(source, value, resources)
     return time.process_time() - start
+
+
+ITEM: dict[str, Any] = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]}
+UNITS: list[tuple[str, dict[str, Any]]] = [
+    ("messages", ITEM),
+    ("messages", {"object": "response", "output": [ITEM, {"type": "function_call", "name": "bash"}]}),
+    ("messages", {"role": "user", "content": "x"}),
+    ("conversations", {"from": "function_call", "value": "{"}),
+    ("history", {"kind": "ActionEvent", "llm_response_id": "r", "tool_name": "bash"}),
+    ("history", {"source": "user", "action": "message", "args": {"content": "x"}}),
+]
+
+
+@pytest.mark.parametrize(("key", "unit"), UNITS)
+def test_a_hostile_list_of_messages_costs_linear_time(key: str, unit: dict[str, Any], resources: Resources) -> None:
+    end: dict[str, Any] = {"type": "function_call_output", "output": "x"} if "type" in unit else {}
+    value = {"instance_id": "o__t-1", key: [unit] * 30_000 + ([end] if end else [])}
+    start = time.process_time()
+    row = with_plain_messages(Row(value=value, file="f", line=1, byte_offset=0, sha256="0" * 64))
+    assert agent_of(row.value) == "swe" and outcome(swe, value, resources) in ("read", "no_trajectory")
+    with suppress(Dropped):
+        turns_of(row.value, swe.read(row, resources))
+    assert time.process_time() - start < 8
