@@ -4,9 +4,11 @@ lm-eval (extra `[eval]`) makes the prompts and grades the answers. Rows come fro
 from a folder of task files. Thinking is removed before stop strings are looked for, and both before grading.
 """
 
+import difflib
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from acc_megatron.errors import ConfigError, DataError, EnvironmentProblem
@@ -24,7 +26,7 @@ def run_tasks(name: str, benchmark: BenchmarkSettings, run: RunSettings, ask: As
     EnvironmentProblem without lm-eval, DataError when a task or its rows cannot be loaded, ConfigError for a task
     that needs the likelihood of given texts, which a chat endpoint does not tell.
     """
-    lm_eval = require()
+    lm_eval = _lm_eval()
     manager = _manager(lm_eval, benchmark)
     samples = _sample(manager, benchmark, run) if run.limit is not None else None
     items: dict[str, dict[str, Any]] = {}
@@ -61,8 +63,18 @@ def run_tasks(name: str, benchmark: BenchmarkSettings, run: RunSettings, ask: As
     return {"items": list(items.values()), "harness": {"version": lm_eval.__version__, "repeats": aggregates}}
 
 
-def require() -> Any:
-    """The module lm_eval. Raises EnvironmentProblem where it is not installed."""
+def check_tasks(name: str, benchmark: BenchmarkSettings) -> None:
+    """Raises EnvironmentProblem without lm-eval, and ConfigError for a task that it does not know."""
+    lm_eval = _lm_eval()
+    known = _manager(lm_eval, benchmark).all_tasks
+    for task in benchmark.tasks:
+        if task not in known and not Path(task).is_file():
+            near = difflib.get_close_matches(task, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"benchmarks.{name}.tasks: lm-eval {lm_eval.__version__} has no task {task!r}{hint}")
+
+
+def _lm_eval() -> Any:
     try:
         import lm_eval
         import lm_eval.evaluator

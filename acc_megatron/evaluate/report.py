@@ -248,9 +248,11 @@ def _bins_figure(values: Sequence[str], metric: str, summaries: Sequence[tuple[S
 
 
 def _differences_table(name: str, shown: Sequence[Shown], metrics: Sequence[str], settings: dict[str, Any]) -> str:
+    # what this page is of minus what stands beside it; within a run the later model minus the earlier
+    ordered = sorted(shown, key=lambda one: one.results is shown[0].results)
     items = {
         one.label: [item for item in one.results["items"] if item["benchmark"] == name and item["model"] == one.model]
-        for one in shown
+        for one in ordered
     }
     found = differences(items, samples=settings["bootstrap_samples"], seed=settings["seed"])
     if not found:

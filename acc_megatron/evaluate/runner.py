@@ -53,8 +53,9 @@ def evaluate(run: RunSettings, out: Path, *, beside: Sequence[Path] = (), show: 
     """
     started = time.monotonic()
     others = [read_results(folder) for folder in beside]
-    if any(benchmark.kind == "lm_eval" for benchmark in run.benchmarks.values()):
-        harness.require()
+    for name, benchmark in run.benchmarks.items():
+        if benchmark.kind == "lm_eval":
+            harness.check_tasks(name, benchmark)
     tokenizer = load_tokenizer(run.tokenizer)
     questions = {
         name: make_questions(name, benchmark, run, tokenizer.count)

@@ -170,6 +170,18 @@ def test_without_lm_eval_the_extra_is_named_before_anything_is_asked(
         assert not teacher.asked
 
 
+def test_a_task_that_lm_eval_does_not_know_is_named_before_anything_is_asked(tmp_path: Path, task_folder: Path) -> None:
+    with Teacher(adding) as teacher:
+        plan = settings(teacher, task_folder, "sums", "aime_24")
+        walks = BenchmarkSettings(kind="graphwalks", items=1, length_tokens=[700])
+        plan = dataclasses.replace(plan, benchmarks={"walks": walks, **plan.benchmarks})
+        with pytest.raises(
+            ConfigError, match=r"benchmarks\.sums\.tasks: lm-eval .* has no task 'aime_24'; .* aime24\?"
+        ):
+            evaluate(plan, tmp_path / "out", show=print)
+        assert not teacher.asked
+
+
 def tasks_of_the_paper(folder: Path) -> Path:
     """lm-eval's own task files over local rows of the published schemas."""
     import lm_eval

@@ -341,8 +341,8 @@ def test_two_runs_stand_side_by_side_and_beside_the_paper(tmp_path: Path, model_
         plan = run_from_tree(tree({"m": endpoint(right)}, name="second", benchmarks={"walks": walks}), "x")
         evaluate(plan, tmp_path / "b", beside=[tmp_path / "a"], show=print)
     page = (tmp_path / "b" / "report.html").read_text()
-    assert "m (test) minus m" in page
-    assert "-100.0 [-100.0, -100.0]" in page
+    assert "m minus m (test)" in page
+    assert ">100.0 [100.0, 100.0]<" in page and "-100.0" not in page
     for text in ("paper: with ACC", "77.51", "72.95", "Qwen3-235B", "generated, not the published ones", "<svg"):
         assert text in page
     assert "<script" not in page and "http://www" not in page.split("<body>")[0]
