@@ -45,6 +45,10 @@ class AnswerCache:
             raise DataError(f"cannot use the cache {path}: {error}; is another run using it?") from None
         self.num_interrupted = self._number("SELECT count(*) FROM sent WHERE ended IS NULL")
         self.num_hits = 0
+        # summed once and carried on from there: nobody else writes while the file is open
+        self._num_requests = self._number("SELECT count(*) FROM sent")
+        self._num_tokens = self._number("SELECT coalesce(sum(tokens), 0) FROM sent")
+        self._reserved: dict[int, int] = {}  # tokens by the number of a request in flight
         # a request that a kill left in flight may have been paid: what was reserved for it stays spent
         self._database.execute("UPDATE sent SET ended = 0 WHERE ended IS NULL")
 
@@ -72,11 +76,16 @@ class AnswerCache:
             raise Dropped("budget_exhausted", detail)
         cursor = self._database.execute("INSERT INTO sent (key, tokens) VALUES (?, ?)", (key, reserved_tokens))
         assert cursor.lastrowid is not None
+        self._num_requests += 1
+        self._num_tokens += reserved_tokens
+        self._reserved[cursor.lastrowid] = reserved_tokens
         return cursor.lastrowid
 
     def fail(self, number: int, *, tokens: int | None) -> None:
         """A request ended without an answer; `tokens` is what it cost, None where that is unknown."""
-        self._database.execute("UPDATE sent SET ended = 1, tokens = coalesce(?, tokens) WHERE id = ?", (tokens, number))
+        tokens = self._reserved[number] if tokens is None else tokens
+        self._database.execute("UPDATE sent SET ended = 1, tokens = ? WHERE id = ?", (tokens, number))
+        self._settle(number, tokens)
 
     def finish(self, number: int, key: str, outcome: dict[str, Any], tokens: int) -> None:
         """A request was answered: durable when this returns."""
@@ -84,13 +93,15 @@ class AnswerCache:
         self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, json.dumps(outcome)))
         self._database.execute("UPDATE sent SET ended = 1, tokens = ? WHERE id = ?", (tokens, number))
         self._database.execute("COMMIT")
+        self._settle(number, tokens)
+
+    def _settle(self, number: int, tokens: int) -> None:
+        """What was reserved for a request becomes what it cost."""
+        self._num_tokens += tokens - self._reserved.pop(number)
 
     def spent(self) -> dict[str, int]:
         """Requests sent and tokens spent or reserved, over all runs."""
-        return {
-            "requests": self._number("SELECT count(*) FROM sent"),
-            "tokens": self._number("SELECT coalesce(sum(tokens), 0) FROM sent"),
-        }
+        return {"requests": self._num_requests, "tokens": self._num_tokens}
 
     def _number(self, sql: str) -> int:
         return int(self._database.execute(sql).fetchone()[0])
