@@ -214,6 +214,13 @@ def test_an_endpoint_that_refuses_us_stops_the_run_at_once(tmp_path: Path, ask: 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_key_that_was_never_given_is_said_so(ask: Any) -> None:
+    refused = pytest.raises(DataError, match=r"refused the key \(status 401; no key was sent\)")
+    with Teacher(lambda handler, _, __: send(handler, 401, b"")) as teacher, refused:
+        ask(teacher, api_key="")
+    assert "Authorization" not in teacher.headers[0]
+
+
 def test_an_endpoint_that_is_down_stops_the_run(tmp_path: Path, ask: Any) -> None:
     compiled = write_compiled(tmp_path / "many", 60)
     with Teacher(truthful) as teacher:
