@@ -365,6 +365,24 @@ def test_the_same_question_in_several_runs_is_sent_once(tmp_path: Path, ask: Any
         assert list(teacher.asked.values()) == [1]
 
 
+def test_what_was_paid_for_never_lies_where_a_new_compile_would_remove_it(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    compiled = write_compiled(tmp_path / "compiled")
+    before = sorted(tmp_path.rglob("*"))
+    for out, cache in (("compiled", "c"), ("compiled/out", "c"), ("out", "compiled/c"), ("out", "x/../compiled/c")):
+        with pytest.raises(DataError, match=r"lies in the input .* which a new compile replaces"):
+            reason_folder(
+                compiled,
+                tmp_path / out,
+                ReasonSettings(),
+                ClientSettings(endpoint="http://127.0.0.1:1", model="m"),
+                budget=Budget(),
+                cache_path=tmp_path / cache,
+                verifier=Verifier(Resources()),
+                tokenizer=tokenizer,
+            )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_two_runs_cannot_share_a_cache(tmp_path: Path, ask: Any) -> None:
     from acc_megatron.data_tools.answer_cache import AnswerCache
 
