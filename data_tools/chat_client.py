@@ -32,7 +32,7 @@ _FATAL = {
     401: "refused the key",
     402: "wants to be paid first",
     403: "forbids this",
-    404: "knows no such path or model, and most base URLs end in /v1",
+    404: "knows no such path or model",
     405: "takes no POST here",
 }
 _MOST_FAILURES_IN_A_ROW = 20
@@ -195,7 +195,9 @@ class Client:
     def _stop_if_pointless(self, status: int, headers: httpx2.Headers, sent: int) -> None:
         if status in _FATAL:
             self._cache.fail(sent, tokens=0)
-            raise DataError(f"{self._settings.shown_url} {_FATAL[status]} (status {status})")
+            hint = "; no key was sent" if status == 401 and not self._settings.api_key else ""
+            hint = "; most base URLs end in /v1" if status == 404 else hint
+            raise DataError(f"{self._settings.shown_url} {_FATAL[status]} (status {status}{hint})")
         if 300 <= status < 400:
             self._cache.fail(sent, tokens=0)
             target = self._clean(_host_of(headers.get("location", "")))

@@ -102,6 +102,11 @@ class Plan:
                 raise DataError(f"{path} changed while it was read: run again when nobody writes to it")
 
 
+def _is_utf8(text: str) -> bool:
+    """Whether a path's bytes are UTF-8; Python keeps others as surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _stamp(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
@@ -120,6 +125,9 @@ def plan_shards(inputs: list[Path], out: Path, settings: ConvertSettings, *, eng
             raise DataError(f"--out {out} lies in the input {folder}, which would be read with it: give one beside it")
     tokenizer = tokenizer_on(settings.tokenizer, engine)
     files = input_files(inputs)
+    for path in (out, *files):
+        if not _is_utf8(str(path)):
+            raise DataError(f"{str(path)!a} is no UTF-8 name, so no manifest can hold it: rename it")
     stamps = [_stamp(file) for file in files]
     hashes = [sha256_file(file) for file in files]
     ranges = [rows for file in files for rows in row_ranges(file, ROWS_PER_SHARD)]

@@ -126,7 +126,7 @@ def _check_shape(file: Path, manifest: dict[str, Any]) -> None:
 
 def is_linked(path: Path, name: str) -> bool:
     """Whether a file of the dataset folder, or a folder in it that holds the file, is a symbolic link."""
-    return any((path / part).is_symlink() for part in (name, *Path(name).parents[:-1]))
+    return any((path / part).is_symlink() for part in (Path(name), *Path(name).parents[:-1]))
 
 
 def need_free_or_dataset(path: Path) -> None:

@@ -87,8 +87,11 @@ def reason_folder(
     source = folder / TRIPLES
     if not source.is_file():
         raise DataError(f"no {source}: give the output folder of compile")
-    if out.resolve() == folder.resolve():
-        raise DataError(f"--out {out} is the input: give another folder")
+    for option, path in (("--out", out), ("--cache", cache_path)):
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise DataError(
+                f"{option} {path} lies in the input {folder}, which a new compile replaces: give one beside"
+            )
     need_free_or_own(out, FORMAT, "reason")
     cache_path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as made, AnswerCache(cache_path, budget) as cache:

@@ -135,3 +135,8 @@ def test_a_run_that_leaves_no_document_says_so_and_numbers_that_cannot_be_are_re
     for option, value in (("--budget-tokens", "-4"), ("--max-bad", "7")):
         assert f"'{option}'" in refused("compile", tmp_path, "--out", out, option, value)
     assert "'--workers'" in refused("convert", tmp_path, "--out", out, "--workers", "0")
+
+
+def test_a_part_and_a_cluster_at_once_are_refused(tmp_path: Path) -> None:
+    done = acc("convert", tmp_path, "--out", tmp_path / "out", "--shard", "0/2", "--ray", "local")
+    assert done.returncode == 2 and "give one of them" in done.stderr

@@ -19,6 +19,7 @@ from acc_megatron.cli.options import (
     print_counts,
     print_result,
 )
+from acc_megatron.errors import ConfigError
 
 verbs = typer.Typer()
 
@@ -184,6 +185,8 @@ def convert(
     from acc_megatron.data_tools.parts import parse_part
 
     settings = road.ConvertSettings(tokenizer=tokenizer, template=template, max_tokens=max_tokens)
+    if shard is not None and ray is not None:
+        raise ConfigError("--shard makes a part here and --ray makes all shards on a cluster: give one of them")
     if shard is not None:
         part = parse_part(shard, os.environ)
         made = road.convert_part(inputs, out, settings, part=part, num_workers=workers, engine=engine)

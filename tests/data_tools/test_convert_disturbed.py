@@ -108,3 +108,15 @@ def test_a_dataset_inside_its_own_input_is_refused(tmp_path: Path, triple_rows: 
             convert([folder], out, ConvertSettings())
     assert list(folder.iterdir()) == [source]
     assert convert([source], folder / "data", ConvertSettings())["documents_out"] == 1, "a file holds no folder"
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_made(
+    tmp_path: Path, triple_rows: Rows, write_rows: Writer
+) -> None:
+    good, odd = (
+        write_rows(tmp_path / os.fsdecode(name), triple_rows[:1]) for name in (b"triples.jsonl", b"\xff.jsonl")
+    )
+    for source, out in ((odd, tmp_path / "out"), (good, tmp_path / os.fsdecode(b"out\xff"))):
+        with pytest.raises(DataError, match=r"\\udcff.* is no UTF-8 name"):
+            convert([source], out, ConvertSettings())
+    assert sorted(tmp_path.iterdir()) == sorted([good, odd])

@@ -12,7 +12,7 @@ from acc_megatron.data_tools.examples_in import RowRange
 from acc_megatron.data_tools.merge import merge
 from acc_megatron.data_tools.shards import ShardTask
 from acc_megatron.data_tools.verify import verify
-from acc_megatron.errors import DataError, TooManyBadRows
+from acc_megatron.errors import DataError, EnvironmentProblem, TooManyBadRows
 
 SETTINGS = ConvertSettings(max_tokens=900)
 
@@ -84,3 +84,5 @@ def test_ray_maps_the_same_function_to_the_same_bytes(
     lost = ShardTask(RowRange(path=tmp_path / "gone.jsonl", first_row=0, num_rows=1), SETTINGS, tmp_path / "shard")
     with pytest.raises(DataError, match=r"^cannot read .*gone\.jsonl"):
         list(on_ray("local")([lost]))
+    with pytest.raises(EnvironmentProblem, match="no Ray cluster answers at 'nonsense'"):
+        list(on_ray("nonsense")([lost]))

@@ -214,6 +214,13 @@ def test_an_endpoint_that_refuses_us_stops_the_run_at_once(tmp_path: Path, ask: 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_key_that_was_never_given_is_said_so(ask: Any) -> None:
+    refused = pytest.raises(DataError, match=r"refused the key \(status 401; no key was sent\)")
+    with Teacher(lambda handler, _, __: send(handler, 401, b"")) as teacher, refused:
+        ask(teacher, api_key="")
+    assert "Authorization" not in teacher.headers[0]
+
+
 def test_an_endpoint_that_is_down_stops_the_run(tmp_path: Path, ask: Any) -> None:
     compiled = write_compiled(tmp_path / "many", 60)
     with Teacher(truthful) as teacher:
@@ -356,6 +363,24 @@ def test_the_same_question_in_several_runs_is_sent_once(tmp_path: Path, ask: Any
     with Teacher(behaviour) as teacher:
         assert ask(teacher, compiled)["documents_out"] == 20
         assert list(teacher.asked.values()) == [1]
+
+
+def test_what_was_paid_for_never_lies_where_a_new_compile_would_remove_it(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    compiled = write_compiled(tmp_path / "compiled")
+    before = sorted(tmp_path.rglob("*"))
+    for out, cache in (("compiled", "c"), ("compiled/out", "c"), ("out", "compiled/c"), ("out", "x/../compiled/c")):
+        with pytest.raises(DataError, match=r"lies in the input .* which a new compile replaces"):
+            reason_folder(
+                compiled,
+                tmp_path / out,
+                ReasonSettings(),
+                ClientSettings(endpoint="http://127.0.0.1:1", model="m"),
+                budget=Budget(),
+                cache_path=tmp_path / cache,
+                verifier=Verifier(Resources()),
+                tokenizer=tokenizer,
+            )
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_two_runs_cannot_share_a_cache(tmp_path: Path, ask: Any) -> None:
