@@ -10,7 +10,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +30,14 @@ def landing(path: Path) -> Path:
     if Path.cwd().is_relative_to(target):
         raise DataError(f"{path} is the folder you stand in, and would be replaced under you: give another --out")
     return target
+
+
+def need_no_others(path: Path, is_own: Callable[[str], bool]) -> None:
+    """Raise DataError where the folder at `path`, which a new one is to replace, holds more than what is its own."""
+    others = sorted(item.name for item in path.iterdir() if not is_own(item.name)) if path.is_dir() else []
+    if others:
+        few = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise DataError(f"{path} holds {few}, which would be removed with it: move that, or give another --out")
 
 
 @contextmanager

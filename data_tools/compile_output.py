@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from acc_megatron.data_tools.atomic import sha256_file
+from acc_megatron.data_tools.atomic import need_no_others, sha256_file
 from acc_megatron.data_tools.conversation import Conversation
 from acc_megatron.data_tools.jsonl import BadRow, Row
 from acc_megatron.data_tools.progress import Progress
@@ -155,7 +155,7 @@ class CompileWriter:
 
 
 def need_free_or_own(out: Path, own_format: str = FORMAT, verb: str = "compile") -> None:
-    """DataError unless `out` is absent, empty, or the output of an earlier run of the same verb."""
+    """DataError unless `out` is absent, empty, or the output of an earlier run of the same verb and nothing else."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
@@ -164,6 +164,7 @@ def need_free_or_own(out: Path, own_format: str = FORMAT, verb: str = "compile")
         is_own = False
     if not is_own:
         raise DataError(f"{out} exists and is not the output of a {verb}; give another --out")
+    need_no_others(out, {TRIPLES, REFUSED, MANIFEST}.__contains__)
 
 
 def described(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from acc_megatron.data_tools.atomic import need_no_others
 from acc_megatron.data_tools.indexed import IndexedFile
 from acc_megatron.errors import DataError
 
@@ -130,15 +131,16 @@ def is_linked(path: Path, name: str) -> bool:
 
 
 def need_free_or_dataset(path: Path) -> None:
-    """Raise DataError unless `path` is free, empty or a dataset folder, which a new one may replace."""
+    """DataError unless `path` is free, empty, or a dataset folder and nothing else, which a new one may replace."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     try:
-        if "shards" in json.loads((path / MANIFEST).read_bytes()):
-            return
+        is_dataset = "shards" in json.loads((path / MANIFEST).read_bytes())
     except (OSError, ValueError, TypeError, RecursionError):
-        pass
-    raise DataError(f"{path} exists and is not a dataset folder; give another --out")
+        is_dataset = False
+    if not is_dataset:
+        raise DataError(f"{path} exists and is not a dataset folder; give another --out")
+    need_no_others(path, {MANIFEST, QUARANTINE, SAMPLES, "shards"}.__contains__)
 
 
 def open_dataset(path: Path) -> DatasetFolder:

@@ -193,15 +193,14 @@ def _from_json(path: Path) -> Tokenizer:
             for token, rank in vocab.items()
             if token not in control
         }
+        largest = max(ranks.values())
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(f"{path} is not a byte-level BPE tokenizer.json of the Qwen kind: {error!r}") from None
     for needed in ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>"):
         if needed not in control:
             raise DataError(f"{path} has no control token {needed!r}; ACC renders Qwen3's chat format")
-    if max(ranks.values()) >= min(control.values()):
-        raise DataError(
-            f"{path} mixes control ids ({min(control.values())}..) with plain ids (..{max(ranks.values())})"
-        )
+    if largest >= min(control.values()):
+        raise DataError(f"{path} mixes control ids ({min(control.values())}..) with plain ids (..{largest})")
     digest = hashlib.sha256(data).hexdigest()
     return Tokenizer(name=path.parent.name, sha256=digest, ranks=ranks, pattern=pattern, control=control)
 

@@ -21,7 +21,7 @@ from acc_megatron.checkpoint.safetensors_file import write_safetensors
 from acc_megatron.checkpoint.tensors import SavedTensors
 from acc_megatron.checkpoint.weight_map import entry_for, fused_shapes, hf_shapes, parameter_names
 from acc_megatron.config import ModelConfig, ParallelConfig, model_config_from_dict
-from acc_megatron.data_tools.atomic import publish_folder, write_json
+from acc_megatron.data_tools.atomic import landing, need_no_others, publish_folder, write_json
 from acc_megatron.data_tools.tokenizer import Tokenizer
 from acc_megatron.data_tools.tokenizer_files import write_tokenizer_files
 from acc_megatron.errors import CheckpointError
@@ -95,9 +95,12 @@ def export_folder(
 
     Files are shared out over the ranks, and each is written a tensor at a time. What is not asked for is as it was
     imported: dtype, naming of experts, and which tensor is in which file. Tokenizer files that were imported with
-    the model travel along; else they are made from `tokenizer`. Collective.
+    the model travel along; else they are made from `tokenizer`. An earlier export at `out` is replaced; DataError for
+    a folder that holds anything else. Collective.
     """
     source = locate.find(checkpoint)
+    out = landing(out)
+    need_no_others(out, _is_exported)
     temporary = out.with_name(f".{out.name}.tmp")
     with process_groups(ParallelConfig()):
         store.verify(source)
@@ -195,6 +198,10 @@ def _write_index(
         "weight_map": {name: file for file, names in files.items() for name in names},
     }
     path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _is_exported(name: str) -> bool:
+    return name in (*CARRIED, huggingface.INDEX) or (name.startswith("model") and name.endswith(".safetensors"))
 
 
 def _write_beside(folder: Path, carried: Path, model: ModelConfig, dtype: torch.dtype, tokenizer: Tokenizer) -> None:

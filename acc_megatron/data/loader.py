@@ -15,6 +15,7 @@ from acc_megatron.data.balance import like_with_like, row_cost_flops
 from acc_megatron.data.context_shard import shard
 from acc_megatron.data.packing import pack, round_up
 from acc_megatron.data_tools.dataset_folder import DatasetFolder
+from acc_megatron.errors import DataError
 from acc_megatron.layout import Layout
 
 EMPTY_ROW = -1
@@ -48,7 +49,7 @@ class Loader:
 
     Documents are padded here, to a multiple that every context-parallel size up to its half divides: a dataset
     is never rebuilt for another layout, and rows are the same in all of them. Raises DataError when a document
-    does not fit a row.
+    does not fit a row, or the model has fewer token embeddings than the dataset's tokenizer has tokens.
     """
 
     def __init__(self, dataset: DatasetFolder, data: DataConfig, model: ModelConfig, layout: Layout, seed: int) -> None:
@@ -56,7 +57,13 @@ class Loader:
         self.seq_length_tokens = data.seq_length_tokens
         self.layout = layout
         self.seed = seed
-        self.pad_id = int(dataset.manifest["tokenizer"]["pad_id"])
+        tokenizer = dataset.manifest["tokenizer"]
+        if tokenizer["vocab_size"] > model.vocab_size:
+            raise DataError(
+                f"{dataset.path} was converted with tokenizer {tokenizer['name']} of {tokenizer['vocab_size']:,} "
+                f"tokens and model.vocab_size is {model.vocab_size:,}: convert with the model's own tokenizer"
+            )
+        self.pad_id = int(tokenizer["pad_id"])
         self.multiple_tokens = data.document_multiple_tokens
         # the first token of a document is control text, never a target, so the shift loses none
         self._supervised = dataset.samples["supervised_tokens"].to_numpy()

@@ -109,6 +109,23 @@ def test_an_import_exports_every_file_byte_for_byte(
         assert (source / name).read_bytes() == (tmp_path / "export" / name).read_bytes(), name
 
 
+def test_an_export_replaces_an_export_and_no_folder_that_holds_anything_else(
+    qwen3: Any, make_hf_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    from acc_megatron.checkpoint.exchange import export_folder, import_folder
+    from acc_megatron.errors import DataError
+
+    import_folder(make_hf_folder(tmp_path / "hf", seed=1, vocab_size=64), tmp_path / "checkpoint", "float32")
+    export_folder(tmp_path / "checkpoint", tmp_path / "export", qwen3, max_file_bytes=20_000)
+    (tmp_path / "link").symlink_to("export")
+    export_folder(tmp_path / "checkpoint", tmp_path / "link", qwen3)
+    assert (tmp_path / "link").is_symlink() and len(list((tmp_path / "export").glob("*.safetensors"))) == 1
+    (tmp_path / "export" / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"export holds thesis\.txt, which would be removed with it"):
+        export_folder(tmp_path / "checkpoint", tmp_path / "export", qwen3)
+    assert (tmp_path / "export" / "thesis.txt").read_text() == "mine"
+
+
 def test_an_export_takes_the_dtype_the_naming_and_the_file_size_that_are_asked_for(
     qwen3: Any, make_hf_folder: Callable[..., Path], tmp_path: Path
 ) -> None:

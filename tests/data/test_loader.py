@@ -20,6 +20,17 @@ def loader(dataset: Path, *, context: int = 1, data: int = 1, seq_length_tokens:
     return Loader(open_dataset(dataset), data, ModelConfig(**TINY_MODEL), layout, seed=0)
 
 
+def test_a_model_with_fewer_embeddings_than_the_tokenizer_has_tokens_is_refused_before_it_is_built(
+    dataset: Path,
+) -> None:
+    folder = open_dataset(dataset)
+    num_tokens = folder.manifest["tokenizer"]["vocab_size"]
+    data, layout = DataConfig(path="", seq_length_tokens=512), Layout(1, 1, 1, 1, 1, 1)
+    Loader(folder, data, ModelConfig(**(TINY_MODEL | {"vocab_size": num_tokens})), layout, seed=0)
+    with pytest.raises(DataError, match=f"of {num_tokens:,} tokens and model.vocab_size is {num_tokens - 1:,}"):
+        Loader(folder, data, ModelConfig(**(TINY_MODEL | {"vocab_size": num_tokens - 1})), layout, seed=0)
+
+
 def test_supervised_tokens_are_conserved_from_dataset_to_rows(dataset: Path) -> None:
     rows = loader(dataset)
     supervised = sum(int(rows.row(number).loss_mask.sum()) for number in range(len(rows.rows)))

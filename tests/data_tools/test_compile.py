@@ -330,6 +330,11 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path, inputs: Path, t
         with pytest.raises(DataError, match="not the output of a compile"):
             run(inputs, tmp_path / name, tokenizer)
     assert (tmp_path / "mine" / "manifest.json").read_text() == '{"format": "else"}'
+    run(inputs, tmp_path / "out", tokenizer)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"out holds notes\.txt, which would be removed with it"):
+        run(inputs, tmp_path / "out", tokenizer)
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
 def test_an_output_inside_the_input_folder_is_not_read_again(

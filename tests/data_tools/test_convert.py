@@ -344,6 +344,20 @@ def test_a_folder_that_is_no_dataset_is_never_replaced(tmp_path: Path, triple_ro
     assert hashes(compiled) == before
 
 
+def test_what_somebody_put_into_a_dataset_folder_is_not_removed_with_it(
+    tmp_path: Path, triple_rows: Rows, write_rows: Writer
+) -> None:
+    source = write_rows(tmp_path / "triples.jsonl", triple_rows[:1])
+    convert([source], tmp_path / "out", ConvertSettings())
+    convert([source], tmp_path / "out", ConvertSettings())
+    for number in range(5):
+        (tmp_path / "out" / f"note{number}.txt").write_text("mine")
+    before = hashes(tmp_path / "out")
+    with pytest.raises(DataError, match=r"out holds note0.txt, note1.txt, note2.txt and 2 more, which"):
+        convert([source], tmp_path / "out", ConvertSettings())
+    assert hashes(tmp_path / "out") == before
+
+
 def test_an_unknown_template_and_an_empty_input_are_refused(tmp_path: Path, write_rows: Writer) -> None:
     source = write_rows(tmp_path / "triples.jsonl", ["", " "])
     with pytest.raises(DataError, match="unknown template 'chatml'; known: qwen3, qwen3-thinking-2507"):

@@ -119,7 +119,13 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         "added_tokens": [{"content": name, "id": 2 + i} for i, name in enumerate(five)],
     }
     bad: dict[str, list[Any]] = {
-        "byte-level": [b"{", b"[]", good | {"pre_tokenizer": None}, good | {"model": {"vocab": {"\u2581a": 0}}}],
+        "byte-level": [
+            b"{",
+            b"[]",
+            good | {"pre_tokenizer": None},
+            good | {"model": {"vocab": {"\u2581a": 0}}},
+            good | {"model": {"vocab": {}}},
+        ],
         "no control token '</think>'": [good | {"added_tokens": good["added_tokens"][:-1]}],
         "mixes control ids": [good | {"model": {"vocab": {"a": 0, "b": 2}}}],
     }
