@@ -14,10 +14,12 @@ import pytest
 from commands import run_command
 
 from acc_megatron.data_tools.compile import CompileSettings, compile_inputs
+from acc_megatron.data_tools.convert import convert
 from acc_megatron.data_tools.discover import discover
 from acc_megatron.data_tools.jsonl import Row
 from acc_megatron.data_tools.resources import is_safe_path
 from acc_megatron.data_tools.schema import Dropped
+from acc_megatron.data_tools.shards import ConvertSettings
 from acc_megatron.data_tools.sources import sql, swe
 from acc_megatron.data_tools.sqlite_readonly import Limits, open_readonly
 from acc_megatron.data_tools.tokenizer import Tokenizer
@@ -47,27 +49,54 @@ BAD_LINES: list[tuple[bytes, str]] = [
 ]
 
 
+def with_bad_lines(path: Path, lines: list[bytes], bad_lines: list[tuple[bytes, str]]) -> dict[int, tuple[int, str]]:
+    """Write a thousand lines, twelve of them bad, to `path`; the offset and the reason of each bad one by its line."""
+    expected = {}
+    for (line, reason), number in zip(bad_lines, range(7, 1000, 83), strict=False):
+        lines[number] = line
+        expected[number + 1] = (sum(len(before) + 1 for before in lines[:number]), reason)
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    assert (len(lines), len(expected)) == (1000, 12)
+    return expected
+
+
 def test_a_thousand_lines_with_twelve_bad_give_988_and_twelve_quarantine_rows_with_place_and_reason(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     """D5: and with more than --max-bad of them the run ends with 3."""
-    lines = [json.dumps(search_row(number)).encode() for number in range(1000)]
-    expected = {}
-    for (line, reason), number in zip(BAD_LINES, range(7, 1000, 83), strict=False):
-        lines[number] = line
-        expected[number + 1] = (sum(len(before) + 1 for before in lines[:number]), reason)
     path = tmp_path / "runs.jsonl"
-    path.write_bytes(b"\n".join(lines) + b"\n")
+    expected = with_bad_lines(path, [json.dumps(search_row(number)).encode() for number in range(1000)], BAD_LINES)
     options: dict[str, Any] = {"agent": "auto", "resources": [], "settings": CompileSettings(), "tokenizer": tokenizer}
     summary = compile_inputs([path], tmp_path / "out", max_bad_share=0.01, **options)
     assert (summary["documents_in"], summary["documents_out"]) == (1000, 988)
     refused = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_bytes().splitlines()]
-    assert len(refused) == len(BAD_LINES) == 12
+    assert len(refused) == 12
     assert {row["line"]: (row["byte_offset"], row["reason"]) for row in refused} == expected
     assert all(row["file"] == str(path) and row["detail"] for row in refused)
     with pytest.raises(TooManyBadRows) as error:
         compile_inputs([path], tmp_path / "other", max_bad_share=0.009, **options)
     assert error.value.exit_code == 3
+
+
+def test_a_thousand_triples_with_twelve_bad_lines_convert_to_988_documents_and_twelve_quarantine_rows(
+    tmp_path: Path,
+) -> None:
+    """D5: over several shards, each of which counts its lines and offsets from the start of the file."""
+    triple = {"question": "Who?", "context": [], "reasoning": "It says so.", "answer": "Bob"}
+    lines = [json.dumps({"id": str(number)} | triple).encode() for number in range(1000)]
+    wrong = [{"id": "no answer"} | triple | {"answer": None}, {"id": "no list"} | triple | {"context": 3}]
+    bad_lines = BAD_LINES[:10] + [(json.dumps(row).encode(), "unknown_shape") for row in wrong]
+    path = tmp_path / "triples.jsonl"
+    expected = with_bad_lines(path, lines, bad_lines)
+    manifest = convert([path], tmp_path / "out", ConvertSettings(), max_bad_share=0.012)
+    assert (manifest["documents_in"], manifest["documents_out"], manifest["shards"]) == (1000, 988, 4)
+    refused = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").read_bytes().splitlines()]
+    assert len(refused) == 12
+    assert {row["line"]: (row["byte_offset"], row["reason"]) for row in refused} == expected
+    assert all(row["file"] == path.name and row["detail"] for row in refused)
+    with pytest.raises(TooManyBadRows) as error:
+        convert([path], tmp_path / "other", ConvertSettings(), max_bad_share=0.011)
+    assert error.value.exit_code == 3 and not (tmp_path / "other").exists()
 
 
 def hostile_file(folder: Path, kind: str) -> Path:
