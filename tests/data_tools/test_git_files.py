@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -186,15 +187,19 @@ def test_a_resource_file_is_no_repository_whatever_its_first_line_says(tmp_path:
     assert git_folder(rows) is None
 
 
-def test_a_run_compiles_from_swe_bench_rows_in_parquet_and_a_repository(checkout: Path, tmp_path: Path) -> None:
-    instance = {
+def instance_of(checkout: Path) -> dict[str, Any]:
+    """A SWE-bench row at the newest commit."""
+    return {
         "instance_id": "own__tool-12",
         "repo": "own/tool",
         "base_commit": git(checkout, "rev-parse", "HEAD"),
         "problem_statement": "Adding fails",
         "patch": "--- a/lib/a.py\n+++ b/lib/a.py\n@@ -1 +1 @@\n-old é\n+new\n",
-        "hints_text": None,
     }
+
+
+def test_a_run_compiles_from_swe_bench_rows_in_parquet_and_a_repository(checkout: Path, tmp_path: Path) -> None:
+    instance = instance_of(checkout) | {"hints_text": None}
     pq.write_table(pa.Table.from_pylist([instance | {"instance_id": "own__tool-1"}, instance]), tmp_path / "i.parquet")
     step = {"action": "open lib/a.py", "observation": "[File: lib/a.py (1 lines total)]", "thought": "I look."}
     (tmp_path / "own__tool-12.traj").write_text(json.dumps({"trajectory": [step], "info": {}}))
@@ -214,13 +219,7 @@ def test_a_context_is_filled_from_the_repository_for_a_known_and_for_a_carried_i
         (checkout / name).write_text(text)
     git(checkout, "add", ".")
     git(checkout, "commit", "-qm", "two")
-    instance = {
-        "instance_id": "own__tool-12",
-        "repo": "own/tool",
-        "base_commit": git(checkout, "rev-parse", "HEAD"),
-        "problem_statement": "Adding fails",
-        "patch": "--- a/lib/a.py\n+++ b/lib/a.py\n@@ -1 +1 @@\n-old é\n+new\n",
-    }
+    instance = instance_of(checkout)
     run = {"instance_id": "own__tool-12", "trajectory": [{"action": "ls", "observation": "lib", "thought": "I look."}]}
     rows = [run | {"instance": instance}] if carried else [instance, run]
     (tmp_path / "runs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -40,23 +40,30 @@ def test_the_batch_scripts_of_a_dry_run_say_what_the_experiment_says(tmp_path: P
     assert all("kill-on-invalid-dep=yes" in found[name] for name in found if name != "compile")
 
 
-@pytest.mark.slow
-def test_stages_on_this_machine_run_one_after_the_other_up_to_the_scores(tmp_path: Path) -> None:
-    write_triples(tmp_path / "triples.jsonl", [40, 20])
-    make_hf_folder(tmp_path / "out" / "export", num_hidden_layers=1, hidden_size=16, max_position_embeddings=4096)
-    file = tmp_path / "experiment.toml"
+def experiment_here(folder: Path, stages: str) -> Path:
+    """An experiment file of these stages on this machine, beside a few triples."""
+    write_triples(folder / "triples.jsonl", [40, 20])
+    file = folder / "experiment.toml"
     file.write_text(f"""
 name = "here"
 out = "out"
-workdir = "{tmp_path}"
-launch_dir = "{tmp_path}/launch"
+workdir = "{folder}"
+launch_dir = "{folder}/launch"
 python = "{sys.executable}"
-[convert]
+{stages}""")
+    return file
+
+
+@pytest.mark.slow
+def test_stages_on_this_machine_run_one_after_the_other_up_to_the_scores(tmp_path: Path) -> None:
+    make_hf_folder(tmp_path / "out" / "export", num_hidden_layers=1, hidden_size=16, max_position_embeddings=4096)
+    stages = """[convert]
 inputs = ["triples.jsonl"]
 shards = 1
 [eval]
 options = ["--items", "1", "--length-tokens", "1000", "--max-new-tokens", "4"]
-""")
+"""
+    file = experiment_here(tmp_path, stages)
     states = read_json(launch("local", file, "--json"))["states"]
     assert states == {"convert": "SUCCEEDED", "eval": "SUCCEEDED"}
     assert read_json(launch("status", file, "--json"))["states"] == states
@@ -67,20 +74,7 @@ options = ["--items", "1", "--length-tokens", "1000", "--max-new-tokens", "4"]
 
 @pytest.mark.slow
 def test_the_data_stages_run_on_this_machine_and_a_failure_stops_the_chain(tmp_path: Path) -> None:
-    write_triples(tmp_path / "triples.jsonl", [40, 20])
-    file = tmp_path / "experiment.toml"
-    file.write_text(f"""
-name = "here"
-out = "out"
-workdir = "{tmp_path}"
-launch_dir = "{tmp_path}/launch"
-python = "{sys.executable}"
-[convert]
-inputs = ["triples.jsonl"]
-shards = 2
-[export]
-[eval]
-""")
+    file = experiment_here(tmp_path, '[convert]\ninputs = ["triples.jsonl"]\nshards = 2\n[export]\n[eval]\n')
     states = read_json(launch("local", file, "--stages", "convert", "--json"))["states"]
     assert states == {"convert": "SUCCEEDED"} and (tmp_path / "out" / "dataset" / "manifest.json").is_file()
     done = launch("local", file, "--stages", "export,eval")
