@@ -10,7 +10,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -32,12 +32,31 @@ def landing(path: Path) -> Path:
     return target
 
 
+def need_replaceable(path: Path, kind: str, is_own: Callable[[dict[str, Any]], bool], names: Collection[str]) -> None:
+    """Raise DataError unless `path` is free, empty, or by its manifest of its own kind and holds `names` alone."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict) or not is_own(manifest):
+        raise DataError(f"{path} exists and is not {kind}; give another --out")
+    need_no_others(path, names.__contains__)
+
+
 def need_no_others(path: Path, is_own: Callable[[str], bool]) -> None:
     """Raise DataError where the folder at `path`, which a new one is to replace, holds more than what is its own."""
     others = sorted(item.name for item in path.iterdir() if not is_own(item.name)) if path.is_dir() else []
     if others:
         few = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         raise DataError(f"{path} holds {few}, which would be removed with it: move that, or give another --out")
+
+
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes of a file, and nanoseconds of its last write: what tells that it was changed, without reading it."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 @contextmanager

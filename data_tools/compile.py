@@ -35,7 +35,6 @@ from acc_megatron.data_tools.progress import Progress
 from acc_megatron.data_tools.render import Rendered, render, render_turns, user_content
 from acc_megatron.data_tools.resources import Resources, is_resource
 from acc_megatron.data_tools.schema import Dropped, Piece, Trajectory, Triple
-from acc_megatron.data_tools.sources.messages import with_plain_messages
 from acc_megatron.data_tools.sources.recognise import SOURCES, agent_of
 from acc_megatron.data_tools.sources.recognise import described as seen_in
 from acc_megatron.data_tools.table_text import TABLE_FORMATS, TableFormat
@@ -244,7 +243,6 @@ def _compile_row(row: Row | BadRow, run: _Run, writer: CompileWriter) -> None:
         return
     if is_resource(row.value):
         return
-    row = with_plain_messages(row)
     name = agent_of(row.value)
     if name is None:
         writer.quarantine(row, "recognise", "unrecognised", seen_in(row.value))
@@ -301,10 +299,9 @@ def _filler(
         progress = Progress("compile: stock to fill from", found.num_bytes, unit="bytes")
         for row in found.rows(progress):
             progress.add()
-            if isinstance(row, BadRow) or is_resource(row.value):
+            if isinstance(row, BadRow) or is_resource(row.value) or (name := agent_of(row.value)) is None:
                 continue
-            row = with_plain_messages(row)
-            if (name := agent_of(row.value)) and name in settings.fill_tokens and agent in ("auto", name):
+            if name in settings.fill_tokens and agent in ("auto", name):
                 with suppress(Dropped):  # the second pass records it
                     stock_trajectory(stock, SOURCES[name].read(row, found.resources), tokenizer)
         if "sql" in settings.fill_tokens:

@@ -8,14 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from acc_megatron.data_tools.atomic import need_no_others, sha256_file
+from acc_megatron.data_tools.atomic import need_replaceable, sha256_file
 from acc_megatron.data_tools.conversation import Conversation
 from acc_megatron.data_tools.jsonl import BadRow, Row
 from acc_megatron.data_tools.progress import Progress
 from acc_megatron.data_tools.schema import Dropped, Triple
 from acc_megatron.data_tools.sources.fields import optional_object
 from acc_megatron.data_tools.streams import located
-from acc_megatron.errors import DataError, TooManyBadRows
+from acc_megatron.errors import TooManyBadRows
 
 FORMAT = "acc-megatron triples"
 BIN_TOKENS = 2_000  # of the length histogram, as in the paper's figure 3
@@ -156,15 +156,8 @@ class CompileWriter:
 
 def need_free_or_own(out: Path, own_format: str = FORMAT, verb: str = "compile") -> None:
     """DataError unless `out` is absent, empty, or the output of an earlier run of the same verb and nothing else."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    try:
-        is_own = json.loads((out / MANIFEST).read_bytes()).get("format") == own_format
-    except (OSError, ValueError, AttributeError):
-        is_own = False
-    if not is_own:
-        raise DataError(f"{out} exists and is not the output of a {verb}; give another --out")
-    need_no_others(out, {TRIPLES, REFUSED, MANIFEST}.__contains__)
+    own = {TRIPLES, REFUSED, MANIFEST}
+    need_replaceable(out, f"the output of a {verb}", lambda manifest: manifest.get("format") == own_format, own)
 
 
 def described(path: Path) -> dict[str, Any]:

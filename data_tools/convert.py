@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from acc_megatron import __version__
-from acc_megatron.data_tools.atomic import held, landing, sha256_file, write_json
+from acc_megatron.data_tools.atomic import held, landing, sha256_file, size_and_time, write_json
 from acc_megatron.data_tools.dataset_folder import need_free_or_dataset
 from acc_megatron.data_tools.examples_in import input_files, row_ranges
 from acc_megatron.data_tools.fast_encoder import ENGINES
@@ -95,7 +95,7 @@ class Plan:
         """Raise DataError for an input that was changed since it was planned with."""
         for path, (stamp, sha256) in self.inputs.items():
             try:
-                is_same = _stamp(path) == stamp or sha256_file(path) == sha256
+                is_same = size_and_time(path) == stamp or sha256_file(path) == sha256
             except OSError:
                 is_same = False
             if not is_same:
@@ -105,11 +105,6 @@ class Plan:
 def _is_utf8(text: str) -> bool:
     """Whether a path's bytes are UTF-8; Python keeps others as surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def plan_shards(inputs: list[Path], out: Path, settings: ConvertSettings, *, engine: str) -> Plan:
@@ -128,7 +123,7 @@ def plan_shards(inputs: list[Path], out: Path, settings: ConvertSettings, *, eng
     for path in (out, *files):
         if not _is_utf8(str(path)):
             raise DataError(f"{str(path)!a} is no UTF-8 name, so no manifest can hold it: rename it")
-    stamps = [_stamp(file) for file in files]
+    stamps = [size_and_time(file) for file in files]
     hashes = [sha256_file(file) for file in files]
     ranges = [rows for file in files for rows in row_ranges(file, ROWS_PER_SHARD)]
     plan = {

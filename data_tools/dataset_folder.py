@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from acc_megatron.data_tools.atomic import need_no_others
+from acc_megatron.data_tools.atomic import need_replaceable
 from acc_megatron.data_tools.indexed import IndexedFile
 from acc_megatron.errors import DataError
 
@@ -132,15 +132,8 @@ def is_linked(path: Path, name: str) -> bool:
 
 def need_free_or_dataset(path: Path) -> None:
     """DataError unless `path` is free, empty, or a dataset folder and nothing else, which a new one may replace."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    try:
-        is_dataset = "shards" in json.loads((path / MANIFEST).read_bytes())
-    except (OSError, ValueError, TypeError, RecursionError):
-        is_dataset = False
-    if not is_dataset:
-        raise DataError(f"{path} exists and is not a dataset folder; give another --out")
-    need_no_others(path, {MANIFEST, QUARANTINE, SAMPLES, "shards"}.__contains__)
+    own = {MANIFEST, QUARANTINE, SAMPLES, "shards"}
+    need_replaceable(path, "a dataset folder", lambda manifest: "shards" in manifest, own)
 
 
 def open_dataset(path: Path) -> DatasetFolder:

@@ -9,6 +9,7 @@ from acc_megatron.data_tools.jsonl import BadRow, Row
 from acc_megatron.data_tools.progress import Progress
 from acc_megatron.data_tools.resources import DATABASE_SUFFIXES, Resources
 from acc_megatron.data_tools.row_files import KNOWN_NAMES, expanded, is_run_file, row_file_kind, rows_of
+from acc_megatron.data_tools.sources.messages import with_plain_messages
 from acc_megatron.data_tools.sqlite_readonly import is_database
 from acc_megatron.data_tools.streams import STANDARD_INPUT, located
 from acc_megatron.data_tools.table_text import TableFormat
@@ -30,12 +31,12 @@ class Inputs:
         return sum(located(path).stat().st_size for path in self.files)
 
     def rows(self, progress: Progress) -> Iterator[Row | BadRow]:
-        """The rows of all files; `progress` is told how many of `num_bytes` are behind."""
+        """The rows of all files, messages in their one form; `progress` is told how many of `num_bytes` are behind."""
         done = 0
         for path in self.files:
             size = located(path).stat().st_size
             for row in rows_of(path):
-                yield row
+                yield row if isinstance(row, BadRow) else with_plain_messages(row)
                 progress.reach(done + min(row.byte_offset, size))
             done += size
             progress.reach(done)
@@ -51,9 +52,9 @@ def discover(
     """Walk inputs and resources; instances, whole-file stores and databases among the inputs are resources too.
 
     A git repository among the resources, or in a folder that is one of them, gives files at base commits and is not
-    walked for rows. Hidden names and
-    everything under `exclude` are passed over; a folder's files of other kinds, and its links that lead outside, are
-    listed as ignored. Raises DataError for a path that is absent, a file given by name of an unknown kind, or no input.
+    walked for rows. Hidden names and everything under `exclude` are passed over; a folder's files of other kinds, and
+    its links that lead outside, are listed as ignored. Raises DataError for a path that is absent, a file given by name
+    of an unknown kind, or no input.
     """
     found = Resources(table_format=table_format)
     files: list[Path] = []

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from acc_megatron.data_tools.atomic import size_and_time
 from acc_megatron.errors import DataError
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -93,7 +94,7 @@ class IndexedFile:
         if not data_path.is_file():
             raise DataError(f"{data_path} is missing")
         expected = int(self.lengths.sum(dtype=np.int64)) * self.dtype.itemsize
-        self._path, self._opened_as = data_path, _size_and_time(data_path)
+        self._path, self._opened_as = data_path, size_and_time(data_path)
         size = self._opened_as[0]
         if size != expected:
             raise DataError(f"{data_path} has {size} bytes, its index needs {expected}: it was cut or appended to")
@@ -108,7 +109,7 @@ class IndexedFile:
         Ask before a read and after it: reading a map behind the end of a cut file kills the process.
         """
         try:
-            now = _size_and_time(self._path)
+            now = size_and_time(self._path)
         except OSError as error:
             raise DataError(f"{self._path} was removed while it was in use: {os.strerror(error.errno or 0)}") from None
         if now != self._opened_as:
@@ -122,12 +123,6 @@ class IndexedFile:
         """Document `number` as a read-only view `[tokens]`."""
         start = int(self._starts[number])
         return self._items[start : start + int(self.lengths[number])]
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes, and nanoseconds of the last write."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
 
 
 def _read_index(path: Path) -> tuple[np.dtype, np.ndarray, np.ndarray]:

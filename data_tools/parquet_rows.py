@@ -1,8 +1,8 @@
 """Rows of Parquet files, a few at a time, under the limits that JSON rows have.
 
 A field that is null counts as absent, for Parquet writes every field that any row has; dates and times become ISO 8601
-text. A group is refused before it is
-read when its stated size is beyond RATIO times the file's; a row is refused when its JSON would be too long or deep.
+text. A group is refused before it is read when its stated size is beyond RATIO times the file's; a row is refused when
+its JSON would be too long or deep.
 """
 
 import datetime

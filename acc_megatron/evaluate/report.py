@@ -10,7 +10,7 @@ from typing import Any
 from acc_megatron.data_tools.atomic import atomic_file
 from acc_megatron.evaluate.published import COLUMNS, HARNESS, OWN, PUBLISHED
 from acc_megatron.evaluate.results import differences, natural_order
-from acc_megatron.observe.page import STYLE, figure, svg, table
+from acc_megatron.observe.page import STYLE, as_drawn, figure, svg, table
 
 HEADLINE = {"mrcr": "score", "graphwalks": "f1", "multiple_choice": "accuracy"}
 _COLOURS = ("#1f5fa8", "#c2571a", "#2e7d4f", "#8a3fa0", "#8c6d1f", "#555555")
@@ -224,7 +224,7 @@ def _bins_figure(values: Sequence[str], metric: str, summaries: Sequence[tuple[S
 
     drawing = matplotlib.figure.Figure(figsize=(9, 3.4), layout="constrained")
     axes = drawing.subplots()
-    for number, (_, summary) in enumerate(summaries):
+    for number, (one, summary) in enumerate(summaries):
         bins = summary["groups"].get("bin_tokens", {})
         found = [(place, bins[value]) for place, value in enumerate(values) if value in bins]
         places = [place + 0.06 * (number - (len(summaries) - 1) / 2) for place, _ in found]
@@ -235,15 +235,12 @@ def _bins_figure(values: Sequence[str], metric: str, summaries: Sequence[tuple[S
             [max(0.0, 100 * high - mean) for mean, (_, high) in zip(means, bounds, strict=True)],
         ]
         colour = _COLOURS[number % len(_COLOURS)]
-        axes.errorbar(places, means, yerr=spread, marker="o", capsize=3, color=colour, label=str(number))
+        axes.errorbar(places, means, yerr=spread, marker="o", capsize=3, color=colour, label=as_drawn(one.label))
     axes.set_xticks(range(len(values)), values, fontsize=8)
     axes.set_ylim(-2, 102)
     axes.set_ylabel(f"{metric}, percent")
     axes.grid(alpha=0.3)
-    legend = axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    for text, (one, _) in zip(legend.get_texts(), summaries, strict=True):
-        text.set_text(one.label)  # as it is: matplotlib hides labels that begin with _, and reads $ as mathematics
-        text.set_parse_math(False)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return svg(drawing)
 
 
