@@ -12,8 +12,9 @@ from acc_megatron.launch.experiment import Experiment
 from acc_megatron.launch.stages import Stage
 
 # A function in front of srun, since bash runs no trap while it waits for a program in the foreground. The warning
-# before the time limit goes on to every node; these save and end with 75, and the job starts again. Lost and preempted
-# nodes are SLURM's own business (--requeue); other failures are counted in a file: only they use up the retries.
+# before the time limit goes on to every node; these save and end with 75, and the job starts again. What SLURM ends for
+# another reason (cancelled, preempted, a node lost) is its own business (--requeue): 'scontrol requeue' would undo even
+# a scancel. Other failures are counted in a file: only they use up the retries.
 SUPERVISE = """\
 export PET_NNODES=$SLURM_JOB_NUM_NODES PET_MASTER_ADDR=${head_node_ip%% *}
 export PET_MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000))
@@ -25,12 +26,14 @@ srun() {
     child=$!
     wait "$child"; code=$?
     while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
-    if [ "$code" -eq 75 ]; then
-        TORCHX_MAX_RETRIES=0
-        [ "$warned" -eq 1 ] && scontrol requeue "$SLURM_JOB_ID" && sleep 600
-    elif [ "$code" -ne 0 ]; then
+    [ "$code" -eq 0 ] && return 0
+    TORCHX_MAX_RETRIES=0
+    case $(squeue -h -j "$SLURM_JOB_ID" -o "%T %r") in ''|RUNNING*|*TimeLimit) ;; *) return "$code" ;; esac
+    if [ "$code" -ne 75 ]; then
         echo failed >> @FAILURES@
-        [ "$(wc -l < @FAILURES@)" -le @RETRIES@ ] && TORCHX_MAX_RETRIES=1000000 || TORCHX_MAX_RETRIES=0
+        [ "$(wc -l < @FAILURES@)" -le @RETRIES@ ] && TORCHX_MAX_RETRIES=1000000
+    elif [ "$warned" -eq 1 ]; then
+        scontrol requeue "$SLURM_JOB_ID" && sleep 600
     fi
     return "$code"
 }"""

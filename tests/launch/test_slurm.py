@@ -117,6 +117,21 @@ time = "00:10:00"
         self.cluster.wait(f"restart {count}", PATIENCE_SECONDS, restarted, self.output)
         meanwhile()
 
+    def cancel(self) -> None:
+        """Cancel it as a user would; fails if SLURM still has it afterwards."""
+        assert self.tell("cancel")
+        row = ["squeue", "-h", "-o", "%i %T"]
+        completing = f"{self.job} COMPLETING"
+        self.cluster.wait(
+            "end", PATIENCE_SECONDS, lambda: completing not in self.cluster.ask(*row).splitlines(), self.output
+        )
+        assert self.job not in self.cluster.ask(*row).split(), f"waits for another start: {self.output()}"
+        assert self.cluster.state(self.job) == "CANCELLED", self.output()
+
+    def failures(self) -> list[Path]:
+        """The file in which the starts of the job count their failures, if there was one."""
+        return list((self.folder / "launch" / self.folder.name).glob("failures_*"))
+
     def losses(self) -> list[str]:
         last = {entry["step"]: entry["loss"] for entry in self.steps()}
         return [float(last[step]).hex() for step in sorted(last)]
@@ -170,17 +185,32 @@ def test_the_warning_before_the_time_limit_saves_and_the_job_starts_again(
     cluster: SlurmCluster, recipe: Path, dataset: Path, tmp_path: Path
 ) -> None:
     job = Job(cluster, recipe, dataset, tmp_path / "short")
-    # nothing but the warning would save; SLURM sends it at 30 s, or up to a minute earlier
-    overrides = "train.overrides=['parallel.expert=2', 'train.save_every_steps=100000', 'train.epochs=20000']"
+    # nothing but the warning would save or end it; SLURM sends it at 30 s, or up to a minute earlier
+    settings = ["parallel.expert=2", "train.save_every_steps=100000", "train.epochs=20000"]
+    settings += ["optimizer.learning_rate=1e-4", "optimizer.min_learning_rate=1e-4", "resilience.spike_sigmas=0"]
     limit = ["slurm.time=00:06:00", "train.grace_seconds=330", "train.check_ring=false"]
-    job.launch("--stages", "train", overrides, *limit)
+    job.launch("--stages", "train", f"train.overrides={settings}", *limit)
     assert "--signal=B:USR1@330" in next(job.folder.glob("launch/**/train_sbatch.sh")).read_text()
     job.wait_for_restart(1)
     [saved] = (job.folder / "out" / "run" / "checkpoints").glob("step_*")
     assert int(saved.name.removeprefix("step_")) == job.steps()[-1]["step"]
-    assert job.tell("cancel")
-    cluster.wait("end of the job", PATIENCE_SECONDS, lambda: cluster.state(job.job).startswith("CANCELLED"), job.output)
-    assert not list((job.folder / "launch" / "short").glob("failures_*")), "a warning is no failure"
+    assert not job.failures(), f"a warning is no failure\n{job.output()}"
+    job.cancel()
+
+
+@pytest.mark.parametrize("code", [75, 143])
+def test_a_cancelled_job_stays_cancelled_however_its_training_ends(
+    cluster: SlurmCluster, recipe: Path, dataset: Path, tmp_path: Path, code: int
+) -> None:
+    job = Job(cluster, recipe, dataset, tmp_path / "gone")
+    program, began = tmp_path / "python", tmp_path / "began"
+    program.write_text(f"#!/bin/sh\ntrap 'exit {code}' TERM\n: >> {began}\nwhile :; do sleep 0.2; done\n")
+    program.chmod(0o755)
+    job.launch("--stages", "train", f"python={program}")
+    cluster.wait("start", PATIENCE_SECONDS, began.exists, job.output)
+    job.cancel()
+    assert not job.failures(), f"to be cancelled is no failure\n{job.output()}"
+    assert f"job exited with code {code}" in job.output()
 
 
 def test_what_the_cluster_does_not_have_is_refused_and_nothing_submitted(
