@@ -120,13 +120,12 @@ time = "00:10:00"
     def cancel(self) -> None:
         """Cancel it as a user would; fails if SLURM still has it afterwards."""
         assert self.tell("cancel")
-        row = ["squeue", "-h", "-o", "%i %T"]
-        completing = f"{self.job} COMPLETING"
+        rows, completing = ["squeue", "-h", "-o", "%i %T"], f"{self.job} COMPLETING"
         self.cluster.wait(
-            "end", PATIENCE_SECONDS, lambda: completing not in self.cluster.ask(*row).splitlines(), self.output
+            "end", PATIENCE_SECONDS, lambda: completing not in self.cluster.ask(*rows).splitlines(), self.output
         )
-        assert self.job not in self.cluster.ask(*row).split(), f"waits for another start: {self.output()}"
-        assert self.cluster.state(self.job) == "CANCELLED", self.output()
+        assert self.job not in self.cluster.ask(*rows).split(), f"waits for another start: {self.output()}"
+        self.wait_for_state("CANCELLED")  # accounting is told a moment later
 
     def failures(self) -> list[Path]:
         """The file in which the starts of the job count their failures, if there was one."""
