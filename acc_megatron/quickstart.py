@@ -1,42 +1,37 @@
-"""The whole road on a tiny model, each stage the command a user would type, run as a process of its own."""
+"""The whole pipeline on a tiny model: each step runs the commands that a user would type, in processes of their own."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from acc_megatron.data_tools.atomic import write_json
-from acc_megatron.errors import AccError, EnvironmentProblem
+from acc_megatron.common.atomic_files import write_json
+from acc_megatron.common.network_ports import free_port
+from acc_megatron.errors import EnvironmentProblem, JobFailed
 from acc_megatron.observe.metrics import read_steps
 from acc_megatron.observe.report import write_report
 
+RECIPES = {"moe": "tiny_cpu.toml", "dense": "tiny_dense_cpu.toml"}
 AGENTS = ("sql", "swe", "search")
 NUM_PROCESSES = 2
-LENGTH_TOKENS = 2048  # what an agent aims at; documents come out at 2,000 to 6,000
-STAGE_TIMEOUT_SECONDS = 900
+LENGTH_TOKENS = 2048  # target of an agent; documents have 2,000 to 6,000 tokens
+JOB_TIMEOUT_SECONDS = 900
 
 
-class StageFailed(AccError):
-    """A stage of the road ended with an error."""
-
-    exit_code = 1
-
-
-class Road:
-    """Runs stages in order, keeps their seconds, and prints a line for each."""
+class Pipeline:
+    """Runs jobs in order, records their seconds and prints one line for each."""
 
     def __init__(self, out: Path) -> None:
         self.log = out / "quickstart.log"
         self.seconds: dict[str, float] = {}
         self.log.write_text("")
 
-    def stage(self, name: str, *commands: Sequence[str]) -> list[str]:
-        """Run the commands of one stage; their standard outputs. Raises StageFailed with the end of the log."""
+    def job(self, name: str, *commands: Sequence[str]) -> list[str]:
+        """Run the commands of one job and return their standard outputs; raises JobFailed with the end of the log."""
         print(f"  {name:<22}", end="", flush=True)
         started = time.monotonic()
         outputs = [self._command(name, command) for command in commands]
@@ -56,35 +51,35 @@ class Road:
                     stderr=log,
                     text=True,
                     env=environment,
-                    timeout=STAGE_TIMEOUT_SECONDS,
+                    timeout=JOB_TIMEOUT_SECONDS,
                 )
             except subprocess.TimeoutExpired:
-                raise StageFailed(
-                    f"{name} took over {STAGE_TIMEOUT_SECONDS} s and was stopped; see {self.log}"
+                raise JobFailed(
+                    f"{name} took more than {JOB_TIMEOUT_SECONDS} s and was stopped; see {self.log}"
                 ) from None
             log.write(done.stdout)
         if done.returncode:
             tail = "\n".join(self.log.read_text(encoding="utf-8").splitlines()[-15:])
-            raise StageFailed(f"{name} ended with {done.returncode}; the end of {self.log}:\n{tail}")
+            raise JobFailed(f"{name} ended with exit code {done.returncode}; the end of {self.log}:\n{tail}")
         return done.stdout
 
 
-def run(out: Path, examples: Path, *, count: int, seed: int) -> dict[str, Any]:
-    """Drive the road from agents to report in `out`; writes summary.json and report.html, prints a table.
+def run(out: Path, examples: Path, *, count: int, seed: int, model: Literal["moe", "dense"] = "moe") -> dict[str, Any]:
+    """Run everything from agents to report in `out`; writes summary.json and report.html and prints a summary.
 
-    Raises EnvironmentProblem outside a checkout, StageFailed when a stage ends with an error.
+    Raises EnvironmentProblem outside a checkout, JobFailed if a job ends with an error.
     """
-    recipe = examples / "tiny_cpu.toml"
+    recipe = examples / RECIPES[model]
     if not recipe.is_file():
-        raise EnvironmentProblem(f"no {recipe}: run quickstart in a checkout, or give its --examples folder")
+        raise EnvironmentProblem(f"{recipe} does not exist: run in a checkout, or give the folder with --examples")
     if (out / "run").exists():
-        raise EnvironmentProblem(f"{out} holds an earlier quickstart: remove it, or give another --out")
+        raise EnvironmentProblem(f"{out} contains an earlier quickstart: remove it, or give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    print(f"The road, in {out} (log: {out / 'quickstart.log'})")
-    road = Road(out)
-    counts = _make_data(road, out, examples, count, seed)
-    result = _train(road, out, recipe, seed)
-    scores = _export_and_evaluate(road, out)
+    print(f"Running the pipeline in {out} (log: {out / 'quickstart.log'})")
+    pipeline = Pipeline(out)
+    counts = _make_data(pipeline, out, examples, count, seed)
+    result = _train(pipeline, out, recipe, seed)
+    scores = _export_and_evaluate(pipeline, out)
     steps = read_steps(out / "run")
     summary = {
         "documents": counts["documents_out"],
@@ -98,7 +93,7 @@ def run(out: Path, examples: Path, *, count: int, seed: int) -> dict[str, Any]:
         "layout": result["layout"],
         "export_dir": str(out / "export"),
         "eval": {name: scores[name]["means"] for name in scores},
-        "seconds": road.seconds,
+        "seconds": pipeline.seconds,
     }
     write_json(out / "summary.json", summary)
     page = write_report(out)
@@ -110,37 +105,37 @@ def _acc(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "acc_megatron", *map(str, arguments)]
 
 
-def _make_data(road: Road, out: Path, examples: Path, count: int, seed: int) -> dict[str, Any]:
+def _make_data(pipeline: Pipeline, out: Path, examples: Path, count: int, seed: int) -> dict[str, Any]:
     trajectories = out / "trajectories"
     agents = [
         [sys.executable, str(examples / "agents" / f"{name}_agent.py"), "--out", str(trajectories),
          "--count", str(count), "--seed", str(seed), "--length-tokens", str(LENGTH_TOKENS)]
         for name in AGENTS
     ]  # fmt: skip
-    road.stage("agents", *agents)
+    pipeline.job("agents", *agents)
     dataset, triples = out / "dataset", out / "triples"
-    compiled = road.stage(
+    compiled = pipeline.job(
         "compile",
         _acc("compile", trajectories, "--out", triples, "--budget-tokens", "8192", "--seed", str(seed), "--json"),
     )
-    converted = road.stage("convert", _acc("convert", triples, "--out", dataset, "--max-tokens", "8192", "--json"))
-    road.stage("verify", _acc("verify", dataset))
+    converted = pipeline.job("convert", _acc("convert", triples, "--out", dataset, "--max-tokens", "8192", "--json"))
+    pipeline.job("verify", _acc("verify", dataset))
     return json.loads(converted[0]) | {"dropped": json.loads(compiled[0])["dropped"]}
 
 
-def _train(road: Road, out: Path, recipe: Path, seed: int) -> dict[str, Any]:
-    """Half the schedule, then the rest from the checkpoint, on two processes with EP 2 and CP 2."""
+def _train(pipeline: Pipeline, out: Path, recipe: Path, seed: int) -> dict[str, Any]:
+    """Train half of the schedule, then the rest from the checkpoint, on two processes."""
     overrides = [f"data.path={out / 'dataset'}", f"train.run_dir={out / 'run'}", f"train.seed={seed}"]
-    road.stage(
+    pipeline.job(
         "train (first half)", _torchrun("train", recipe, "--json", *overrides, f"train.max_steps={_half(out, recipe)}")
     )
-    output = road.stage("train (resumed)", _torchrun("train", recipe, "--json", *overrides))
+    output = pipeline.job("train (resumed)", _torchrun("train", recipe, "--json", *overrides))
     return json.loads(output[0].strip().splitlines()[-1])
 
 
 def _half(out: Path, recipe: Path) -> int:
     from acc_megatron.config import load_config
-    from acc_megatron.data_tools.dataset_folder import open_dataset
+    from acc_megatron.data_tools.convert.dataset_folder import open_dataset
 
     config = load_config(recipe)
     rows = open_dataset(out / "dataset").lengths.sum() / config.data.seq_length_tokens
@@ -148,10 +143,14 @@ def _half(out: Path, recipe: Path) -> int:
 
 
 def _torchrun(*arguments: str | Path) -> list[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(NUM_PROCESSES), "--master-port", str(port)]
+    launcher = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        str(NUM_PROCESSES),
+        "--master-port",
+        str(free_port()),
+    ]
     return [sys.executable, *launcher, "-m", "acc_megatron", *map(str, arguments)]
 
 
@@ -166,12 +165,12 @@ assert torch.isfinite(model(**inputs).logits).all()
 """
 
 
-def _export_and_evaluate(road: Road, out: Path) -> dict[str, Any]:
+def _export_and_evaluate(pipeline: Pipeline, out: Path) -> dict[str, Any]:
     export = out / "export"
-    road.stage("export", _acc("export", out / "run", "--out", export))
-    road.stage("load in transformers", [sys.executable, "-c", LOAD_IN_TRANSFORMERS, str(export)])
+    pipeline.job("export", _acc("export", out / "run", "--out", export))
+    pipeline.job("load in transformers", [sys.executable, "-c", LOAD_IN_TRANSFORMERS, str(export)])
     options = ("--items", "2", "--length-tokens", "2048", "--max-new-tokens", "32", "--json")
-    evaluated = road.stage("eval", _acc("eval", export, "--out", out / "eval", *options))
+    evaluated = pipeline.job("eval", _acc("eval", export, "--out", out / "eval", *options))
     return {name: found["models"][export.name] for name, found in json.loads(evaluated[0]).items()}
 
 
@@ -180,16 +179,16 @@ def _print_summary(summary: dict[str, Any], out: Path, page: Path) -> None:
     dropped = ", ".join(f"{count} {reason}" for reason, count in summary["dropped"].items()) or "none"
     print(f"""
 What happened
-  documents            {summary["documents"]:,} compiled from agents' trajectories (dropped: {dropped})
-  tokens               {summary["tokens"]:,}, of which {summary["supervised_tokens"]:,} ({share:.1%}) are trained on
+  documents            {summary["documents"]:,} compiled from trajectories of agents (dropped: {dropped})
+  tokens               {summary["tokens"]:,}, of which {summary["supervised_tokens"]:,} ({share:.1%}) are supervised
   training             {summary["steps"]} steps on {summary["world_size"]} processes, {summary["layout"]}
   loss                 {summary["loss_first"]:.3f} -> {summary["loss_last"]:.3f}
   model                {summary["export_dir"]} (loads in transformers)
   total                {sum(summary["seconds"].values()):.0f} s
 
-A model this small learns the form of the answers, not to look things up: its scores on GraphWalks and MRCR
-({out / "eval" / "results.json"}) only show that evaluation runs.
+A model of this size learns the format of the answers, not retrieval: its scores on GraphWalks and MRCR
+({out / "eval" / "results.json"}) show only that evaluation works.
 
-Look at
+Next steps
   {page}
   acc-megatron inspect {out / "dataset"} --doc 0""")

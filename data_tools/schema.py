@@ -1,17 +1,21 @@
-"""The types that cross the offline tools: a trajectory as read, and the triple compiled from it."""
+"""The types that the offline tools share: a trajectory, and the triple compiled from it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from acc_megatron.errors import DataError
 
-Agent = Literal["search", "swe", "sql"]
 Kind = Literal["evidence", "distractor"]
+
+
+def shallow_dict(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass; values are not copied, because `asdict` took an eighth of the time of `compile`."""
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One document of the context: a page, a file or a table, whole; `filled` if another run or store lent it."""
+    """One complete document of the context: a page, a file or a table; `filled` if it was added to fill the context."""
 
     id: str
     title: str
@@ -22,7 +26,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where a row came from: its file, line (1-based) and the SHA-256 of its bytes."""
+    """The origin of a row: its file, 1-based line, and the SHA-256 of its bytes."""
 
     file: str
     line: int
@@ -31,13 +35,13 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
-    """One agent run reduced to what ACC needs; pieces are in the order the agent met them.
+    """The parts of one agent run that ACC uses; pieces are in the order in which the agent met them.
 
-    `is_judged` says whether the run's own answer was held against the truth, here or by whoever wrote its row.
+    `is_judged` says whether the run's own answer was compared with the ground truth, here or by the author of the row.
     """
 
     id: str
-    agent: Agent
+    agent: str
     question: str
     evidence: tuple[Piece, ...]
     distractors: tuple[Piece, ...]
@@ -48,19 +52,6 @@ class Trajectory:
     provenance: Provenance
     is_judged: bool = True
     notes: dict[str, Any] = field(default_factory=dict)
-
-
-class Dropped(Exception):
-    """A row that is left out on purpose; `reason` is a short slug that the counts are kept under.
-
-    `num_tokens` is the length of its document where it had one by then, else 0.
-    """
-
-    def __init__(self, reason: str, detail: str = "", *, num_tokens: int = 0) -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-        self.detail = detail
-        self.num_tokens = num_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,27 +68,29 @@ class Triple:
     ground_truth: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)  # fields of the input we do not know; kept
+    extra: dict[str, Any] = field(default_factory=dict)  # unknown fields of the input
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON row of this triple; unknown fields of the input stand beside ours."""
-        row = asdict(self)
+        """The JSON row of this triple, with the unknown fields of the input."""
+        row = shallow_dict(self) | {"context": [shallow_dict(piece) for piece in self.context]}
         return row.pop("extra") | row
 
     @staticmethod
     def from_dict(row: dict[str, Any], where: str) -> "Triple":
-        """Read a triple row; `where` (file and line) opens every DataError raised."""
-        _need_text(row, ("id", "question", "reasoning", "answer"), where)
+        """Read the row of a triple. Raises DataError with `where` (file and line)."""
+        _check_text(row, ("id", "question", "reasoning", "answer"), where)
         if not row["answer"].strip():
-            raise DataError(f"{where}: 'answer' is empty; a triple without an answer supervises nothing")
+            raise DataError(f"{where}: 'answer' is empty, so the loss would cover no text")
         context = row.get("context")
         if not isinstance(context, list):
             raise DataError(f"{where}: 'context' must be a list of pieces, got {type(context).__name__}")
         pieces = tuple([_piece(piece, where, number) for number, piece in enumerate(context)])
         names = Triple.__dataclass_fields__.keys() - {"extra"}
-        # an optional field that is null counts as absent: so Parquet writes a field that other rows have
+        # an optional field that is null counts as absent, because Parquet writes the fields of all rows
         known = {name: row[name] for name in names if row.get(name) is not None}
-        _need_text(known, tuple(name for name in ("agent", "reasoning_source", "ground_truth") if name in known), where)
+        _check_text(
+            known, tuple(name for name in ("agent", "reasoning_source", "ground_truth") if name in known), where
+        )
         for name in ("provenance", "settings"):
             if not isinstance(known.get(name, {}), dict):
                 raise DataError(f"{where}: {name!r} must be an object, got {type(known[name]).__name__}")
@@ -105,7 +98,7 @@ class Triple:
         return Triple(**({"agent": "unknown"} | known | {"context": pieces, "extra": extra}))
 
 
-def _need_text(row: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
+def _check_text(row: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
     for key in keys:
         if not isinstance(row.get(key), str):
             found = type(row[key]).__name__ if key in row else "nothing"
@@ -118,7 +111,7 @@ def _piece(row: object, where: str, number: int) -> Piece:
     found: tuple[Any, ...] = (row.get("id"), row.get("title"), row.get("text"), row.get("kind", "evidence"))
     name, title, text, kind = found
     if not (type(name) is type(title) is type(text) is str):
-        _need_text(row, ("id", "title", "text"), f"{where}: context[{number}]")  # names the one that is wrong
+        _check_text(row, ("id", "title", "text"), f"{where}: context[{number}]")  # raises for the wrong field
     if kind not in ("evidence", "distractor"):
         raise DataError(f"{where}: context[{number}]: kind must be 'evidence' or 'distractor', got {kind!r}")
     return Piece(id=name, title=title, text=text, kind=kind, filled=row.get("filled") is True)

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The arms of the paper's ablations on the same trajectories: compile and convert each, then train, export and
-# evaluate each where a recipe is given. Everything else is the same in every arm.
+# Makes the arms of the paper's ablations from the same trajectories: compiles and converts each arm. With a recipe,
+# also trains, exports and evaluates each arm. The arms differ only in the options of compile.
 #
 #   bash examples/ablations.sh TRAJECTORIES OUT
 #   RECIPE=examples/qwen3_30b_a3b_128k_h100.toml LAUNCH="torchrun --nproc-per-node 8 -m acc_megatron" \
 #       FILL="search=100000" bash examples/ablations.sh TRAJECTORIES OUT
 #
-# BUDGET (131072) longest document; FILL ("") targets such as "search=60000..100000", not in the arm without
-# distractors; RESOURCES ("") folders and git repositories that belong to the trajectories; SEED (0);
-# TEACHER_ENDPOINT and TEACHER_MODEL (none) for reasoning from a teacher; ARMS (all of them).
-# An arm whose dataset is there is not made again, so a stopped run goes on where it was.
+# Variables and their defaults: BUDGET (131072) tokens of the longest document; FILL ("") targets such as
+# "search=60000..100000", not used without distractors; RESOURCES ("") folders and git repositories of the trajectories;
+# SEED (0); TEACHER_ENDPOINT and TEACHER_MODEL ("") for reasoning from a teacher model; ARMS (all arms).
+# An arm whose dataset exists is not made again, so an interrupted run resumes.
 set -euo pipefail
 
 if [ $# -ne 2 ]; then
@@ -28,8 +28,8 @@ for path in ${RESOURCES:-}; do resources+=(--resources "$path"); done
 fill=()
 for target in ${FILL:-}; do fill+=(--fill-tokens "$target"); done
 
-# arm: the flags of compile that make it
-flags() {
+# the options of compile for an arm
+options() {
     case $1 in
         acc) ;;
         no-distractors) echo --no-distractors ;;
@@ -40,7 +40,7 @@ flags() {
         masked-30) echo --mask-observations 0.3 ;;
         agent-sft) echo --arm agent-sft ;;
         *)
-            echo "error: unknown arm $1" >&2
+            echo "error: unknown arm $1; known: acc no-distractors no-shuffle search-only swe-only sql-only masked-30 agent-sft" >&2
             exit 2
             ;;
     esac
@@ -48,13 +48,13 @@ flags() {
 
 mkdir -p "$out"
 for arm in ${ARMS:-acc no-distractors no-shuffle search-only swe-only sql-only masked-30 agent-sft}; do
-    chosen=$(flags "$arm")
-    read -ra arm_flags <<<"$chosen"
-    [ "$arm" = no-distractors ] || arm_flags+=(${fill[@]+"${fill[@]}"})
+    chosen=$(options "$arm")
+    read -ra arm_options <<<"$chosen"
+    [ "$arm" = no-distractors ] || arm_options+=(${fill[@]+"${fill[@]}"})
     folder=$out/$arm
     if [ ! -f "$folder/dataset/manifest.json" ]; then
         $acc compile "$trajectories" --out "$folder/triples" --budget-tokens "$budget" --seed "$seed" \
-            ${resources[@]+"${resources[@]}"} ${arm_flags[@]+"${arm_flags[@]}"} >&2
+            ${resources[@]+"${resources[@]}"} ${arm_options[@]+"${arm_options[@]}"} >&2
         triples=$folder/triples
         if [ -n "${TEACHER_ENDPOINT:-}" ] && [ "$arm" != agent-sft ]; then
             triples=$folder/reasoned

@@ -1,4 +1,4 @@
-"""The Dockerfile: linted, every name in it resolved, and really built on a stand-in for NVIDIA's image."""
+"""The Dockerfile: it is linted, every name in it exists, and it builds on a stand-in for NVIDIA's image."""
 
 import importlib.util
 import json
@@ -12,16 +12,16 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from commands import ROOT
+from support.commands import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
 BUILDAH_TIMEOUT_SECONDS = 900
-# this environment's, which the stand-in base takes for its own
+# the packages of this environment, which the stand-in uses as its own
 PACKAGES = Path(importlib.util.find_spec("torch").origin).parent.parent  # type: ignore[union-attr,arg-type]
 
 
 def instructions() -> list[tuple[str, str]]:
-    """(instruction, its text) in order, continued lines joined and comments left out."""
+    """(instruction, its text) in order, with continued lines joined and without comments."""
     text = "\n".join(line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#"))
     lines = text.replace("\\\n", " ").splitlines()
     return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines if line.strip()]
@@ -35,14 +35,14 @@ def test_hadolint_finds_nothing() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_copied_name_exists_and_is_let_into_the_context() -> None:
+def test_every_copied_name_exists_and_is_part_of_the_build_context() -> None:
     ignore = (ROOT / ".dockerignore").read_text().split()
     let_in = [line[1:] for line in ignore if line.startswith("!")]
     sources = [name for kind, text in instructions() if kind == "COPY" for name in text.split()[:-1]]
     assert {"acc_megatron", "kernels", "data_tools", "constraints.txt"} <= set(sources)
     for name in sources:
         assert (ROOT / name).exists(), name
-        assert any(fnmatch(name, pattern) for pattern in let_in), f"{name} is kept out by .dockerignore"
+        assert any(fnmatch(name, pattern) for pattern in let_in), f"{name} is excluded by .dockerignore"
 
 
 def test_every_argument_is_declared_before_its_use_and_used() -> None:
@@ -57,34 +57,34 @@ def test_every_argument_is_declared_before_its_use_and_used() -> None:
     assert used == declared
 
 
-def test_the_image_runs_as_nobody_special_and_ends_with_the_doctor() -> None:
+def test_the_image_runs_as_an_unprivileged_user_and_ends_with_the_doctor() -> None:
     steps = instructions()
     assert steps[-1] == ("RUN", "acc-megatron doctor")
     assert [text for kind, text in steps if kind == "USER"] == ["1000:1000"]
     assert steps.index(("USER", "1000:1000")) == len(steps) - 2
 
 
-def test_no_pin_replaces_what_the_base_image_built() -> None:
+def test_no_pin_replaces_a_package_of_the_base_image() -> None:
     kept = next(text for kind, text in instructions() if kind == "ARG" and text.startswith("FROM_BASE="))
     names = kept.split('"')[1].split("|")
     assert {"torch", "triton", "numpy"} <= set(names)
     pins = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.M)
-    assert set(names) <= set(pins), "a name that is not pinned needs no keeping"
+    assert set(names) <= set(pins), "a name that is not pinned need not be excluded"
     assert not [pin for pin in pins if pin.startswith(("nvidia", "transformer", "apex")) and pin != "transformers"]
 
 
 @pytest.fixture(scope="module")
 def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """The buildah command over a store that holds a stand-in for the base image under that image's name.
+    """The buildah command with a store that contains a stand-in for the base image under the name of that image.
 
-    The stand-in is Debian with Python; its torch, Triton and the rest are this environment's, as the real base
-    brings its own. It has no CUDA, so that only NVIDIA's image can tell what Transformer Engine does.
+    The stand-in is Debian with Python and the packages of this environment, as the real base image has its own. It has
+    no CUDA: Transformer Engine can be tested in NVIDIA's image only.
     """
     for tool in ("buildah", "debootstrap"):
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool}: apt-get install buildah debootstrap")
     if os.geteuid() != 0 or sys.version_info[:2] != (3, 11):
-        pytest.skip("the stand-in is made by root, of Debian 12 and its Python 3.11")
+        pytest.skip("only root can build the stand-in, from Debian 12 and its Python 3.11")
     store = tmp_path_factory.mktemp("store")
     base = re.search(r"ARG BASE_IMAGE=(\S+)", DOCKERFILE.read_text())[1]  # type: ignore[index]
     rootfs = store / "rootfs"
@@ -108,7 +108,7 @@ def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 
 
 def run(command: list[str]) -> str:
-    """Standard output of a command that has to succeed."""
+    """The standard output of a command that must succeed."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=BUILDAH_TIMEOUT_SECONDS)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout

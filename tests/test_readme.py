@@ -1,4 +1,4 @@
-"""Every command in the README is run, in its order, on the quickstart's own trajectories; every file is in its tree."""
+"""Runs the commands and examples of the README and the manual, in order, on the trajectories of the quickstart."""
 
 import json
 import re
@@ -10,17 +10,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import ROOT, acc, run_command
-from make_inputs import TINY_MODEL
+from support.commands import ROOT, acc, run_command
+from support.doc_blocks import blocks
+from support.make_inputs import TINY_MODEL
 
-README = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line
-    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
-    for line in block.splitlines()
-    if line and not line.startswith("#")
-]
-pytestmark = [pytest.mark.slow, pytest.mark.distributed]
+# in the order in which a reader needs them: later pages use the folders that earlier ones made
+PAGES = (
+    "docs/install.md",
+    "docs/quickstart.md",
+    "docs/data.md",
+    "docs/arms.md",
+    "docs/convert.md",
+    "docs/scale.md",
+    "docs/dataset_format.md",
+    "README.md",
+    "docs/training.md",
+    "docs/evaluation.md",
+    "docs/benchmarks.md",
+)
+BLOCKS = [block for page in PAGES for block in blocks(page) if block.language in ("sh", "python") and not block.reason]
+# what the fixture runs, what runs this test, and what the environment of this test has done
+NOT_AGAIN = ("make quickstart", "make test", "make .venv", "make docs")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +52,8 @@ def tour(tmp_path_factory: pytest.TempPathFactory, make_hf_folder: Callable[...,
             "context_length": "100k",
         }
         (here / f"{agent}_agent_data.jsonl").write_text(json.dumps(row) + "\n")
+    chat = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Mara Lind."}]}
+    (here / "chats.jsonl").write_text(f"{json.dumps(chat)}\n" * 8)
     recipe = (ROOT / "examples" / "tiny_cpu.toml").read_text()
     for key, value in (TINY_MODEL | {"max_position_embeddings": 16_384}).items():
         recipe = re.sub(rf"^{key} = .*$", f"{key} = {value}", recipe, flags=re.M)
@@ -60,6 +72,8 @@ def test_make_runs_the_quickstart_that_the_tour_runs() -> None:
     assert "-m pytest" in run_command(["make", "-n", "test"]).stdout
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 def test_the_quickstart_shows_a_falling_loss_and_writes_what_it_promises(tour: Path) -> None:
     out = tour / "runs" / "quickstart"
     summary = json.loads((out / "summary.json").read_text())
@@ -76,8 +90,10 @@ def test_the_quickstart_shows_a_falling_loss_and_writes_what_it_promises(tour: P
     assert "loss" in table and "train (resumed)" in table
 
 
-def test_every_command_of_the_readme_runs(tour: Path) -> None:
-    # two processes on this machine stand for 8 nodes of 8; the recipe beside them has a tiny model in it
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_every_command_of_the_readme_and_the_docs_runs(tour: Path) -> None:
+    # two processes on this machine replace 8 nodes of 8, and the recipe has a tiny model
     smaller = {
         "--nnodes 8 --nproc-per-node 8": "--nnodes 1 --nproc-per-node 2",
         "$HEAD:29500": "127.0.0.1:0",
@@ -88,24 +104,24 @@ def test_every_command_of_the_readme_runs(tour: Path) -> None:
         "torchrun": [sys.executable, "-m", "torch.distributed.run"],
     }
     ran = 0
-    for command in COMMANDS:
-        if command in ("make quickstart", "make test"):
-            continue  # the first is run by the fixture, the second runs this
-        for long, short in smaller.items():
-            command = command.replace(long, short)
-        name, *arguments = shlex.split(command)
-        if name == "torchrun":
-            arguments.append("train.max_steps=1")
-        done = subprocess.run([*launchers[name], *arguments], cwd=tour, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        ran += 1
-    assert ran >= 12
+    for block in BLOCKS:
+        if block.language == "python":
+            _run([sys.executable, "-c", block.text], tour, f"{block.page}:{block.line}")
+            ran += 1
+            continue
+        for command in block.commands:
+            if command in NOT_AGAIN:
+                continue
+            for long, short in smaller.items():
+                command = command.replace(long, short)
+            name, *arguments = shlex.split(command)
+            if name == "torchrun":
+                arguments.append("train.max_steps=1")
+            _run([*launchers[name], *arguments], tour, command)
+            ran += 1
+    assert ran >= 30
 
 
-def test_every_source_file_stands_in_the_readme_tree() -> None:
-    tree = README[README.index("## Files") :]
-    for folder in ("acc_megatron", "data_tools", "kernels", "examples"):
-        for path in (ROOT / folder).rglob("*.py"):
-            assert path.name == "__init__.py" or re.search(rf"^ +{re.escape(path.name)} ", tree, re.M), path
-    for name in set(re.findall(r"^ +(\w+\.py) ", tree, re.M)):
-        assert list(ROOT.rglob(name)), f"{name} is in the tree and not in the repository"
+def _run(command: list[str], folder: Path, what: str) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{what}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"

@@ -1,1 +1,1 @@
-"""What training changed inside a model: attention, routing, and how far data and benchmarks overlap."""
+"""What training changed inside a model (attention, routing), and the overlap of training data and benchmarks."""

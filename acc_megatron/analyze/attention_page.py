@@ -1,64 +1,81 @@
-"""The page of `analyze attention`: histograms of the most changed layers, and how far every head looks."""
+"""The page of `analyze attention`: histograms of the most changed layers, and the mean distance of every head."""
 
-import html
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
-from acc_megatron.analyze.page import STROKES
-from acc_megatron.observe.page import figure, svg, table
+from acc_megatron.analyze.comparison_page import STROKES, publish_comparison
+from acc_megatron.analyze.results_format import AttentionResult, LayerAttention
+from acc_megatron.common.html_page import Figure, Table, svg
+
+AttentionByCheckpoint = dict[str, dict[str, list[LayerAttention]]]
 
 
-def attention_body(result: dict[str, Any]) -> str:
-    """Of each task: histograms, maps of heads, and the means of every checkpoint."""
-    found, parts = result["attention"], []
+@dataclass(frozen=True)
+class TaskSection:
+    """What the template shows of one task; `changed_layers` is None for a single checkpoint."""
+
+    task: str
+    means: Table
+    histograms: Figure
+    changed_layers: Table | None
+    heads: Figure
+
+
+def publish_attention(out: Path, result: AttentionResult) -> Path:
+    """Write `out/attention.json` and `out/attention.html`; returns the page."""
+    return publish_comparison(out, "attention", result, sections=[_section(result, task) for task in result["tasks"]])
+
+
+def _section(result: AttentionResult, task: str) -> TaskSection:
+    found = result["attention"]
+    span, far = result["tasks"][task]["span_tokens"], result["tasks"][task]["long_range_tokens"]
     first, *others = found
-    for task, of in result["tasks"].items():
-        span = of["span_tokens"]
-        parts.append(f"<h2>{html.escape(task)}</h2>")
-        parts.append(_means(found, task, of["long_range_tokens"]))
-        caption = f"Share of attention by distance i - j, in 32 bins over {span:,} tokens, mean over heads and queries"
-        if others:
-            layers = result["changes"][others[0]][task]["most_changed_layers"]
-            caption += f"; the layers that changed most from {first} to {others[0]}. Below: the change against {first}."
-        else:
-            layers = list(range(min(3, len(found[first][task]))))
-            caption += "; the first layers."
-        parts.append(figure(_histograms(found, task, layers, span), caption))
-        if others:
-            parts.append(_changed_layers(result["changes"], task, layers))
-        parts.append(figure(_heads(found, task), "Mean attention distance of every head, in tokens."))
-    return "".join(parts)
+    caption = f"Share of attention by distance i - j, in 32 bins over {span:,} tokens, mean over heads and queries"
+    if others:
+        layers = result["changes"][others[0]][task]["most_changed_layers"]
+        caption += f"; the layers that changed most from {first} to {others[0]}. Below: the change from {first}."
+    else:
+        layers = list(range(min(3, len(found[first][task]))))
+        caption += "; the first layers."
+    return TaskSection(
+        task=task,
+        means=_means(found, task, far),
+        histograms=Figure(_histograms(found, task, layers, span), caption),
+        changed_layers=_changed_layers(result, task, layers) if others else None,
+        heads=Figure(_heads(found, task), "Mean attention distance of every head, in tokens."),
+    )
 
 
-def _means(found: dict[str, Any], task: str, far: int) -> str:
+def _means(found: AttentionByCheckpoint, task: str, far: int) -> Table:
     rows = []
     for name, tasks in found.items():
-        values = [
-            None if layers[0] is None else float(np.mean(layers))
-            for layers in (
-                [layer[key] for layer in tasks[task]]
-                for key in ("distance_tokens", "long_range_mass", "long_range_entropy_nats")
-            )
-        ]
-        forms = ("{:,.1f}", "{:.3f}", "{:.2f}")
-        rows.append(
-            (name, *("no pair so far apart" if v is None else f.format(v) for f, v in zip(forms, values, strict=True)))
-        )
+        layers = tasks[task]
+        cells = [f"{np.mean([layer['distance_tokens'] for layer in layers]):,.1f}"]
+        for values, form in (
+            ([layer["long_range_mass"] for layer in layers], ".3f"),
+            ([layer["long_range_entropy_nats"] for layer in layers], ".2f"),
+        ):
+            known = [value for value in values if value is not None]
+            cells.append(f"{np.mean(known):{form}}" if known else "no pair at this distance")
+        rows.append((name, *cells))
     header = ("checkpoint", "mean distance, tokens", f"share at {far:,} tokens or more", "entropy there, nats")
-    return table(header, rows, numbers={1, 2, 3})
+    return Table(header, rows, number_columns={1, 2, 3})
 
 
-def _changed_layers(changes: dict[str, Any], task: str, layers: list[int]) -> str:
+def _changed_layers(result: AttentionResult, task: str, layers: Sequence[int]) -> Table:
+    changes = result["changes"]
     rows = [
         (str(layer), *(f"{of[task]['by_layer_tokens'][layer]:,.1f}" for of in changes.values())) for layer in layers
     ]
     header = ("most changed layer", *(f"change of {other}, tokens" for other in changes))
-    note = "<p class=note>A layer's change is the mean over its heads of |change of mean distance|.</p>"
-    return table(header, rows, numbers=set(range(1, len(header)))) + note
+    return Table(header, rows, number_columns=range(1, len(header)))
 
 
-def _histograms(found: dict[str, Any], task: str, layers: list[int], span_tokens: int) -> str:
+def _histograms(found: AttentionByCheckpoint, task: str, layers: list[int], span_tokens: int) -> Markup:
     import matplotlib.figure
 
     num_rows = 2 if len(found) > 1 else 1
@@ -69,7 +86,7 @@ def _histograms(found: dict[str, Any], task: str, layers: list[int], span_tokens
         base = next(iter(shares.values()))
         edges = np.linspace(0, span_tokens, len(base) + 1)
         for number, (name, share) in enumerate(shares.items()):
-            # a bin without attention has no logarithm
+            # an empty bin has no logarithm
             axes[0, column].stairs(
                 np.where(share > 0, share, np.nan), edges, baseline=None, label=name, **STROKES[number]
             )
@@ -87,8 +104,8 @@ def _histograms(found: dict[str, Any], task: str, layers: list[int], span_tokens
     return svg(drawing)
 
 
-def _heads(found: dict[str, Any], task: str) -> str:
-    """The first checkpoint's distances, and what each other one changed, on one scale centred on no change."""
+def _heads(found: AttentionByCheckpoint, task: str) -> Markup:
+    """Maps of the first checkpoint's distances and of each other's change, on one scale centred at no change."""
     import matplotlib.figure
 
     maps = {name: np.array([layer["distance_tokens"] for layer in tasks[task]]) for name, tasks in found.items()}

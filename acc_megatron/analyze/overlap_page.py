@@ -1,94 +1,95 @@
-"""The overlap of training and benchmark questions on one page: a table, the nearest pairs, and a map by UMAP."""
+"""The page of `analyze overlap`: a table of scores, the nearest pairs, and a map of the questions by UMAP."""
 
-import html
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
+from acc_megatron.analyze.comparison_page import COLORS
 from acc_megatron.analyze.overlap import QUESTION_CHARS
-from acc_megatron.analyze.page import COLOURS
-from acc_megatron.data_tools.atomic import atomic_file, write_json
-from acc_megatron.observe.page import STYLE, as_drawn, figure, svg, table
+from acc_megatron.analyze.results_format import OverlapResult
+from acc_megatron.common.atomic_files import write_json
+from acc_megatron.common.html_page import Figure, Table, matplotlib_text, svg, write_page
+from acc_megatron.optional import missing_package
 
 
-def publish_overlap(out: Path, result: dict[str, Any], vectors: np.ndarray | None) -> Path:
+def publish_overlap(out: Path, result: OverlapResult, vectors: np.ndarray | None) -> Path:
     """Write `out/overlap.json` and `out/overlap.html`; returns the page.
 
-    The map needs umap-learn (extra `[analyze]`); without it, or without embeddings, the page says why it has none.
+    The map needs umap-learn (extra `[analyze]`); without it, or without embeddings, the page states why it has none.
     """
     out.mkdir(parents=True, exist_ok=True)
     points, note = _map(result, vectors)
-    write_json(out / "overlap.json", result | {"map": note, "map_points": points})
-    drawing = figure(_drawn(points), note) if points else f"<p class=note>{html.escape(note)}</p>"
-    parts = [_scores(result), f"<h2>Map</h2>{drawing}", _nearest(result)]
-    title = "acc-megatron: overlap"
+    write_json(out / "overlap.json", {**result, "map": note, "map_points": points})
     page = out / "overlap.html"
-    with atomic_file(page) as file:
-        head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
-        file.write(f"{head}<h1>{title}</h1>{''.join(parts)}</html>".encode())
+    write_page(
+        page,
+        Path(__file__).with_name("overlap.html.jinja"),
+        title="acc-megatron: overlap",
+        scores=_scores(result),
+        num_training_questions=f"{result['training']['questions']:,}",
+        question_chars=f"{QUESTION_CHARS:,}",
+        map_figure=Figure(_drawn(points), note) if points else None,
+        map_note=note,
+        nearest=_nearest(result),
+    )
     return page
 
 
-def _scores(result: dict[str, Any]) -> str:
+def _scores(result: OverlapResult) -> Table:
     rows = []
     for name, found in result["benchmarks"].items():
         near = found.get("embeddings")
-        separable = near["separability_auc"] if near else None
+        auc = near["separability_auc"] if near else None
         rows.append(
             (
                 name,
                 f"{found['questions']:,}",
                 f"{found['shorter']:,}",
-                *(f"{found[key]['contaminated']:,}" for key in ("ngrams_in_questions", "ngrams_in_other_text")),
+                f"{found['ngrams_in_questions']['contaminated']:,}",
+                f"{found['ngrams_in_other_text']['contaminated']:,}",
                 f"{near['contaminated']:,} of {near['embedded']:,}" if near else "not embedded",
                 f"{near['distinct']:,}" if near else "",
                 f"{near['mean_nearest_cosine']:.3f}" if near else "",
-                "" if not near else "too few" if separable is None else f"{separable:.3f}",
+                "" if not near else "too few" if auc is None else f"{auc:.3f}",
             )
         )
     settings = result["settings"]
     header = (
-        "benchmark", "questions", f"of fewer than {settings['num_words']} words",
+        "benchmark", "questions", f"with fewer than {settings['num_words']} words",
         f"share {settings['num_words']} words with training questions",
         "with other training text", f"cosine {settings['similarity']} or more", "distinct embeddings",
         "mean nearest cosine", "AUC",
     )  # fmt: skip
-    note = (
-        f"{result['training']['questions']:,} training questions. AUC: 1 is told apart always, 0.5 never; "
-        "less is met where the sides share questions, or are few. "
-        f"An embedding is of a question's first {QUESTION_CHARS:,} characters, and all-MiniLM-L6-v2 reads 256 tokens "
-        "of them: questions that differ only later share one. N-grams are of whole questions; one of fewer words is "
-        "looked for whole, and may be found by chance. overlap.json names those that share most."
-    )
-    return table(header, rows, numbers=set(range(1, 9))) + f"<p class=note>{note}</p>"
+    return Table(header, rows, number_columns=range(1, len(header)))
 
 
-def _nearest(result: dict[str, Any]) -> str:
-    parts = []
+def _nearest(result: OverlapResult) -> dict[str, Table]:
+    tables = {}
     for name, found in result["benchmarks"].items():
-        rows = [
-            (f"{one['cosine']:.3f}", one["place"], one["question"], one["training_question"])
-            for one in found.get("embeddings", {}).get("nearest", [])
-        ]
-        if rows:
+        embeddings = found.get("embeddings")
+        if embeddings:
+            rows = [
+                (f"{one['cosine']:.3f}", one["place"], one["question"], one["training_question"])
+                for one in embeddings["nearest"]
+            ]
             header = ("cosine", "place", "question, first 200 characters", "nearest training question")
-            parts.append(f"<h2>Nearest to {html.escape(name)}</h2>" + table(header, rows, numbers={0}))
-    return "".join(parts)
+            tables[name] = Table(header, rows, number_columns={0})
+    return tables
 
 
-def _map(result: dict[str, Any], vectors: np.ndarray | None) -> tuple[dict[str, list[list[float]]], str]:
-    """Points of the training questions and of each benchmark's, and how they were made or why there are none."""
+def _map(result: OverlapResult, vectors: np.ndarray | None) -> tuple[dict[str, list[list[float]]], str]:
+    """Points of the training questions and of each benchmark, and how they were computed or why there are none."""
     if vectors is None:
-        return {}, "no embeddings were asked for"
+        return {}, "no embeddings were requested: give --embedder or --endpoint"
     if len(vectors) < 10:
-        return {}, f"{len(vectors)} questions are too few for a map"
+        return {}, f"{len(vectors)} questions are too few for a map; it needs 10"
     try:
         import umap
-    except ImportError:
-        return {}, "umap-learn is not installed: pip install 'acc-megatron[analyze]'"
-    neighbours = min(15, len(vectors) - 1)
-    reducer = umap.UMAP(n_neighbors=neighbours, metric="cosine", random_state=result["settings"]["seed"], n_jobs=1)
+    except ModuleNotFoundError:
+        return {}, str(missing_package("umap", "the map of questions"))
+    neighbors = min(15, len(vectors) - 1)
+    reducer = umap.UMAP(n_neighbors=neighbors, metric="cosine", random_state=result["settings"]["seed"], n_jobs=1)
     found = np.round(reducer.fit_transform(vectors).astype(np.float64), 3).tolist()
     sizes = {"training questions": result["training"]["embedded"]}
     sizes |= {name: of["embeddings"]["embedded"] for name, of in result["benchmarks"].items()}
@@ -96,11 +97,11 @@ def _map(result: dict[str, Any], vectors: np.ndarray | None) -> tuple[dict[str, 
     for name, size in sizes.items():
         points[name] = found[start : start + size]
         start += size
-    return points, f"UMAP of cosine distances, {neighbours} neighbours"
+    return points, f"UMAP of cosine distances, {neighbors} neighbors"
 
 
-def _drawn(points: dict[str, list[list[float]]]) -> str:
-    """A mark a question; smaller sets are drawn later and larger, or a few would drown in many."""
+def _drawn(points: dict[str, list[list[float]]]) -> Markup:
+    """One mark for each question; smaller sets are drawn later and larger, so that they stay visible."""
     import matplotlib.figure
 
     drawing = matplotlib.figure.Figure(figsize=(8, 5), layout="constrained")
@@ -113,11 +114,11 @@ def _drawn(points: dict[str, list[list[float]]]) -> str:
             up,
             s=14 if len(part) > most / 10 else 60,
             marker="osD^vP*X"[number % 8],
-            color=COLOURS[number % len(COLOURS)],
+            color=COLORS[number % len(COLORS)],
             alpha=0.7,
             linewidths=0,
             zorder=2 + most - len(part),
-            label=as_drawn(f"{name} ({len(part):,})"),
+            label=matplotlib_text(f"{name} ({len(part):,})"),
         )
     axes.set_xticks([])
     axes.set_yticks([])

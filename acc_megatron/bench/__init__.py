@@ -1,1 +1,1 @@
-"""Benchmarks: figures for the tools, measured as whole programs and appended to CSV files."""
+"""Benchmarks: figures of the tools, measured on complete programs or steps and appended to CSV files."""

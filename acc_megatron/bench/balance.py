@@ -1,20 +1,20 @@
-"""`bench step --balance`: how evenly a global batch keeps ranks busy, on lengths like ACC's; by a model of work."""
+"""`bench step --balance`: how evenly a global batch keeps ranks busy, for document lengths like those of ACC."""
 
 import numpy as np
 
 from acc_megatron.config import Config
-from acc_megatron.data.balance import efficiency, least_wait, like_with_like, row_cost_flops
-from acc_megatron.data.lengths import NUM_DOCUMENTS, acc_like_lengths
+from acc_megatron.data.balance import costliest_first, efficiency, row_cost_flops, wait_lower_bound
+from acc_megatron.data.document_lengths import NUM_DOCUMENTS, acc_like_lengths
 from acc_megatron.data.packing import pack, round_up
 
 
 def balance(config: Config, *, data_parallel: int, global_batch_rows: int, seed: int = 0) -> dict[str, float]:
-    """Mean work over awaited work per microbatch, ours and in random order, over the same global batches.
+    """Efficiency of our order of packed rows and of a random order, over the same global batches.
 
-    `efficiency_bound` is what no packing of the same documents in the same batches can pass: few rows and a document
-    that fills one make ranks wait.
-
-    Experts are spread over all data-parallel ranks, so every microbatch waits for its slowest rank.
+    Experts are spread over all data-parallel ranks, so every microbatch waits for its slowest rank. The efficiency is
+    the mean work of a rank divided by the work of the slowest rank, from a model of FLOPs. `efficiency_bound` is an
+    upper bound for any packing of the same documents in the same batches: with few packed rows, ranks wait for a
+    document that fills a row.
     """
     seq_length, multiple = config.data.seq_length_tokens, config.data.document_multiple_tokens
     lengths = [round_up(length, multiple) for length in acc_like_lengths(NUM_DOCUMENTS, seq_length, seed)]
@@ -22,15 +22,15 @@ def balance(config: Config, *, data_parallel: int, global_batch_rows: int, seed:
     costs = [row_cost_flops([lengths[i] for i in row], config.model) for row in rows]
     order = np.random.default_rng(seed).permutation(len(costs))
     batches = [order[i : i + global_batch_rows].tolist() for i in range(0, len(order), global_batch_rows)]
-    whole = [batch for batch in batches if len(batch) == global_batch_rows]
-    ours = [like_with_like(batch, [costs[row] for row in batch]) for batch in whole]
+    full_batches = [batch for batch in batches if len(batch) == global_batch_rows]
+    ours = [costliest_first(batch, [costs[row] for row in batch]) for batch in full_batches]
     work = {length: row_cost_flops([length], config.model) for length in set(lengths)}
-    documents = [[(lengths[i], work[lengths[i]]) for row in batch for i in rows[row]] for batch in whole]
-    waits = [least_wait(batch, seq_length, global_batch_rows, data_parallel) for batch in documents]
+    documents = [[(lengths[i], work[lengths[i]]) for row in batch for i in rows[row]] for batch in full_batches]
+    waits = [wait_lower_bound(batch, seq_length, global_batch_rows, data_parallel) for batch in documents]
     return {
         "efficiency": _efficiency(ours, costs, data_parallel),
-        "random_efficiency": _efficiency(whole, costs, data_parallel),
-        "efficiency_bound": sum(costs[row] for batch in whole for row in batch) / data_parallel / sum(waits),
+        "random_efficiency": _efficiency(full_batches, costs, data_parallel),
+        "efficiency_bound": sum(costs[row] for batch in full_batches for row in batch) / data_parallel / sum(waits),
         "data_parallel": data_parallel,
         "global_batch_rows": global_batch_rows,
         "rows": len(costs),

@@ -1,15 +1,15 @@
-"""The bare loop that `convert` is held against: read JSON lines of `{"text": ...}`, encode each, keep nothing."""
+"""The baseline that `convert` is compared with: read JSON lines `{"text": ...}`, encode each text, keep nothing."""
 
 import argparse
 import json
 from pathlib import Path
 
-from acc_megatron.data_tools.fast_encoder import ENGINES, with_engine
-from acc_megatron.data_tools.tokenizer import load_tokenizer
+from acc_megatron.data_tools.tokenizer.gigatoken_engine import ENGINES, with_engine
+from acc_megatron.data_tools.tokenizer.qwen_bpe import load_tokenizer
 
 
 def main() -> None:
-    """Tokenise `--input` in one process with `--engine`."""
+    """Tokenize `--input` in one process with `--engine`."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--input", type=Path, required=True)
     parser.add_argument("--engine", choices=ENGINES, default="auto")

@@ -1,8 +1,8 @@
-"""`bench data`: convert against Megatron's own path and against its bare tokenizer, on the same documents.
+"""`bench data`: compares `convert` with Megatron's preprocessing and with the bare tokenizer on the same documents.
 
-Every program is measured whole, start-up included, and the programs take turns within a round; the figures are
-medians over the rounds. Ours writes mask, sample table, hashes and manifest, and could resume; the others do not.
-Documents are generated, and where real runs are given, those are compiled and compared as well.
+Every program is measured from start to end, start-up included. The programs take turns within a round, and figures are
+medians over the rounds. Only `convert` writes masks, a sample table, hashes and a manifest, and can resume. The
+documents are generated; if real trajectories are given, these are compiled and compared as well.
 """
 
 import json
@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from acc_megatron.bench.csv_file import append_csv
 from acc_megatron.bench.data_programs import OURS, DataPrograms
 from acc_megatron.bench.data_scale import MEGABYTE, memory_curves, worker_scaling
-from acc_megatron.bench.documents import write_documents
-from acc_megatron.bench.measure import append_csv
-from acc_megatron.data_tools.dataset_folder import open_dataset
-from acc_megatron.data_tools.fast_encoder import FastTokenizer, with_engine
-from acc_megatron.data_tools.indexed import IndexedFile, write_indexed
-from acc_megatron.data_tools.render import assistant_content, user_content
+from acc_megatron.bench.generated_documents import write_triples
+from acc_megatron.data_tools.convert.dataset_folder import open_dataset
+from acc_megatron.data_tools.convert.indexed_file import IndexedFile, write_indexed
+from acc_megatron.data_tools.convert.render import user_content
 from acc_megatron.data_tools.schema import Triple
-from acc_megatron.data_tools.tokenizer import load_tokenizer
-from acc_megatron.data_tools.tokenizer_files import write_tokenizer_files
+from acc_megatron.data_tools.tokenizer.gigatoken_engine import FastTokenizer, with_engine
+from acc_megatron.data_tools.tokenizer.huggingface_files import write_tokenizer_files
+from acc_megatron.data_tools.tokenizer.qwen_bpe import load_tokenizer
 from acc_megatron.errors import DataError
 
 LONG_TOKENS, NUM_LONG = 131_072, 64
@@ -42,16 +42,16 @@ def bench_data(
     csv_file: Path,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Generate documents into `folder`, measure, append rows to `csv_file`; returns the figures.
+    """Generate documents in `folder`, measure, append rows to `csv_file` and return the figures.
 
-    `real` is a folder of trajectories, measured as well. Raises DataError when Megatron's path and ours do not write
-    the same token bytes.
+    `real` is an optional folder of trajectories that is measured as well. Raises DataError if Megatron and `convert`
+    write different tokens.
     """
     programs, tokenizer = DataPrograms(folder, engine, say), load_tokenizer()
     (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
     write_tokenizer_files(tokenizer, folder / "tokenizer", max_length_tokens=LONG_TOKENS)
     main = folder / "main.jsonl"
-    num_documents = write_documents(main, tokenizer, int(megabytes * MEGABYTE))
+    num_documents = write_triples(main, tokenizer, int(megabytes * MEGABYTE))
     say(f"{num_documents:,} generated documents, {megabytes:g} MB; {rounds} rounds")
     result = _compare(programs, main, megabytes, rounds, workers)
     if curve_megabytes:
@@ -70,25 +70,27 @@ def bench_data(
 
 
 def _compare(programs: DataPrograms, triples: Path, megabytes: float, rounds: int, workers: int) -> dict[str, Any]:
-    """Ours with `workers`, the bare loop, Megatron's path and ours alone, in turns; the ratios' medians."""
+    """Measure `convert`, the bare tokenizer, Megatron and `convert` with one worker in turns; medians of the ratios."""
     texts = _texts(triples)
-    ours, alone, bare, theirs = [], [], [], []
+    ours, single, bare, megatron = [], [], [], []
     for _ in range(rounds):
         ours.append(programs.convert(triples, megabytes, workers).cpu_seconds)
         bare.append(programs.bare(texts, megabytes).cpu_seconds)
-        theirs.append(programs.megatron(texts, megabytes, workers).cpu_seconds)
-        alone.append(programs.convert(triples, megabytes, 1).cpu_seconds)
-    num_tokens = _same_tokens(programs.folder)
+        megatron.append(programs.megatron(texts, megabytes, workers).cpu_seconds)
+        single.append(programs.convert(triples, megabytes, 1).cpu_seconds)
+    num_tokens = _count_equal_tokens(programs.folder)
     return {
-        "cpu_seconds_ratio_vs_megatron": round(statistics.median(a / b for a, b in zip(theirs, ours, strict=True)), 2),
-        "rate_vs_bare_tokenizer": round(statistics.median(a / b for a, b in zip(bare, alone, strict=True)), 3),
+        "cpu_seconds_ratio_vs_megatron": round(
+            statistics.median(a / b for a, b in zip(megatron, ours, strict=True)), 2
+        ),
+        "rate_vs_bare_tokenizer": round(statistics.median(a / b for a, b in zip(bare, single, strict=True)), 3),
         "tokens": num_tokens,
-        "tokens_per_cpu_second": round(num_tokens / statistics.median(alone)),
+        "tokens_per_cpu_second": round(num_tokens / statistics.median(single)),
     }
 
 
 def _real(programs: DataPrograms, runs: Path, rounds: int, workers: int) -> dict[str, Any]:
-    """Real runs compiled, and their documents converted in comparison; small inputs are mostly start-up."""
+    """Compile real trajectories and compare the conversion of their documents; small inputs mostly measure start-up."""
     kinds = [str(path) for name in ("search", "swe", "sql") if (path := runs / name).is_dir()]
     megabytes = (
         sum(file.stat().st_size for kind in kinds for file in Path(kind).rglob("*") if file.is_file()) / MEGABYTE
@@ -105,12 +107,12 @@ def _real(programs: DataPrograms, runs: Path, rounds: int, workers: int) -> dict
 
 
 def _texts(triples: Path) -> Path:
-    """The rendered documents as Megatron's tools take them: one `{"text": ...}` a line."""
+    """Write the rendered documents in the format of Megatron's tools: one `{"text": ...}` per line."""
     path = triples.with_suffix(".texts")
     with triples.open("rb") as source, path.open("w", encoding="utf-8") as target:
         for line in source:
             triple = Triple.from_dict(json.loads(line), str(triples))
-            reasoning, answer = assistant_content(triple.reasoning, triple.answer)
+            reasoning, answer = triple.reasoning.strip("\n"), triple.answer.lstrip("\n")
             user = user_content(triple.question, triple.context)
             text = (
                 f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
@@ -120,20 +122,20 @@ def _texts(triples: Path) -> Path:
     return path
 
 
-def _same_tokens(folder: Path) -> int:
-    """The number of tokens both wrote; DataError when a byte differs."""
+def _count_equal_tokens(folder: Path) -> int:
+    """The number of tokens that both programs wrote. Raises DataError if a token differs."""
     dataset = open_dataset(folder / "out")
-    theirs = IndexedFile(folder / "megatron")
-    same = np.array_equal(theirs.lengths, dataset.lengths) and all(
-        np.array_equal(theirs[number], dataset.document(number)[0]) for number in range(len(dataset))
+    megatron = IndexedFile(folder / "megatron")
+    is_equal = np.array_equal(megatron.lengths, dataset.lengths) and all(
+        np.array_equal(megatron[number], dataset.document(number)[0]) for number in range(len(dataset))
     )
-    if not same:
-        raise DataError(f"convert and megatron-core wrote different tokens in {folder}: the figures mean nothing")
+    if not is_equal:
+        raise DataError(f"convert and megatron-core wrote different tokens in {folder}: the figures are not comparable")
     return int(dataset.lengths.sum())
 
 
 def _random_access_ms(folder: Path) -> float:
-    """Median time to copy out one of 64 documents of 131,072 tokens with its mask, in any order."""
+    """Median time to copy one of 64 documents of 131,072 tokens and its mask, in random order."""
     rng = np.random.default_rng(0)
     ids = [rng.integers(0, 151_643, LONG_TOKENS, np.int32) for _ in range(NUM_LONG)]
     write_indexed(folder / "long", ids, np.int32)

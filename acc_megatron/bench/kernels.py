@@ -1,61 +1,114 @@
-"""What `acc-megatron bench kernels` prints: measurements, the table of costs, or the compiler's report."""
+"""`bench kernels`: runs the measurements, or prints the list, the table of costs or the compiler's report."""
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from acc_megatron.errors import ConfigError, EnvironmentProblem
+from acc_megatron.optional import missing_package
 
 
-def run_bench(
-    tokens: int,
-    supervised_share: float,
-    vocab: int,
-    hidden: int,
-    dtype: str,
-    *,
-    repeats: int,
-    csv: Path | None,
-    plot: Path | None,
-    as_json: bool,
+def _print_progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def run_kernel_benchmark(
+    *, only: Sequence[str], repeats: int, csv_file: Path | None, plot_file: Path | None, as_json: bool, **options: Any
 ) -> None:
-    """Measure one case; print a table, or one JSON object."""
-    from acc_megatron.kernels import bench
-    from acc_megatron.kernels.costs import Case
+    """Measure the cases of `kernels_cases.make_sweep(**options)`; print tables or one JSON object.
 
-    if dtype not in bench.ELEMENT_BYTES:
-        raise ConfigError(f"--dtype is {dtype!r}; allowed: {', '.join(bench.ELEMENT_BYTES)}")
-    case = Case(tokens, round(tokens * supervised_share), vocab, hidden, bench.ELEMENT_BYTES[dtype])
-    rows = bench.bench(case, dtype, repeats=repeats, progress=lambda line: print(line, file=sys.stderr, flush=True))
-    if csv:
-        bench.append_csv(csv, rows)
-    if plot:
-        bench.plot(plot, rows)
-    print(json.dumps(bench.summary(rows)) if as_json else bench.text(rows))
+    Raises ConfigError for an invalid option or an unknown name in `only`.
+    """
+    import torch
+
+    from acc_megatron.bench import kernels_plot, kernels_report
+    from acc_megatron.bench.csv_file import append_csv
+    from acc_megatron.bench.kernels_cases import ON_CPU, ON_GPU, make_sweep
+    from acc_megatron.common.this_machine import machine
+    from acc_megatron.kernels.benchmark.ceilings import measure_ceiling
+    from acc_megatron.kernels.benchmark.machine import commit
+    from acc_megatron.kernels.benchmark.registry import IMPLEMENTATIONS, implementation
+    from acc_megatron.kernels.benchmark.run import run_benchmark
+
+    on_gpu = torch.cuda.is_available()
+    sweep = make_sweep(ON_GPU if on_gpu else ON_CPU, **options)
+    chosen = tuple(map(implementation, only)) or IMPLEMENTATIONS
+    ceiling = measure_ceiling(sweep.dtype)
+    tables = [
+        run_benchmark(case, sweep.dtype, repeats=repeats, ceiling=ceiling, progress=_print_progress, chosen=chosen)
+        for case in sweep.cases
+    ]
+    rows = [row for table in tables for row in table]
+    gpu = torch.cuda.get_device_name() if on_gpu else ""
+    here = machine(gpu=gpu) | {"commit": commit()}
+    if csv_file:
+        append_csv(csv_file, [asdict(row) | {"commit": here["commit"]} for row in rows], gpu=gpu)
+    if plot_file:
+        kernels_plot.plot(plot_file, rows, sweep.axis, here["machine"])
+    if as_json:
+        print(json.dumps(kernels_report.summary(rows) | here))
+    else:
+        print("\n\n".join(kernels_report.markdown(table) for table in tables))
+        print(kernels_report.footnotes(rows, here))
+
+
+def run_parts(*, repeats: int, **options: Any) -> None:
+    """Print a table of the products and kernels of the op for each case. Raises ConfigError for an invalid option."""
+    import torch
+
+    from acc_megatron.bench.csv_file import machine
+    from acc_megatron.bench.kernels_cases import ON_CPU, ON_GPU, make_sweep
+    from acc_megatron.kernels.benchmark.ceilings import measure_ceiling
+    from acc_megatron.kernels.benchmark.parts import measure_parts
+
+    on_gpu = torch.cuda.is_available()
+    sweep = make_sweep(ON_GPU if on_gpu else ON_CPU, **options)
+    ceiling = measure_ceiling(sweep.dtype)
+    for case in sweep.cases:
+        print(f"{case.supervised} rows, vocabulary {case.vocab}, hidden size {case.hidden}, {sweep.dtype}\n")
+        print(measure_parts(case, sweep.dtype, repeats, ceiling) + "\n")
+    here = machine(gpu=torch.cuda.get_device_name() if on_gpu else "")
+    print(f"{here['machine']}\n{here['versions']}")
+
+
+def run_list(as_json: bool) -> None:
+    """Print every implementation, and why it cannot run here."""
+    import torch
+
+    from acc_megatron.kernels.benchmark.registry import IMPLEMENTATIONS, reason_unavailable
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    reasons = {each.name: reason_unavailable(each, device) for each in IMPLEMENTATIONS}
+    if as_json:
+        shown = {name: {"available": not reason, "reason": reason or None} for name, reason in reasons.items()}
+        print(json.dumps(shown))
+        return
+    for name, reason in reasons.items():
+        print(f"{name:34}{f'not available: {reason}' if reason else 'available'}")
 
 
 def run_costs() -> None:
-    """Print arithmetic, memory and roofline of every implementation at 131,072 tokens, 151,936 words, TP 1-8."""
-    from acc_megatron.kernels.costs import table
+    """Print formulas of every implementation at 131,072 tokens, vocabulary 151,936 and TP 1 to 8."""
+    from acc_megatron.kernels.benchmark.cost_table import cost_table
 
-    print(table())
+    print(cost_table())
 
 
 def run_aot(as_json: bool) -> None:
-    """Compile every kernel for each generation; exits 1 when one spills, does not fit or lacks its instructions."""
+    """Compile every kernel for each GPU generation and print the report; exit with 1 if a kernel has a problem.
+
+    Raises EnvironmentProblem if Triton is not installed.
+    """
     try:
-        from acc_megatron.kernels import aot
-    except ImportError as error:
-        raise EnvironmentProblem(
-            f"--aot compiles with Triton, which is absent: pip install triton==3.7.1 ({error})"
-        ) from None
+        from acc_megatron.kernels.benchmark import aot
+    except ModuleNotFoundError as error:
+        raise missing_package("triton", "--aot") from error
     rows = aot.report()
-    print(json.dumps({"rows": rows}) if as_json else aot.markdown(rows))
-    wrong = [
-        f"{row['target']} {row['kernel']} {row['config']}: {'; '.join(row['problems'])}"
-        for row in rows
-        if row["problems"]
-    ]
-    if wrong:
-        print("\n".join(wrong), file=sys.stderr)
+    print(json.dumps({"rows": [asdict(row) for row in rows]}) if as_json else aot.markdown(rows))
+    failed = [row for row in rows if row.problems]
+    for row in failed:
+        print(f"{row.target} {row.kernel} {row.config}: {'; '.join(row.problems)}", file=sys.stderr)
+    if failed:
         sys.exit(1)

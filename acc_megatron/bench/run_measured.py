@@ -1,6 +1,7 @@
-"""Run one program and print what it took; a script of its own, started bare.
+"""Runs one program and writes the resources that it used; a separate script without imports of this package.
 
-Linux counts the memory of whoever starts a program to that program's peak, so the starter must be small.
+Linux counts the memory of the starting process in the peak of the started program, so the starting process must be
+small.
 """
 
 import json
@@ -11,7 +12,7 @@ import time
 
 
 def main() -> None:
-    """Run `argv[2:]` with its stdout dropped, and write its exit code, seconds and peak KiB to the file `argv[1]`."""
+    """Run `argv[2:]`, discard its stdout, and write its exit code, seconds and peak KiB to the file `argv[1]`."""
     start = time.monotonic()
     process = subprocess.Popen(sys.argv[2:], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -23,7 +24,7 @@ def main() -> None:
         "wall_seconds": wall,
         "peak_kib": usage.ru_maxrss,
     }
-    with open(sys.argv[1], "w", encoding="utf-8") as file:  # noqa: PTH123 - pathlib would only add to the starter
+    with open(sys.argv[1], "w", encoding="utf-8") as file:  # noqa: PTH123 - importing pathlib would increase the memory of this process
         json.dump(result, file)
 
 

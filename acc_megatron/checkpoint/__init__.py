@@ -1,1 +1,1 @@
-"""Checkpoints: atomic and verifiable on disk, and Hugging Face folders in and out."""
+"""Checkpoints that are published atomically and can be verified; import and export of Hugging Face folders."""

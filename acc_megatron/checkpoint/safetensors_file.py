@@ -1,7 +1,8 @@
-"""One safetensors file written tensor by tensor, so that no more than a piece of one is in memory.
+"""Writing a safetensors file in parts, so that only one part of one tensor is in memory.
 
-The library writes whole dicts at once. The layout is its own, byte for byte: length of the header, the header as JSON
-padded with spaces to 8 bytes, then the tensors (https://github.com/huggingface/safetensors#format).
+The safetensors library can only write complete dicts. The bytes are the same as the library's: the length of the
+header, the header as JSON padded with spaces to 8 bytes, then the tensors
+(https://github.com/huggingface/safetensors#format).
 """
 
 import json
@@ -17,9 +18,9 @@ def write_safetensors(
     path: Path,
     shapes: Mapping[str, tuple[int, ...]],
     dtype: torch.dtype,
-    pieces: Callable[[str], Iterator[torch.Tensor]],
+    parts: Callable[[str], Iterator[torch.Tensor]],
 ) -> None:
-    """Write tensors in the order of `shapes`; `pieces(name)` yields consecutive parts of one, in any float dtype."""
+    """Write tensors in the order of `shapes`; `parts(name)` yields consecutive parts of one, in any float dtype."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, shape in shapes.items():
@@ -31,6 +32,6 @@ def write_safetensors(
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in shapes:
-            for piece in pieces(name):
-                file.write(piece.to(dtype).contiguous().view(torch.uint8).numpy().data)
+            for part in parts(name):
+                file.write(part.to(dtype).contiguous().view(torch.uint8).numpy().data)
     assert path.stat().st_size == 8 + len(text) + offset, path

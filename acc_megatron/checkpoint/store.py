@@ -1,10 +1,6 @@
-"""Checkpoints on disk: written beside their place, hashed, read back, renamed into it; refused if one byte differs."""
+"""Saving and loading checkpoints: written to a temporary folder, hashed, read back, and renamed when complete."""
 
-import hashlib
-import json
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +8,29 @@ import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
+from megatron.core.dist_checkpointing.mapping import ShardedStateDict
 from megatron.core.optimizer import MegatronOptimizer
 
-from acc_megatron.checkpoint.locate import CARRIED_FOLDER, LATEST, MANIFEST, STATE, STEPS, latest
-from acc_megatron.checkpoint.writer import PlanAlone, RankWriter
-from acc_megatron.data_tools.atomic import atomic_file, publish_folder, sha256_file, write_json
+from acc_megatron.adapter.state import adapter_state, has_adapter, without_adapter
+from acc_megatron.checkpoint.integrity import write_manifest
+from acc_megatron.checkpoint.locate import CARRIED_FOLDER, STATE, point_latest, read_state
+from acc_megatron.checkpoint.optimizer_state import SCALES, PlacedTensor, get_step, placed_tensors, set_step
+from acc_megatron.checkpoint.rank_zero import on_rank_zero
+from acc_megatron.checkpoint.replicas import share_out
+from acc_megatron.checkpoint.scaled_state import load_scales, scale_tensors
+from acc_megatron.checkpoint.writer import PlanOnly, RankWriter
+from acc_megatron.common.atomic_files import publish_folder, write_json
 from acc_megatron.errors import CheckpointError
 
-FORMAT_VERSION = 1
+OPTIMIZER_STEP = "optimizer_step"
 
 
 class Save:
-    """One checkpoint on its way to disk; it appears at `folder` whole, or not at all.
+    """A checkpoint that is being saved; `folder` appears complete, or not at all.
 
-    Every method is collective over the world. `state` is kept as state.json; files in `carried` travel along in hf/.
-    With `stage` the tensors are copied first, and training may go on until `finish`.
+    Every method is collective over the world. `state` is stored as state.json; files in `carried` are copied to hf/.
+    With `is_staged`, the tensors are copied first, so that training can continue until `finish`. Of chunks with an
+    adapter only what the adapter trains is saved; `weights` replaces the weights of chunks.
     """
 
     def __init__(
@@ -37,16 +41,17 @@ class Save:
         state: dict[str, Any],
         carried: Path | None = None,
         *,
-        stage: bool = False,
+        is_staged: bool = False,
+        weights: ShardedStateDict | None = None,
     ) -> None:
         self.folder, self.state, self.carried = folder, state, carried
         self._temporary = folder.with_name(f".{folder.name}.tmp")
         on_rank_zero(self._prepare, f"cannot prepare {self._temporary}")
-        self._writer = RankWriter(self._temporary, stage=stage)
+        self._writer = RankWriter(self._temporary, is_staged=is_staged)
         dist_checkpointing.save(
-            _sharded_state(chunks, optimizer),
+            weights or _sharded_state(chunks, optimizer, of_adapter=has_adapter(chunks)),
             str(self._temporary),
-            PlanAlone(self._writer),
+            PlanOnly(self._writer),
             validate_access_integrity=True,
             async_sharded_save=True,
             async_strategy="mcore",
@@ -54,20 +59,20 @@ class Save:
         self._writer.start()
 
     def is_written(self) -> bool:
-        """Whether every rank's part is on disk, or has failed."""
-        over = torch.tensor([int(self._writer.is_over())], device=torch.cuda.current_device())
-        dist.all_reduce(over, op=dist.ReduceOp.MIN)
-        return bool(over.item())
+        """Return whether every rank has written its part, or failed."""
+        ended = torch.tensor([int(self._writer.has_ended())], device=torch.cuda.current_device())
+        dist.all_reduce(ended, op=dist.ReduceOp.MIN)
+        return bool(ended.item())
 
     def finish(self) -> None:
-        """Wait for every rank, verify, publish, point `latest` at it; CheckpointError on every rank when one failed.
+        """Wait for every rank, verify, publish, and update `latest`; CheckpointError on every rank if one failed.
 
-        After a failure nothing of this checkpoint is left, and `latest` names the one before.
+        After a failure, nothing of this checkpoint remains, and `latest` names the previous one.
         """
         self._writer.wait()
-        mine = (self._writer.failure, self._writer.results, self._writer.files)
+        own = (self._writer.failure, self._writer.results, self._writer.files)
         gathered: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
-        dist.gather_object(mine, gathered)
+        dist.gather_object(own, gathered)
         on_rank_zero(lambda: self._publish(gathered or []), f"cannot save {self.folder}")
 
     def _prepare(self) -> None:
@@ -82,29 +87,15 @@ class Save:
             assert self._writer.metadata is not None
             self._writer.finish(self._writer.metadata, [results for _, results, _ in parts])
             save_config(CheckpointingConfig("torch_dist", 1), str(self._temporary))
-            self._write_manifest({name: entry for _, _, files in parts for name, entry in files.items()})
+            write_json(self._temporary / STATE, self.state)
+            if self.carried is not None and self.carried.is_dir():
+                shutil.copytree(self.carried, self._temporary / CARRIED_FOLDER)
+            write_manifest(self._temporary, {name: entry for _, _, files in parts for name, entry in files.items()})
             publish_folder(self._temporary, self.folder)
         except (OSError, CheckpointError):
             shutil.rmtree(self._temporary, ignore_errors=True)
             raise
         point_latest(self.folder)
-
-    def _write_manifest(self, written: dict[str, dict[str, Any]]) -> None:
-        """Hash what rank 0 adds, and see that it sees what every rank wrote."""
-        write_json(self._temporary / STATE, self.state)
-        if self.carried is not None and self.carried.is_dir():
-            shutil.copytree(self.carried, self._temporary / CARRIED_FOLDER)
-        for name, entry in written.items():
-            file = self._temporary / name
-            if not file.is_file() or file.stat().st_size != entry["bytes"]:
-                raise CheckpointError(f"{file} was written by another rank and is not here whole: share the disk")
-        for file in sorted(self._temporary.rglob("*")):
-            name = str(file.relative_to(self._temporary))
-            if file.is_file() and name not in written:
-                written[name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
-        files = dict(sorted(written.items()))
-        manifest = {"format_version": FORMAT_VERSION, "files": files, "sha256": _digest(files)}
-        write_json(self._temporary / MANIFEST, manifest)
 
 
 def save(
@@ -114,154 +105,64 @@ def save(
     state: dict[str, Any],
     carried: Path | None = None,
 ) -> None:
-    """Save and wait; collective. Raises CheckpointError on every rank when the disk fails on one."""
+    """Save and wait; collective. Raises CheckpointError on every rank if writing fails on one."""
     Save(folder, chunks, optimizer, state, carried).finish()
 
 
 def load(folder: Path, chunks: list[torch.nn.Module], optimizer: MegatronOptimizer | None) -> None:
-    """Load weights, and optimizer state when an optimizer is given, saved under any layout; collective.
+    """Load weights, and the state of `optimizer` if it is given, saved in any layout; collective.
 
-    Call `verify` first: nothing is checked here.
+    A rank reads what it owns, and from files of another layout also what is stored next to it. Chunks with an adapter
+    load it from a checkpoint of an adapter, and their base from any other one. Does not check the files: call `verify`
+    first. Raises CheckpointError if `optimizer` is given and its state was not saved, or if the chunks have no adapter
+    and the checkpoint is one.
     """
-    loaded = dist_checkpointing.load(_sharded_state(chunks, optimizer, loading=True), str(folder))
+    if optimizer is not None and OPTIMIZER_STEP not in dist_checkpointing.load_common_state_dict(str(folder)):
+        raise CheckpointError(
+            f"{folder} has no optimizer state, or that of an older version: start a new run from its weights with "
+            f"train.init_from={folder} and another train.run_dir"
+        )
+    of_adapter = "adapter" in read_state(folder)
+    if of_adapter and not has_adapter(chunks):
+        raise CheckpointError(
+            f"{folder} is the checkpoint of an adapter, without the weights of its base: add them with "
+            f"acc-megatron export {folder} --merge, and import the result"
+        )
+    state = _weights(chunks, of_adapter=of_adapter)
+    placed = list(placed_tensors(optimizer, dict(state))) if optimizer is not None else []
+    loaded = dist_checkpointing.load(state | _optimizer_part(optimizer, placed), str(folder))
     for number, chunk in enumerate(chunks):
-        chunk.load_state_dict(loaded[f"model{number}"])
-    if optimizer is not None:
-        optimizer.load_state_dict(loaded["optimizer"])
+        chunk.load_state_dict(loaded[f"model{number}"], strict=not has_adapter([chunk]))
+    if optimizer is not None:  # its tensors were loaded in place
+        load_scales(folder, placed)
+        set_step(optimizer, loaded[OPTIMIZER_STEP])
 
 
 def _sharded_state(
-    chunks: list[torch.nn.Module], optimizer: MegatronOptimizer | None, loading: bool = False
+    chunks: list[torch.nn.Module], optimizer: MegatronOptimizer | None, *, of_adapter: bool
 ) -> dict[str, Any]:
-    metadata = {
-        "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True),
-        "chained_optim_avoid_prefix": True,
-        "distrib_optim_sharding_type": "fully_reshardable",
-        "distrib_optim_fully_reshardable_mem_efficient": False,
-    }
+    state = _weights(chunks, of_adapter=of_adapter)
+    if optimizer is None:
+        return state
+    placed = list(placed_tensors(optimizer, dict(state)))
+    # keys of scales depend on the layout, so only a save contains them here
+    return state | _optimizer_part(optimizer, placed) | {SCALES: scale_tensors(placed)}
+
+
+def _optimizer_part(optimizer: MegatronOptimizer | None, placed: list[PlacedTensor]) -> dict[str, Any]:
+    if optimizer is None:
+        return {}
+    return {"optimizer": [box for entry in placed for box in entry.boxes], OPTIMIZER_STEP: get_step(optimizer)}
+
+
+def _weights(chunks: list[torch.nn.Module], *, of_adapter: bool) -> dict[str, Any]:
+    metadata = {"dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True)}
+    # nested by chunk, because the chunks of a virtual pipeline have equal keys
     state: dict[str, Any] = {
-        f"model{number}": chunk.sharded_state_dict(metadata=metadata)  # type: ignore[operator]
+        f"model{number}": adapter_state(chunk)
+        if of_adapter
+        else without_adapter(chunk.sharded_state_dict(metadata=metadata))  # type: ignore[operator]
         for number, chunk in enumerate(chunks)
     }
-    if optimizer is not None:
-        merged = {key: value for part in state.values() for key, value in part.items()}
-        state["optimizer"] = optimizer.sharded_state_dict(merged, is_loading=loading, metadata=metadata)
+    share_out(state)
     return state
-
-
-def verify(folder: Path) -> None:
-    """Prove every byte of a checkpoint, a share of the files a rank; collective.
-
-    Raises CheckpointError on every rank, naming the file, expected and actual hash.
-    """
-    failure: str | None = None
-    try:
-        check(folder, dist.get_rank(), dist.get_world_size())
-    except (CheckpointError, OSError) as error:
-        failure = str(error)
-    failures: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(failures, failure)
-    for failure in failures:
-        if failure is not None:
-            raise CheckpointError(failure)
-
-
-def check(folder: Path, part: int = 0, num_parts: int = 1) -> None:
-    """Prove every `num_parts`-th file of a checkpoint; CheckpointError names the file, expected and actual hash."""
-    manifest = read_json(folder / MANIFEST)
-    files = manifest.get("files", {})
-    if manifest.get("sha256") != _digest(files):
-        raise CheckpointError(
-            f"{folder / MANIFEST} is damaged: its entries have sha256 {_digest(files)}, "
-            f"expected {manifest.get('sha256')}: take another checkpoint"
-        )
-    for name, entry in list(files.items())[part::num_parts]:
-        file = folder / name
-        if not file.is_file():
-            raise CheckpointError(f"{file} is missing: take another checkpoint")
-        actual = sha256_file(file)
-        if actual != entry["sha256"]:
-            raise CheckpointError(
-                f"{file} is damaged: {file.stat().st_size} bytes with sha256 {actual}, "
-                f"expected {entry['bytes']} bytes with {entry['sha256']}: take another checkpoint"
-            )
-
-
-def _digest(files: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """What was saved beside the weights: step, configuration, dataset fingerprint."""
-    return read_json(folder / STATE)
-
-
-def point_latest(folder: Path) -> None:
-    """Name the newest whole checkpoint; rank 0 alone calls it."""
-    with atomic_file(folder.parent / LATEST) as file:
-        file.write(folder.name.encode() + b"\n")
-
-
-def newest_good(checkpoints: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint of a run that verifies, and why newer ones do not; collective.
-
-    Those are set aside as NAME.damaged, and `latest` names the good one.
-    """
-    folders = sorted(checkpoints.glob(STEPS), reverse=True)
-    reasons: list[str] = []
-    for folder in folders:
-        try:
-            verify(folder)
-        except CheckpointError as error:
-            reasons.append(str(error))
-            continue
-
-        def set_aside(good: Path = folder) -> None:
-            for bad in folders[: folders.index(good)]:
-                target = bad.with_name(f"{bad.name}.damaged")
-                shutil.rmtree(target, ignore_errors=True)
-                bad.replace(target)
-            point_latest(good)
-
-        on_rank_zero(set_aside, f"cannot go back to {folder}")
-        return folder, reasons
-    return None, reasons
-
-
-def prune(checkpoints: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints and what killed saves left; never the one that `latest` names.
-
-    Rank 0 alone calls it, after a save.
-    """
-    good = latest(checkpoints)
-    for folder in sorted(checkpoints.glob(STEPS))[:-keep]:
-        if folder != good:
-            shutil.rmtree(folder)
-    for leftover in checkpoints.glob(f".{STEPS}.*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a checkpoint; CheckpointError when it is missing or broken."""
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
-
-
-def on_rank_zero(action: Callable[[], None], what: str) -> None:
-    """Run on rank 0 while the others wait; when it fails there, every rank raises."""
-    failure: Exception | None = None
-    if dist.get_rank() == 0:
-        try:
-            action()
-        except (OSError, CheckpointError) as error:
-            failure = error
-    flag = torch.tensor([int(failure is not None)], device=torch.cuda.current_device())
-    dist.broadcast(flag, src=0)
-    if failure is not None:
-        raise failure if isinstance(failure, CheckpointError) else CheckpointError(f"{what}: {failure}")
-    if flag.item():
-        raise CheckpointError(f"{what}: rank 0 says why")

@@ -1,7 +1,7 @@
-"""A rank's part of a checkpoint on its way to disk: planned by Megatron, hashed as it is written, then read back.
+"""Writing one rank's part of a checkpoint: planned by Megatron, hashed while it is written, then read back.
 
-Megatron's own writers start a manager process, copy views of all expert matrices at once, and leave a failed write to
-whoever reads the log; this one writes tensor by tensor in a thread and keeps the failure for `store.Save.finish`.
+Megatron's own writers start a manager process, copy views of all expert matrices at once, and report a failed write
+only in the log. This one writes tensor by tensor in a thread and keeps the failure for `store.Save.finish`.
 """
 
 import hashlib
@@ -22,38 +22,40 @@ from megatron.core.dist_checkpointing.strategies.torch import (
     mcore_to_pyt_state_dict,
 )
 from torch.distributed.checkpoint import FileSystemWriter, Metadata, SavePlan, SavePlanner
+from torch.distributed.checkpoint.default_planner import _validate_global_plan, create_default_global_save_plan
 from torch.distributed.checkpoint.filesystem import SerializationFormat, WriteResult, _write_item
 from torch.distributed.checkpoint.planner import WriteItem
 
-from acc_megatron.data_tools.atomic import sha256_file
+from acc_megatron.checkpoint.optimizer_state import PREFIX
+from acc_megatron.common.atomic_files import sha256_file
 
 
 class RankWriter(FileSystemWriter):
     """Writes this rank's tensors to one file in a thread.
 
-    `stage` copies every tensor first, so that training may go on while the thread writes; else tensors are read
-    where they are, one at a time.
+    With `is_staged`, every tensor is copied first, so that training can continue while the thread writes; otherwise
+    the thread reads one tensor at a time from the model.
     """
 
     can_run_decentralized_global_plan = True
 
-    def __init__(self, folder: Path, *, stage: bool) -> None:
+    def __init__(self, folder: Path, *, is_staged: bool) -> None:
         super().__init__(folder)
-        self._is_staged = stage
+        self._is_staged = is_staged
         self.file = folder / f"__{dist.get_rank()}_0.distcp"
-        self.metadata: Metadata | None = None  # of the whole checkpoint, on rank 0
+        self.metadata: Metadata | None = None  # of the complete checkpoint, on rank 0
         self.results: list[WriteResult] = []
-        self.files: dict[str, dict[str, Any]] = {}  # what was written: name, bytes, sha256
+        self.files: dict[str, dict[str, Any]] = {}  # bytes and sha256 of each written file
         self.failure: str | None = None
         self._items: list[tuple[WriteItem, Any]] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def prepare_decentralized_global_plan(self, local_plan: SavePlan) -> SavePlan:
-        """The plan as it is: this rank's file has a name of its own."""
+        """Return the plan unchanged: file names differ by rank, so that plans do not conflict."""
         return local_plan
 
     def prepare_write_data(self, plan: SavePlan, planner: SavePlanner) -> None:
-        """Keep what to write, copied when it is staged; Megatron calls this at the end of planning."""
+        """Collect what to write, copied if the save is staged; Megatron calls this at the end of planning."""
         for item in plan.items:
             data = planner.resolve_data(item)
             if self._is_staged and torch.is_tensor(data):
@@ -61,22 +63,22 @@ class RankWriter(FileSystemWriter):
             self._items.append((item, data))
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
 
-    def is_over(self) -> bool:
-        """Whether the thread has ended, well or not."""
+    def has_ended(self) -> bool:
+        """Return whether the thread has ended, with or without a failure."""
         return not self._thread.is_alive()
 
     def wait(self) -> None:
-        """Until the thread has ended."""
+        """Wait until the thread has ended."""
         self._thread.join()
 
     def _run(self) -> None:
         try:
             if self._items:
                 self._write()
-        except Exception as error:  # kept, not lost: every rank raises it in Save.finish
+        except Exception as error:  # Save.finish raises it on every rank
             self.failure = f"{type(error).__name__}: {error}"
         finally:
             self._items.clear()
@@ -92,19 +94,19 @@ class RankWriter(FileSystemWriter):
                         )
                     )
             except Exception:
-                if stream.failure is not None:  # torch.save hides what the disk said
+                if stream.failure is not None:  # torch.save hides the operating system's error
                     raise stream.failure from None
                 raise
             raw.flush()
             os.fsync(raw.fileno())
         written, read = stream.digest.hexdigest(), sha256_file(self.file)
         if read != written:
-            raise OSError(f"{self.file} reads back with sha256 {read}, written was {written}")
+            raise OSError(f"{self.file} has sha256 {read} when read back, but {written} was written")
         self.files[self.file.name] = {"bytes": stream.position, "sha256": written}
 
 
 class _HashedStream:
-    """A binary file that hashes what goes through it and remembers why a write failed."""
+    """A binary file that hashes what is written and remembers why a write failed."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self.raw = raw
@@ -130,30 +132,43 @@ class _HashedStream:
         self.raw.flush()
 
     def close(self) -> None:
-        """The end of one item, not of the file."""
+        """Do nothing: this ends one item, not the file."""
 
 
 def _exact(data: Any) -> torch.Tensor | BytesIO:
-    """Bytes as they are; a tensor on the host and alone in its storage, because torch.save writes whole storages."""
+    """Return bytes unchanged, and a tensor as the only one in its storage, because torch.save writes whole storages."""
     if not torch.is_tensor(data):
         return data
     data = data.detach().cpu()
     return data.clone() if data.untyped_storage().nbytes() != data.numel() * data.itemsize else data
 
 
-class PlanAlone(TorchDistSaveShardedStrategy):
-    """Megatron's strategy up to the plan: which rank writes what; the writing is left to a RankWriter."""
+class _Planner(MCoreSavePlanner):
+    """Checks that the chunks of the optimizer's tensors cover them once; Megatron has already checked the weights.
+
+    torch compares every pair of chunks that a key has, which takes minutes for the weights of thousands of experts.
+    """
+
+    def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
+        """Join the plans of all ranks; only the coordinator calls this."""
+        plans, metadata = create_default_global_save_plan(all_plans)
+        uneven = {key: entry for key, entry in metadata.state_dict_metadata.items() if key.startswith(PREFIX)}
+        problems = _validate_global_plan(plans, Metadata(uneven))
+        assert not problems, problems[:3]
+        return plans, metadata
+
+
+class PlanOnly(TorchDistSaveShardedStrategy):
+    """Megatron's save strategy up to the plan of which rank writes what; a RankWriter does the writing."""
 
     def __init__(self, writer: RankWriter) -> None:
         super().__init__()
         self.writer = writer
 
     def async_save(self, sharded_state_dict: Any, checkpoint_dir: Any, async_strategy: str = "mcore") -> Any:
-        """Plan over all ranks and hand this rank's part to the writer."""
+        """Plan over all ranks and give this rank's part to the writer."""
         keyed, _, _ = _replace_state_dict_keys_with_sharded_keys(sharded_state_dict, self.keep_only_main_replica)
-        planner = MCoreSavePlanner(
-            dedup_replicated_tensors=False, flatten_state_dict=False, flatten_sharded_tensors=False
-        )
+        planner = _Planner(dedup_replicated_tensors=False, flatten_state_dict=False, flatten_sharded_tensors=False)
         planned = save_state_dict_async_plan(mcore_to_pyt_state_dict(keyed, False), self.writer, None, 0, planner)
         self.writer.metadata = planned[0][1]
         return SimpleNamespace(finalize_fns=[])

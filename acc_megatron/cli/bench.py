@@ -1,43 +1,51 @@
-"""The group `acc-megatron bench`: measurements that print figures and append rows to a CSV file."""
+"""The group `acc-megatron bench`: benchmarks that print figures and append rows to a CSV file."""
 
-import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from acc_megatron.cli.options import Json, Overrides, Recipe, print_result
+from acc_megatron.errors import ConfigError
 
-bench = typer.Typer(no_args_is_help=True, help="Measure; each run appends rows with machine and versions to a CSV.")
+PLOT_FORMATS = (".svg", ".png", ".pdf")  # that matplotlib writes without further packages
+
+bench = typer.Typer(
+    no_args_is_help=True, help="Run a benchmark. Rows with machine and versions are appended to a CSV file."
+)
 
 
-def _folder_of_runs(real: str) -> Path | None:
-    """The folder that --real names; None, said in a line, where it is not there."""
-    if real and not Path(real).is_dir():
-        print(f"no folder {real}: no real trajectories are measured (--real)", file=sys.stderr)
-    return Path(real) if real and Path(real).is_dir() else None
+def _print_progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _real_trajectories(folder: str) -> Path | None:
+    """The folder of --real, or None, with a message, if it does not exist."""
+    if folder and not Path(folder).is_dir():
+        _print_progress(f"--real: {folder} does not exist, so no real trajectories are measured")
+    return Path(folder) if folder and Path(folder).is_dir() else None
 
 
 @bench.command()
 def data(
-    megabytes: Annotated[float, typer.Option(help="Generated input of the comparison.")] = 20,
-    rounds: Annotated[int, typer.Option(help="Rounds; figures are medians.")] = 3,
-    workers: Annotated[int, typer.Option(help="Processes of both convert and Megatron's path.")] = 2,
+    megabytes: Annotated[float, typer.Option(help="Size of the generated input.")] = 20,
+    rounds: Annotated[int, typer.Option(help="Number of rounds; figures are medians over them.")] = 3,
+    workers: Annotated[int, typer.Option(help="Worker processes of convert and of Megatron.")] = 2,
     engine: Annotated[str, typer.Option(help="auto, tiktoken or gigatoken.")] = "auto",
     curve: Annotated[str, typer.Option(help="Input sizes in MB of the memory curve; '' for none.")] = "10,100",
     real: Annotated[
-        str, typer.Option(help="Folder of real trajectories, left out where it is not there; '' for none.")
+        str, typer.Option(help="Folder of real trajectories, skipped if it does not exist; '' for none.")
     ] = "../shared/data",
-    csv_file: Annotated[Path, typer.Option("--csv", help="File that rows are appended to.")] = Path(
-        "runs/bench/data.csv"
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    csv_file: Annotated[Path, typer.Option("--csv", help="File to append rows to.")] = Path("runs/bench/data.csv"),
+    as_json: Json = False,
 ) -> None:
-    """`convert` against Megatron's per-document path and its bare tokenizer, on generated and on real documents."""
+    """Compare `convert` with Megatron's preprocessing and with the bare tokenizer."""
+    from acc_megatron.bench.csv_file import check_writable
     from acc_megatron.bench.data import bench_data
 
+    check_writable(csv_file)
     with tempfile.TemporaryDirectory() as folder:
         result = bench_data(
             Path(folder),
@@ -46,64 +54,125 @@ def data(
             workers=workers,
             engine=engine,
             curve_megabytes=[float(size) for size in curve.split(",") if size],
-            real=_folder_of_runs(real),
+            real=_real_trajectories(real),
             csv_file=csv_file,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
+            say=_print_progress,
         )
-    print(json.dumps(result) if as_json else "\n".join(f"{key}: {value}" for key, value in result.items()))
+    print_result(result, as_json)
 
 
 @bench.command()
 def kernels(
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens of the sequence.")] = 8192,
-    supervised_share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share that is supervised.")] = 0.04,
-    vocab: Annotated[int, typer.Option(min=1, help="Words of this rank's shard.")] = 18_992,
-    hidden: Annotated[int, typer.Option(min=1, help="Hidden size.")] = 256,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each; percentiles are over these.")] = 5,
-    csv: Annotated[Path | None, typer.Option(help="Append the rows to this file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the rows into this file.")] = None,
-    costs: Annotated[bool, typer.Option("--costs", help="Only the arithmetic and memory at 131,072 tokens.")] = False,
-    aot: Annotated[bool, typer.Option("--aot", help="Compile for sm_80, sm_90, sm_100; needs no GPU.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    tokens: Annotated[
+        str | None, typer.Option(help="Tokens of the sequence, or a sweep such as 8192,32768 (131072; on CPU 1024).")
+    ] = None,
+    supervised_share: Annotated[
+        str | None, typer.Option(help="Share of supervised tokens, or a sweep such as 0.01,0.1,1 (0.04).")
+    ] = None,
+    tensor_parallel: Annotated[
+        str, typer.Option(help="Ranks that share the vocabulary, of which one is measured, or a sweep such as 1,2,4.")
+    ] = "1",
+    vocab: Annotated[int | None, typer.Option(min=1, help="Full vocabulary size (151936; on CPU 8192).")] = None,
+    hidden: Annotated[int | None, typer.Option(min=1, help="Hidden size (2048; on CPU 256).")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 (bfloat16; on CPU float32).")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Number of repeats; percentiles are over them.")] = 20,
+    only: Annotated[list[str] | None, typer.Option(help="Measure this implementation only; can be repeated.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="File to append rows to.")] = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", help="File to draw bars, or lines of a sweep, into, e.g. bench.svg.")
+    ] = None,
+    show_list: Annotated[bool, typer.Option("--list", help="Print the implementations; measure nothing.")] = False,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Measure the products and kernels of the op one by one.")
+    ] = False,
+    costs: Annotated[bool, typer.Option("--costs", help="Print formulas for 131,072 tokens; measure nothing.")] = False,
+    aot: Annotated[
+        bool, typer.Option("--aot", help="Compile for sm_80, sm_90, sm_100 and sm_120; needs no GPU.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Time and memory of the masked loss against plain code and peers; or what the compiler makes of the kernels."""
-    from acc_megatron.bench.kernels import run_aot, run_bench, run_costs
+    """Compare time, memory and accuracy of the masked loss with plain torch and other libraries."""
+    from acc_megatron.bench.csv_file import check_writable
+    from acc_megatron.bench.kernels import run_aot, run_costs, run_kernel_benchmark, run_list, run_parts
 
+    for file in (csv_file, plot_file):
+        if file is not None:
+            check_writable(file)
+    if plot_file is not None and plot_file.suffix.lower() not in PLOT_FORMATS:
+        raise ConfigError(f"--plot {plot_file}: the name must end with {', '.join(PLOT_FORMATS)}")
+    options: dict[str, Any] = {
+        "tokens": tokens,
+        "supervised_share": supervised_share,
+        "tensor_parallel": tensor_parallel,
+        "vocab": vocab,
+        "hidden": hidden,
+        "dtype": dtype,
+        "repeats": repeats,
+    }
     if aot:
         run_aot(as_json)
     elif costs:
         run_costs()
+    elif show_list:
+        run_list(as_json)
+    elif parts:
+        run_parts(**options)
     else:
-        share = supervised_share
-        run_bench(tokens, share, vocab, hidden, dtype, repeats=repeats, csv=csv, plot=plot, as_json=as_json)
+        run_kernel_benchmark(**options, only=only or (), csv_file=csv_file, plot_file=plot_file, as_json=as_json)
 
 
 @bench.command()
 def step(
     config: Recipe,
     overrides: Overrides = None,
-    balance: Annotated[bool, typer.Option("--balance", help="How evenly microbatches keep ranks busy.")] = False,
-    data_parallel: Annotated[int, typer.Option(min=1, help="With --balance: ranks that wait for one another.")] = 8,
-    global_batch_rows: Annotated[int, typer.Option(min=1, help="With --balance: rows of a global batch.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="Steps of each loop; figures are medians.")] = 7,
-    csv_file: Annotated[Path, typer.Option("--csv", help="File that rows are appended to.")] = Path(
-        "runs/bench/step.csv"
-    ),
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Compute how evenly microbatches keep ranks busy; measure nothing.")
+    ] = False,
+    data_parallel: Annotated[
+        int, typer.Option(min=1, help="With --balance: number of ranks that wait for each other.")
+    ] = 8,
+    global_batch_rows: Annotated[int, typer.Option(min=1, help="With --balance: packed rows in a global batch.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each loop; figures are medians over them.")] = 7,
+    csv_file: Annotated[Path, typer.Option("--csv", help="File to append rows to.")] = Path("runs/bench/step.csv"),
     as_json: Json = False,
 ) -> None:
-    """Time of a training step against a bare megatron-core loop and transformers; or how evenly rows are dealt."""
+    """Compare the time of a training step with a bare megatron-core loop and with transformers."""
     from acc_megatron.config import load_config
 
     recipe = load_config(config, overrides or [])
     if balance:
-        from acc_megatron.bench.balance import balance as run
+        from acc_megatron.bench.balance import balance as compute_balance
 
-        print_result(run(recipe, data_parallel=data_parallel, global_batch_rows=global_batch_rows), as_json)
+        print_result(compute_balance(recipe, data_parallel=data_parallel, global_batch_rows=global_batch_rows), as_json)
         return
+    from acc_megatron.bench.csv_file import check_writable
     from acc_megatron.bench.step import bench_step
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+    check_writable(csv_file)
+    print_result(bench_step(recipe, rounds=rounds, csv_file=csv_file, say=_print_progress), as_json)
 
-    print_result(bench_step(recipe, rounds=rounds, csv_file=csv_file, say=say), as_json)
+
+@bench.command()
+def plan(
+    steps: Annotated[int, typer.Option(min=1, help="Measured steps of each run; figures are medians over them.")] = 9,
+    calibration_seconds: Annotated[float, typer.Option(help="Seconds of each calibration.")] = 10,
+    csv_file: Annotated[Path, typer.Option("--csv", help="File to append rows to.")] = Path("runs/bench/plan.csv"),
+    as_json: Json = False,
+) -> None:
+    """Predict steps of small runs from a calibration of this machine, and compare them with real steps."""
+    import json
+
+    from acc_megatron.bench.csv_file import check_writable
+    from acc_megatron.bench.plan import bench_plan
+
+    check_writable(csv_file)
+    result = bench_plan(
+        num_steps=steps, calibration_seconds=calibration_seconds, csv_file=csv_file, say=_print_progress
+    )
+    if as_json:
+        print(json.dumps(result))
+        return
+    print("| run | processes | measured s | predicted s | error |\n|---|---:|---:|---:|---:|")
+    for row in result["cases"]:
+        seconds = f"{row['measured_seconds']:.3f} | {row['predicted_seconds']:.3f}"
+        print(f"| {row['case']} | {row['processes']} | {seconds} | {row['error']:+.0%} |")

@@ -1,33 +1,28 @@
-"""The group `acc-megatron launch`: one experiment file to this machine, to SLURM or to Kubernetes."""
+"""The group `acc-megatron launch`: run an experiment file on a target, then its status, logs and cancel."""
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from acc_megatron.cli.options import Json, Overrides, print_result
+from acc_megatron.launch.load_experiment import load_experiment
+from acc_megatron.launch.targets.registry import TARGETS
+from acc_megatron.launch.targets.target import Target
 
-if TYPE_CHECKING:
-    from acc_megatron.launch.experiment import Loaded
+launch = typer.Typer(no_args_is_help=True, help="Run an experiment file; then show its status and logs, or cancel it.")
 
-launch = typer.Typer(no_args_is_help=True, help="Launch an experiment file; then its status, logs and end.")
-
-File = Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="A TOML file, as examples/experiment.toml.")]
-Stages = Annotated[
-    str | None, typer.Option(help="Some of compile,convert,train,export,eval. Default: all that the file describes.")
+File = Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="A TOML file such as examples/experiment.toml.")]
+Jobs = Annotated[
+    str | None,
+    typer.Option(help="Comma-separated subset of compile,convert,train,export,eval. Default: all in the file."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Write what would be submitted, and say where.")]
-
-
-def _load(file: Path, overrides: list[str] | None, stages: str | None = None) -> "Loaded":
-    from acc_megatron.launch.experiment import load_experiment
-
-    return load_experiment(file, overrides or [], stages)
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Write what would be submitted and print where.")]
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:
-    """One JSON object, or a line a stage."""
+    """One JSON object, or one line per job."""
     if as_json:
         print_result(result, True)
         return
@@ -39,60 +34,44 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
             print(f"{name:<12} {' '.join(item) if isinstance(item, list) else item}")
 
 
-@launch.command()
-def local(
-    experiment: File, overrides: Overrides = None, stages: Stages = None, dry_run: DryRun = False, as_json: Json = False
-) -> None:
-    """Run the stages on this machine, one after the other."""
-    from acc_megatron.launch.submit import launch_local
+def _add_verb(target: Target) -> None:
+    @launch.command(name=target.name, help=target.summary)
+    def verb(
+        experiment: File, overrides: Overrides = None, jobs: Jobs = None, dry_run: DryRun = False, as_json: Json = False
+    ) -> None:
+        from acc_megatron.launch.launcher import launch as run
 
-    _show(launch_local(_load(experiment, overrides, stages), dry_run=dry_run), as_json)
-
-
-@launch.command()
-def slurm(
-    experiment: File, overrides: Overrides = None, stages: Stages = None, dry_run: DryRun = False, as_json: Json = False
-) -> None:
-    """Submit the stages as batch jobs that wait for one another."""
-    from acc_megatron.launch.submit import launch_slurm
-
-    _show(launch_slurm(_load(experiment, overrides, stages), dry_run=dry_run), as_json)
+        _show(run(target, load_experiment(experiment, overrides or [], jobs), dry_run=dry_run), as_json)
 
 
-@launch.command()
-def kubernetes(
-    experiment: File, overrides: Overrides = None, stages: Stages = None, dry_run: DryRun = False, as_json: Json = False
-) -> None:
-    """Create the stages as jobs, each when the one before has ended well; waits for all but the last."""
-    from acc_megatron.launch.kubernetes import launch_kubernetes
-
-    _show(launch_kubernetes(_load(experiment, overrides, stages), dry_run=dry_run), as_json)
+for _target in TARGETS.values():
+    _add_verb(_target)
 
 
 @launch.command()
 def status(experiment: File, overrides: Overrides = None, as_json: Json = False) -> None:
-    """The state of every stage of the last launch."""
-    from acc_megatron.launch.watch import states
+    """Print the state of every job of the last launch."""
+    from acc_megatron.launch.launcher import states
 
-    _show({"states": states(_load(experiment, overrides))}, as_json)
+    _show({"states": states(load_experiment(experiment, overrides or []))}, as_json)
 
 
 @launch.command()
 def logs(
     experiment: File,
-    stage: Annotated[str, typer.Argument(metavar="[STAGE]", help="Whose log.")] = "train",
+    job: Annotated[str, typer.Argument(metavar="[JOB]", help="The job whose log to print.")] = "train",
     overrides: Overrides = None,
-    rank: Annotated[int | None, typer.Option(min=0, help="The log of one training process.")] = None,
+    rank: Annotated[int | None, typer.Option(min=0, help="Print the log of this training process instead.")] = None,
 ) -> None:
-    """Print the log of a stage, or of one rank of training, as the last start wrote it."""
-    from acc_megatron.launch.watch import log_text
+    """Print the log of the last start of a job, or of one training process."""
+    from acc_megatron.launch.launcher import log_text
 
-    sys.stdout.write(log_text(_load(experiment, overrides), stage, rank))
+    sys.stdout.write(log_text(load_experiment(experiment, overrides or []), job, rank))
 
 
 @launch.command()
 def cancel(experiment: File, overrides: Overrides = None, as_json: Json = False) -> None:
-    """End every stage of the last launch that has not ended."""
-    from acc_megatron.launch.watch import cancel as run
+    """End every job of the last launch that is still waiting or running."""
+    from acc_megatron.launch.launcher import cancel as run
 
-    _show({"cancelled": run(_load(experiment, overrides))}, as_json)
+    _show({"cancelled": run(load_experiment(experiment, overrides or []))}, as_json)

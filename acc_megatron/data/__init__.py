@@ -1,1 +1,1 @@
-"""A dataset folder to packed, context-parallel batches."""
+"""Packed, context-parallel batches from a dataset folder."""

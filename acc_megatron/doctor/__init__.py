@@ -1,1 +1,1 @@
-"""What of a machine is present, missing or wrong, what that means for a run, and how to mend it."""
+"""What is present, missing or wrong on this machine, the effect on a run, and how to fix it."""

@@ -1,4 +1,4 @@
-"""The machine: processors, memory, disk, shared memory, GPUs and what connects them."""
+"""Checks of the machine: processors, memory, disk, shared memory, GPUs and NCCL."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import psutil
 from acc_megatron.doctor.finding import Finding
 
 GIB = 1 << 30
-# a rank's Python, torch and Megatron, before any weight
+# Python, torch and Megatron of one rank, without weights
 HOST_MEMORY_BYTES = 2 * GIB
 DISK_BYTES = 5 * GIB
 SHARED_MEMORY_BYTES = GIB
@@ -19,19 +19,20 @@ HOPPER = (9, 0)
 
 
 def has_driver() -> bool:
-    """Whether NVIDIA's driver is on this machine."""
+    """Whether the NVIDIA driver is installed."""
     return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").is_file()
 
 
-def check_machine(torch: dict[str, Any], folder: Path, *, gpu: bool) -> Iterator[Finding]:
-    """Memory, disk under `folder`, shared memory and GPUs; `torch` is what the probe of torch said."""
+def check_machine(torch: dict[str, Any], folder: Path) -> Iterator[Finding]:
+    """Memory, the disk of `folder`, shared memory and GPUs; `torch` contains the facts of the probe of torch."""
+    gpu = has_driver()
     free = psutil.virtual_memory().available
     yield Finding(
         name="memory",
         state="ok" if free >= HOST_MEMORY_BYTES else "wrong",
         found=f"{free / GIB:.1f} GiB free, {os.cpu_count()} cores",
-        effect="a process is killed when it loads the engine",
-        mend=f"free {HOST_MEMORY_BYTES / GIB:.0f} GiB a process",
+        effect="the kernel may kill a process while it loads torch and Megatron",
+        fix=f"free {HOST_MEMORY_BYTES / GIB:.0f} GiB per process",
         needed=True,
     )
     while not folder.exists():
@@ -42,8 +43,8 @@ def check_machine(torch: dict[str, Any], folder: Path, *, gpu: bool) -> Iterator
         name="disk",
         state="ok" if disk >= DISK_BYTES and writable else "wrong",
         found=f"{disk / GIB:,.0f} GiB free in {folder.resolve()}" + ("" if writable else ", not writable"),
-        effect="a save fails; the checkpoint before it stays good",
-        mend="choose another folder" if not writable else f"free {DISK_BYTES / GIB:.0f} GiB",
+        effect="saving fails; the previous checkpoint stays valid",
+        fix="choose another folder" if not writable else f"free {DISK_BYTES / GIB:.0f} GiB",
         needed=True,
     )
     yield _shared_memory(gpu)
@@ -57,8 +58,8 @@ def _shared_memory(gpu: bool) -> Finding:
         name="shared memory",
         state="ok" if total >= SHARED_MEMORY_BYTES else "wrong",
         found=f"{total / GIB:.2f} GiB at {path}",
-        effect="NCCL between the GPUs of a node fails or is slow",
-        mend="docker --shm-size=16g, or a Memory emptyDir at /dev/shm in Kubernetes",
+        effect="NCCL fails or is slow between the GPUs of a node",
+        fix="start docker with --shm-size=16g; in Kubernetes mount a Memory emptyDir at /dev/shm",
         needed=gpu,
     )
 
@@ -70,8 +71,8 @@ def _gpus(torch: dict[str, Any], gpu: bool) -> Iterator[Finding]:
             name="GPUs",
             state="wrong" if has_driver() else "missing",
             found=_why_no_gpu(torch),
-            effect="training runs on CPU in float32, for models of toy size",
-            mend="install a CUDA build of torch"
+            effect="training runs on CPU in float32, which suits tiny models only",
+            fix="install a CUDA build of torch"
             if has_driver() and not torch.get("cuda_build")
             else "run on a GPU node",
             needed=gpu,
@@ -84,7 +85,7 @@ def _gpus(torch: dict[str, Any], gpu: bool) -> Iterator[Finding]:
         state="wrong" if old else "ok",
         found=f"{len(devices)} x {', '.join(names)}, CUDA {torch['cuda_build']}",
         effect=f"{len(old)} below compute capability 9.0: no FP8",
-        mend="train in bfloat16, or take Hopper or newer",
+        fix="train in bfloat16, or use Hopper or newer",
     )
     busy = [(i, d) for i, d in enumerate(devices) if d["free_bytes"] < 0.95 * d["total_bytes"]]
     least = min(device["free_bytes"] for device in devices)
@@ -92,18 +93,17 @@ def _gpus(torch: dict[str, Any], gpu: bool) -> Iterator[Finding]:
         name="GPU memory",
         state="wrong" if busy else "ok",
         found=f"at least {least / GIB:.1f} GiB free of {devices[0]['total_bytes'] / GIB:.1f}",
-        effect=f"GPU {', '.join(str(i) for i, _ in busy)}: another process holds memory",
-        mend="nvidia-smi names the process",
+        effect=f"another process uses memory of GPU {', '.join(str(i) for i, _ in busy)}",
+        fix="end the process that nvidia-smi lists",
     )
     yield Finding(
-        name="NCCL", state="ok" if torch.get("nccl") else "wrong", found=torch.get("nccl", "not in this torch"),
-        effect="no training on more than one GPU", mend="take NVIDIA's PyTorch image", needed=gpu,
+        name="NCCL", state="ok" if torch.get("nccl") else "wrong", found=torch.get("nccl", "not part of this torch"),
+        effect="no training on more than one GPU", fix="use NVIDIA's PyTorch image", needed=gpu,
     )  # fmt: skip
 
 
 def _why_no_gpu(torch: dict[str, Any]) -> str:
     if not has_driver():
-        return "none: no NVIDIA driver"
-    return (
-        "a driver, but torch has no CUDA built in" if not torch.get("cuda_build") else "a driver, but torch sees none"
-    )
+        return "none: the NVIDIA driver is not installed"
+    reason = "finds no GPU" if torch.get("cuda_build") else "is a CPU build"
+    return f"none: the driver is installed, but torch {reason}"

@@ -1,4 +1,4 @@
-"""Packages: versions against what this release was tested with, imports that really work, names that are not ours."""
+"""Checks of packages: their versions, whether they can be imported, and other copies of acc-megatron."""
 
 import importlib.util
 import sys
@@ -11,24 +11,27 @@ from packaging.requirements import Requirement
 
 import acc_megatron
 from acc_megatron.doctor.finding import Finding, State
+from acc_megatron.optional import install_command, install_extra, install_packages
 
 MEGATRON_CORE = "0.19.2"
-# what an absent extra costs, by the extra's name in setup.py
+# the effect of a missing extra, by its name in setup.py
 EXTRAS = {
-    "fast": "convert encodes with tiktoken, more slowly",
-    "ray": "convert --ray is refused",
-    "dedupe": "compile --dedupe and --decontaminate are refused",
-    "launch": "launch is refused; the plain scripts in examples/ need nothing",
-    "eval": "general benchmarks through lm-eval are refused",
-    "wandb": "no log to Weights & Biases",
-    "mlflow": "no log to MLflow",
-    "resilience": "no in-job restart by nvidia-resiliency-ext; torchrun restarts whole jobs",
-    "umap": "analyze overlap draws no UMAP",
+    "fast": "convert encodes with tiktoken, which is slower",
+    "ray": "convert --ray fails",
+    "dedupe": "compile --dedupe-questions, --dedupe-contexts and --decontaminate fail",
+    "launch": "launch fails; the scripts in examples/launch need no package",
+    "eval": "benchmarks of lm-eval fail",
+    "wandb": "no logging to Weights & Biases",
+    "mlflow": "no logging to MLflow",
+    "resilience": "no restart inside a job by nvidia-resiliency-ext; torchrun restarts all its workers",
+    "analyze": "analyze overlap draws no UMAP",
+    "remote": "compile and convert cannot read s3:// and gs://",
+    "gpu": "no training on GPUs, no FP8",
 }
 
 
 def requirements() -> Iterator[tuple[str, Requirement]]:
-    """What the installed distribution asks for: (extra or "", requirement)."""
+    """The requirements of the installed distribution: (extra or "", requirement)."""
     for line in metadata.requires("acc-megatron") or ():
         requirement = Requirement(line)
         extras = [extra for extra in EXTRAS if requirement.marker and requirement.marker.evaluate({"extra": extra})]
@@ -39,7 +42,7 @@ def requirements() -> Iterator[tuple[str, Requirement]]:
 
 
 def check_versions() -> Iterator[Finding]:
-    """Every package of the base installation, and every extra as one line."""
+    """One finding for the base installation and one per extra."""
     yield _python_packages([need for extra, need in requirements() if not extra])
     for extra, effect in EXTRAS.items():
         wanted = [need for name, need in requirements() if name == extra]
@@ -51,18 +54,19 @@ def check_versions() -> Iterator[Finding]:
                 state="ok" if not problems else "missing" if absent else "wrong",
                 found="; ".join(problems) or ", ".join(f"{need.name} {_version(need.name)}" for need in wanted),
                 effect=effect,
-                mend=f"pip install 'acc-megatron[{extra}]'",
+                fix=install_extra(extra),
             )
 
 
 def _python_packages(wanted: list[Requirement]) -> Finding:
-    problems = [problem for need in wanted if (problem := _problem(need))]
+    found = {need: problem for need in wanted if (problem := _problem(need))}
+    problems = list(found.values())
     return Finding(
         name="python packages",
         state="wrong" if problems else "ok",
-        found="; ".join(problems) or f"all {len(wanted)} that the base installation names",
-        effect="imports fail, or behave as was never tested",
-        mend="pip install -c constraints.txt acc-megatron",
+        found="; ".join(problems) or f"all {len(wanted)} of the base installation",
+        effect="imports fail, or untested versions are used",
+        fix=install_packages(f"{need.name}{need.specifier}" for need in found),
         needed=True,
     )
 
@@ -78,37 +82,42 @@ def _problem(need: Requirement) -> str | None:
     version = _version(need.name)
     if version is None:
         return f"no {need.name}"
-    # vendors' builds are pre-releases of the version they are built from, as 2.13.0a0+nv26.06
+    # a vendor's build is a pre-release of its version, for example 2.13.0a0+nv26.06
     base = version.split("+")[0].split("a0")[0]
     return (
-        None if need.specifier.contains(base, prereleases=True) else f"{need.name} {version}, wanted {need.specifier}"
+        None if need.specifier.contains(base, prereleases=True) else f"{need.name} {version}, required {need.specifier}"
     )
 
 
-def check_imports(facts: dict[str, dict[str, Any]], gpu: bool, driver: bool) -> Iterator[Finding]:
-    """What the engine's packages said when a child process imported them; `facts` are by `doctor.probe`'s names."""
+def check_imports(facts: dict[str, dict[str, Any]], *, driver: bool) -> Iterator[Finding]:
+    """Whether the packages of training can be imported; `facts` are those of `doctor.probe`, by module.
+
+    Packages for GPUs are needed if the NVIDIA `driver` is installed.
+    """
     yield from _engine(facts["torch"], facts["megatron.core"], driver)
     triton = facts["triton"]
     yield Finding(
         name="triton",
         state="wrong" if "error" in triton else "ok",
         found=triton.get("error") or triton["version"],
-        effect="the masked loss runs its torch path",
-        mend="install the triton that torch pins",
-        needed=gpu,
+        effect="the masked loss uses its torch implementation",
+        fix=install_command("triton"),
+        needed=driver,
     )
     engine = facts["transformer_engine"]
     absent = "No module named 'transformer_engine" in engine.get("error", "")
     state: State = "ok" if "error" not in engine else "missing" if absent else "wrong"
     if state == "wrong" and _cannot_load_cuda(facts["torch"], driver):
         state = "unseen"
+    broken = "megatron-core handles only ImportError and cannot be imported"
+    image = "use NVIDIA's PyTorch image"
     yield Finding(
         name="transformer engine",
         state=state,
         found="not installed" if absent else engine.get("error") or engine["version"],
-        effect="no training on GPUs, no FP8" if absent else "megatron-core catches only ImportError and fails with it",
-        mend="use NVIDIA's PyTorch image, or on a machine without GPUs remove transformer-engine",
-        needed=gpu,
+        effect="no training on GPUs, no FP8" if absent else broken,
+        fix=image if absent else f"{image}; on a machine without GPUs uninstall transformer-engine",
+        needed=driver,
     )
     yield _apex(facts["apex"])
 
@@ -118,8 +127,8 @@ def _engine(torch: dict[str, Any], megatron: dict[str, Any], driver: bool) -> It
         name="torch",
         state="wrong" if "error" in torch else "ok",
         found=torch.get("error") or f"{torch['version']}, CUDA {torch['cuda_build'] or 'not built in'}",
-        effect="nothing trains",
-        mend="install torch 2.13",
+        effect="training is not possible",
+        fix=install_command("torch"),
         needed=True,
     )
     broken = "error" in megatron
@@ -129,14 +138,14 @@ def _engine(torch: dict[str, Any], megatron: dict[str, Any], driver: bool) -> It
         name="megatron-core",
         state="unseen" if unseen else "wrong" if wrong else "ok",
         found=megatron.get("error") or megatron["version"],
-        effect="nothing trains" if broken else f"this release is written against {MEGATRON_CORE} exactly",
-        mend=f"pip install --no-deps --ignore-requires-python megatron-core=={MEGATRON_CORE}",
+        effect="training is not possible" if broken else f"this release needs exactly version {MEGATRON_CORE}",
+        fix=install_command("megatron"),
         needed=True,
     )
 
 
 def _cannot_load_cuda(torch: dict[str, Any], driver: bool) -> bool:
-    """Whether CUDA packages may fail to import for want of the driver's library alone, as while an image is built."""
+    """Whether CUDA packages may fail to import only because the driver is missing, as while an image is built."""
     return bool(torch.get("cuda_build")) and not driver
 
 
@@ -146,33 +155,33 @@ def _apex(facts: dict[str, Any]) -> Finding:
     return Finding(
         name="apex",
         state="wrong" if foreign else "ok" if able else "missing",
-        found="another project of that name" if foreign else ", ".join(able) or "none of its capabilities",
-        effect="megatron-core takes it for NVIDIA's"
+        found="another project of that name" if foreign else ", ".join(able) or "not installed",
+        effect="megatron-core treats it as NVIDIA's"
         if foreign
         else "Transformer Engine's or torch's optimizer is used",
-        mend="pip uninstall apex" if foreign else "",
+        fix="pip uninstall apex" if foreign else "",
     )
 
 
 def check_names() -> Iterator[Finding]:
-    """One copy of this package on the path, whole; a foreign `kernels` beside it changes nothing."""
+    """There must be one complete copy of this package; another project's `kernels` does no harm."""
     root = Path(acc_megatron.__file__).parent
     parts = {name: importlib.util.find_spec(f"acc_megatron.{name}") for name in ("kernels", "data_tools")}
     absent = [name for name, spec in parts.items() if spec is None]
-    # a checkout's folder on sys.path is not a second copy: the editable install points there
+    # the folder of a checkout on sys.path is not a second copy: the editable installation points to it
     copies = sorted({str(found) for found in _copies() if found != root})
     problem = f"no acc_megatron.{absent[0]}" if absent else f"a second copy in {copies[0]}" if copies else ""
     yield Finding(
         name="acc-megatron",
         state="wrong" if problem else "ok",
         found=problem or f"{acc_megatron.__version__} in {root}",
-        effect="parts of two versions are mixed",
-        mend="leave one installation: pip uninstall acc-megatron, then install it again",
+        effect="modules of two versions are mixed",
+        fix="keep one installation: pip uninstall acc-megatron, then install it again",
         needed=True,
     )
     bare = importlib.util.find_spec("kernels")
     ours = parts["kernels"]
-    if bare is not None and ours is not None and bare.origin != ours.origin:
+    if bare and ours and bare.origin and ours.origin and Path(bare.origin).resolve() != Path(ours.origin).resolve():
         found = f"another project's, in {bare.origin}; ours is acc_megatron.kernels"
         yield Finding(name="kernels", state="ok", found=found)
 

@@ -1,5 +1,7 @@
-"""Imports one package in a process of its own and prints what it says of itself: a package that crashes, or that
-breaks those imported after it, cannot harm the doctor."""
+"""Imports one package in a child process and prints facts about it.
+
+A package that crashes, or that breaks packages imported after it, cannot stop the doctor.
+"""
 
 import contextlib
 import importlib
@@ -23,10 +25,10 @@ def probe(name: str) -> dict[str, Any]:
             capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=environment, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return {"error": f"its import did not end in {TIMEOUT_SECONDS} s"}
+        return {"error": f"its import did not end within {TIMEOUT_SECONDS} s"}
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:
-        last = (done.stderr.strip().splitlines() or [f"its import ended with status {done.returncode}"])[-1]
+        last = (done.stderr.strip().splitlines() or [f"its import ended with exit status {done.returncode}"])[-1]
         return {"error": last[:300]}
     return json.loads(lines[-1])
 
@@ -48,7 +50,7 @@ def _torch() -> dict[str, Any]:
 
 
 def _megatron() -> dict[str, Any]:
-    from acc_megatron import cpu_backend
+    from acc_megatron.mesh import cpu_backend
 
     cpu_backend.install()
     import megatron.core
@@ -67,7 +69,7 @@ def _transformer_engine() -> dict[str, Any]:
 
 
 def _apex() -> dict[str, Any]:
-    """NVIDIA's apex by what it can do: another project owns its name on PyPI."""
+    """NVIDIA's apex, recognised by its functions: another project has its name on PyPI."""
     facts: dict[str, Any] = {"named_apex": importlib.util.find_spec("apex") is not None, "fused_adam": False}
     facts["fused_weight_gradient"] = importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None
     with contextlib.suppress(Exception):

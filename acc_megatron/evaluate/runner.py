@@ -1,223 +1,209 @@
-"""A run: every model asked every question, graded, and published as results.json and report.html.
+"""A run: every model answers every question; answers are graded and published as results.json and report.html.
 
-What was answered is in answers.sqlite before anything else is done with it, so a run that was killed goes on where it
-was, and one that is finished is graded again without asking.
+Every answer is stored in answers.sqlite before it is used, so a run that was killed continues from there, and a
+finished run is graded again without asking.
 """
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, cast
 
 from acc_megatron import __version__
-from acc_megatron.data_tools.answer_cache import AnswerCache, Budget
-from acc_megatron.data_tools.atomic import write_json
-from acc_megatron.data_tools.tokenizer import Tokenizer, load_tokenizer
+from acc_megatron.common.answer_cache import AnswerCache, Budget
+from acc_megatron.common.atomic_files import write_json
+from acc_megatron.data_tools.tokenizer.qwen_bpe import load_tokenizer
 from acc_megatron.errors import AccError, DataError
-from acc_megatron.evaluate import harness
-from acc_megatron.evaluate.endpoint import EndpointModel
-from acc_megatron.evaluate.local import LocalModel, folder_config, folder_digest
-from acc_megatron.evaluate.models import Asking, Model, Outcome, Prompt, Tally, fits
-from acc_megatron.evaluate.questions import QuestionSet, make_questions
-from acc_megatron.evaluate.report import write_report
-from acc_megatron.evaluate.results import (
+from acc_megatron.evaluate.benchmarks.benchmark import Graded, PreparedBenchmark
+from acc_megatron.evaluate.benchmarks.question import UNMATCHED_CHARS
+from acc_megatron.evaluate.benchmarks.registry import BENCHMARKS
+from acc_megatron.evaluate.models.model import Model, over_window
+from acc_megatron.evaluate.models.open_model import opened_model
+from acc_megatron.evaluate.models.prompt import Outcome, Prompt
+from acc_megatron.evaluate.models.served_window import with_windows
+from acc_megatron.evaluate.models.settings import ModelSettings
+from acc_megatron.evaluate.models.tally import Tally
+from acc_megatron.evaluate.report.page import write_report
+from acc_megatron.evaluate.results import differences, read_results, summarise_items
+from acc_megatron.evaluate.results_format import (
     FORMAT_VERSION,
     RESULTS_FILE,
-    differences,
-    graded_items,
-    read_results,
-    summarise_items,
+    Asked,
+    BenchmarkResult,
+    ModelSummary,
+    Results,
 )
-from acc_megatron.evaluate.settings import ModelSettings, RunSettings
-from acc_megatron.evaluate.vllm_server import serving
+from acc_megatron.evaluate.settings import RunSettings
 
 ANSWERS_FILE = "answers.sqlite"
 Show = Callable[[str], None]
-Part = dict[str, Any]  # one model on one benchmark: items, tally, and lm-eval's own aggregates
 
 
 class EvaluationIncomplete(AccError):
-    """Some questions got no answer although they could have; a second start asks those alone."""
+    """Questions that fit the window have no answer; the next start asks only those."""
 
     exit_code = 1
 
 
-def evaluate(run: RunSettings, out: Path, *, beside: Sequence[Path] = (), show: Show) -> dict[str, Any]:
-    """Run everything, write `out/results.json` and `out/report.html`; returns the results.
+@dataclass(frozen=True)
+class Part:
+    """One model on one benchmark."""
 
-    `beside` are the folders of other runs, drawn and compared beside this one. Raises an AccError before anything is
-    asked when settings or rows are wrong, and DataError when a model got no answer at all to a benchmark.
+    graded: Graded
+    asked: Asked
+
+
+def evaluate(run: RunSettings, out: Path, *, compare_with: Sequence[Path] = (), show: Show) -> Results:
+    """Run everything and write `out/results.json` and `out/report.html`; returns the results.
+
+    The report also shows and compares the runs in the folders `compare_with`. A benchmark that a model cannot answer
+    does not end the others; `check_complete` reports it. Raises an AccError before anything is asked if settings or
+    rows are wrong, and DataError if no model answers any question.
     """
     started = time.monotonic()
-    others = [read_results(folder) for folder in beside]
-    for name, benchmark in run.benchmarks.items():
-        if benchmark.kind == "lm_eval":
-            harness.check_tasks(name, benchmark)
+    others = [read_results(folder) for folder in compare_with]
+    run = dataclasses.replace(run, models=with_windows(run.models, _known_windows(run, out), show))
     tokenizer = load_tokenizer(run.tokenizer)
-    questions = {
-        name: make_questions(name, benchmark, run, tokenizer.count)
-        for name, benchmark in run.benchmarks.items()
-        if benchmark.kind != "lm_eval"
+    prepared = {
+        name: BENCHMARKS[settings.kind].prepare(name, settings, run.draw, tokenizer.count)
+        for name, settings in run.benchmarks.items()
     }
     deadline = None if run.max_seconds is None else time.monotonic() + run.max_seconds
     out.mkdir(parents=True, exist_ok=True)
     parts: dict[str, dict[str, Part]] = {name: {} for name in run.benchmarks}
-    sources: dict[str, Any] = {}
+    sources: dict[str, dict[str, Any]] = {}
+    unanswered: dict[str, dict[str, str]] = {}
     with AnswerCache(out / ANSWERS_FILE, Budget(max_requests=run.max_requests, max_tokens=run.max_tokens)) as cache:
         if cache.num_interrupted:
             show(f"eval: {cache.num_interrupted} requests were in flight when the last start ended")
         for model_name, settings in run.models.items():
-            with _opened(model_name, settings, run, tokenizer, cache, deadline, out, show) as model:
-                for name in run.benchmarks:
-                    parts[name][model_name] = _ask_benchmark(model, settings, name, run, questions.get(name), show)
+            with opened_model(
+                model_name, settings, tokenizer, cache, seed=run.seed, deadline=deadline, out=out, show=show
+            ) as model:
+                for name, benchmark in prepared.items():
+                    try:
+                        parts[name][model_name] = _ask_benchmark(model, settings, name, benchmark, show)
+                    except DataError as error:
+                        show(f"eval {model_name} {name}: {error}")
+                        unanswered.setdefault(name, {})[model_name] = str(error)
                 sources[model_name] = model.describe()
         if cache.num_hits:
-            show(f"eval: {cache.num_hits:,} answers are from {out / ANSWERS_FILE}, not asked for again")
+            show(f"eval: {cache.num_hits:,} answers were read from {out / ANSWERS_FILE} and not asked for again")
         requests = cache.spent() | {"from_cache": cache.num_hits, "interrupted": cache.num_interrupted}
-    results = _assemble(run, tokenizer, questions, parts, sources) | {
+    if not any(parts.values()):
+        raise DataError(next(iter(next(iter(unanswered.values())).values())))
+    results: Results = {
+        "format_version": FORMAT_VERSION,
+        "code_version": __version__,
+        "name": run.name,
+        "settings": run.as_dict(),
+        "tokenizer": {"name": tokenizer.name, "sha256": tokenizer.sha256},
+        "models": sources,
+        "benchmarks": {
+            name: _benchmark_result(run, name, prepared[name], by_model) for name, by_model in parts.items() if by_model
+        },
+        "items": [
+            {"model": model, **item}
+            for by_model in parts.values()
+            for model, part in by_model.items()
+            for item in part.graded.items
+        ],
         "requests": requests,
         "seconds": round(time.monotonic() - started, 3),
     }
+    if unanswered:
+        results["unanswered"] = unanswered
     write_json(out / RESULTS_FILE, results)
     write_report([results, *others], out / "report.html")
     return results
 
 
-@contextmanager
-def _opened(
-    name: str,
-    settings: ModelSettings,
-    run: RunSettings,
-    tokenizer: Tokenizer,
-    cache: AnswerCache,
-    deadline: float | None,
-    out: Path,
-    show: Show,
-) -> Iterator[Model]:
-    """The model, with a server of its own where it needs one."""
-    if settings.tokenizer is not None:
-        tokenizer = load_tokenizer(settings.tokenizer)
-    elif settings.folder is not None and (Path(settings.folder) / "tokenizer.json").is_file():
-        tokenizer = load_tokenizer(settings.folder)
-    asking = Asking(name=name, settings=settings, tokenizer=tokenizer, cache=cache, seed=run.seed, deadline=deadline)
-    if settings.endpoint is not None:
-        yield EndpointModel(asking)
-    elif settings.engine == "vllm":
-        folder = Path(settings.folder or "")
-        window = settings.window_tokens or folder_config(folder)["max_position_embeddings"]
-        log = out / f"vllm-{quote(name, safe=' ')}.log"
-        with serving(settings, name=name, log=log, show=show) as url:
-            served = replace(settings, endpoint=url, model=name, window_tokens=window)
-            yield EndpointModel(replace(asking, settings=served), identity=folder_digest(folder))
-    else:
-        yield LocalModel(asking)
+def _known_windows(run: RunSettings, out: Path) -> dict[str, int]:
+    """The windows that servers stated at an earlier start in `out`, so that a finished run needs no server."""
+    try:
+        before = read_results(out)["settings"]["models"]
+    except DataError:
+        return {}
+    now = run.as_dict()["models"]
+    same = (
+        name for name in now if all(before.get(name, {}).get(key) == now[name][key] for key in ("endpoint", "model"))
+    )
+    return {name: before[name]["window_tokens"] for name in same if before[name].get("window_tokens")}
 
 
-def _ask_benchmark(
-    model: Model, settings: ModelSettings, name: str, run: RunSettings, made: QuestionSet | None, show: Show
-) -> Part:
-    """Ask one model one benchmark: its items, what it cost, and why some questions have no answer."""
-    benchmark = run.benchmarks[name]
-    tally = Tally(f"{model.name} {name}", settings.price_input, settings.price_output, 0, show)
+def _ask_benchmark(model: Model, settings: ModelSettings, name: str, benchmark: PreparedBenchmark, show: Show) -> Part:
+    """Ask one model the questions of one benchmark. Raises DataError if it answers none."""
+    tally = Tally(f"{model.name} {name}", settings.price_input, settings.price_output, show)
 
     def ask(prompts: list[Prompt]) -> list[Outcome]:
         tally.num_expected += len(prompts)
-        refused = {place: problem for place, prompt in enumerate(prompts) if (problem := fits(model, prompt))}
-        for problem in refused.values():
+        too_long = {index: problem for index, prompt in enumerate(prompts) if (problem := over_window(model, prompt))}
+        for problem in too_long.values():
             tally.add(problem)
-        asked = [prompt for place, prompt in enumerate(prompts) if place not in refused]
+        asked = [prompt for index, prompt in enumerate(prompts) if index not in too_long]
         answered = iter(model.answer(asked, tally.add))
-        return [refused[place] if place in refused else next(answered) for place in range(len(prompts))]
+        return [too_long[index] if index in too_long else next(answered) for index in range(len(prompts))]
 
-    if made is None:
-        part = harness.run_tasks(name, benchmark, run, ask)
-    else:
-        prompts = [
-            Prompt(id=one.id, messages=one.messages, max_new_tokens=benchmark.max_new_tokens, repeat=repeat)
-            for one in made.questions
-            for repeat in range(run.repeats)
-        ]
-        outcomes = ask(prompts)
-        by_question = [outcomes[start : start + run.repeats] for start in range(0, len(outcomes), run.repeats)]
-        part = {"items": graded_items(made.questions, by_question, benchmark.kind)}
+    graded = benchmark.run(ask)
     show(tally.line())
-    for reason, count in tally.refused.items():
+    for reason, count in tally.without_answer.items():
         show(f"eval {model.name} {name}: {count} without answer, {reason}: {tally.details[reason]}")
-    if not part["items"]:
+    if not graded.items:
         reasons = "; ".join(
-            f"{count} {reason}, such as {tally.details[reason]}" for reason, count in tally.refused.items()
+            f"{count} {reason}, such as {tally.details[reason]}" for reason, count in tally.without_answer.items()
         )
         where = model.describe()
         raise DataError(
             f"models.{model.name} at {where.get('endpoint') or where['folder']} answered no question of "
-            f"benchmarks.{name}: {reasons}; mend that and run the same command again"
+            f"benchmarks.{name}: {reasons}; fix this and run the same command again"
         )
-    num_bounded = sum(
-        answer["scores"].get("unmatched_chars", 0) > 0 for item in part["items"] for answer in item["answers"]
+    num_longer = sum(
+        answer["scores"].get(UNMATCHED_CHARS, 0) > 0 for item in graded.items for answer in item["answers"]
     )
-    if num_bounded:
-        show(f"eval {model.name} {name}: {num_bounded} answers are longer than is matched; their rest counts as wrong")
-    return part | {"tally": tally.as_dict() | {"num_longer_than_matched": num_bounded}}
+    if num_longer:
+        show(
+            f"eval {model.name} {name}: {num_longer} answers are longer than the grader matches; "
+            "the rest of each counts as wrong"
+        )
+    return Part(graded, tally.asked(num_longer))
 
 
-def check_complete(results: dict[str, Any]) -> None:
-    """Raise EvaluationIncomplete when questions that fit the window have no answer."""
-    reasons: dict[str, int] = {}
+def check_complete(results: Results) -> None:
+    """Raise EvaluationIncomplete if questions that fit the window have no answer, or a benchmark has none."""
+    reasons: Counter[str] = Counter()
     for benchmark in results["benchmarks"].values():
         for model in benchmark["models"].values():
-            for reason, count in model["asked"]["without_answer"].items():
-                if reason != "over_window":
-                    reasons[reason] = reasons.get(reason, 0) + count
+            reasons.update(model["asked"]["without_answer"])
+    del reasons["over_window"]
+    for name, by_model in results.get("unanswered", {}).items():
+        for model_name, why in by_model.items():
+            raise EvaluationIncomplete(
+                f"{model_name} answered no question of {name}, so the results do not include it: {why}"
+            )
     if reasons:
         words = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
         raise EvaluationIncomplete(
-            f"{sum(reasons.values())} questions have no answer ({words}); the results are of the others; "
-            "run the same command again to ask these alone"
+            f"{reasons.total()} questions have no answer ({words}), and the results do not include them; "
+            "run the same command again to ask only these"
         )
 
 
-def _assemble(
-    run: RunSettings,
-    tokenizer: Tokenizer,
-    questions: dict[str, QuestionSet],
-    parts: dict[str, dict[str, Part]],
-    sources: dict[str, Any],
-) -> dict[str, Any]:
-    sure = {"samples": run.bootstrap_samples, "seed": run.seed}
-    benchmarks: dict[str, Any] = {}
-    for name, by_model in parts.items():
-        made = questions.get(name)
-        benchmarks[name] = {
-            "kind": run.benchmarks[name].kind,
-            "generated": run.benchmarks[name].kind in ("mrcr", "graphwalks") and not run.benchmarks[name].rows,
-            "left_out": made.left_out if made else {},
-            "corrected_truths": made.corrected_truths if made else 0,
-            "models": {
-                model: summarise_items(part["items"], **sure)
-                | {"asked": part["tally"]}
-                | ({"lm_eval": part["harness"]} if "harness" in part else {})
-                for model, part in by_model.items()
-            },
-            "differences": differences({model: part["items"] for model, part in by_model.items()}, **sure),
-        }
-    settings = run.as_dict()
-    for model in settings["models"].values():
-        model["endpoint"] = model["endpoint"] and model["endpoint"].partition("?")[0]
+def _benchmark_result(
+    run: RunSettings, name: str, prepared: PreparedBenchmark, parts: Mapping[str, Part]
+) -> BenchmarkResult:
+    models = {}
+    for model, part in parts.items():
+        summary = summarise_items(part.graded.items, part.asked, samples=run.bootstrap_samples, seed=run.seed)
+        models[model] = cast(ModelSummary, {**summary, **part.graded.extra})
+    items_of = {model: part.graded.items for model, part in parts.items()}
     return {
-        "format_version": FORMAT_VERSION,
-        "code_version": __version__,
-        "name": run.name,
-        "settings": settings,
-        "tokenizer": {"name": tokenizer.name, "sha256": tokenizer.sha256},
-        "models": sources,
-        "benchmarks": benchmarks,
-        "items": [
-            {"model": model, **item}
-            for by_model in parts.values()
-            for model, part in by_model.items()
-            for item in part["items"]
-        ],
+        "kind": run.benchmarks[name].kind,
+        "generated": prepared.generated,
+        "left_out": prepared.left_out,
+        "corrected_truths": prepared.corrected_truths,
+        "models": models,
+        "differences": differences(items_of, samples=run.bootstrap_samples, seed=run.seed),
     }

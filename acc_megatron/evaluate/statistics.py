@@ -1,15 +1,16 @@
-"""How sure a mean is: seeded bootstrap intervals over items, and paired differences between two models."""
+"""Uncertainty of means: seeded bootstrap intervals over items, and paired differences between two models."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+
+from acc_megatron.evaluate.results_format import Summary
 
 CONFIDENCE = 0.95
 
 
-def summarise(scores: Sequence[Mapping[str, float]], *, samples: int, seed: int) -> dict[str, Any]:
-    """Mean of every metric over items, and its 95 % interval `[low, high]`; null where one item has no spread.
+def summarise(scores: Sequence[Mapping[str, float]], *, samples: int, seed: int) -> Summary:
+    """The mean of every metric over items with its 95 % interval `[low, high]`; None for a single item.
 
     The interval is the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13):
     items are drawn with replacement, all metrics of an item together.
@@ -37,10 +38,10 @@ def interval(values: np.ndarray, *, samples: int, seed: int) -> list[float] | No
 
 def paired_difference(
     ours: Mapping[str, Mapping[str, float]], theirs: Mapping[str, Mapping[str, float]], *, samples: int, seed: int
-) -> dict[str, Any]:
-    """`ours` minus `theirs`, scores by item, over the items that both have: what one model gained on each question.
+) -> Summary:
+    """`ours` minus `theirs`, scores by item, over the items that both have.
 
-    Pairing takes the difficulty of an item out of the spread, which two separate intervals leave in.
+    Pairing removes the difficulty of the items from the spread; two separate intervals include it.
     """
     shared = [name for name in ours if name in theirs]
     differences = [

@@ -1,1 +1,1 @@
-"""Qwen3-MoE on megatron-core: configuration, layer specs and the masked head."""
+"""Models on megatron-core: families, layer specs, FP8 and FLOPs."""

@@ -1,7 +1,7 @@
 """Core attention in plain torch for packed rows: causal inside each document, nothing across documents.
 
-The CPU counterpart of Transformer Engine's packed attention; memory follows one document's chunk, not the row.
-Shape suffixes: T local tokens, S row tokens, H query heads, G key-value heads, D head dim.
+Replaces Transformer Engine's packed attention on CPU; memory depends on one document's chunk, not on the packed row.
+Shape suffixes: T local tokens, S tokens of the packed row, H query heads, G key-value heads, D head dim.
 """
 
 from typing import Any
@@ -13,14 +13,14 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from acc_megatron.data.context_shard import gathered_order
+from acc_megatron.mesh.context_shard import gathered_order
 
 
 class PackedAttention(MegatronModule):
-    """Causal attention over one packed row (`thd`), with context parallelism by all-gathered keys and values.
+    """Causal attention over one packed row (`thd`); context-parallel ranks all-gather keys and values.
 
-    Takes queries `[tokens, heads, head_dim]` and keys, values `[tokens, kv_heads, head_dim]` of this rank's
-    zig-zag slice, gives `[tokens, heads * head_dim]`. Key and value gradients are reduce-scattered back.
+    Takes queries `[tokens, heads, head_dim]` and keys and values `[tokens, kv_heads, head_dim]` of this rank's
+    zig-zag slice, returns `[tokens, heads * head_dim]`. Gradients of keys and values are reduce-scattered.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class PackedAttention(MegatronModule):
         packed_seq_params: Any = None,
         **_: Any,
     ) -> torch.Tensor:
-        """Attend; the row's document bounds come from `packed_seq_params` and cover the whole row."""
+        """Compute attention; `packed_seq_params` has the document bounds of the complete packed row."""
         assert attention_bias is None and packed_seq_params is not None and packed_seq_params.qkv_format == "thd"
         cu_seqlens = tuple(packed_seq_params.cu_seqlens_q.tolist())
         context, rank = self.context_group.size(), self.context_group.rank()
-        assert cu_seqlens[-1] == len(query) * context, "cu_seqlens must cover the whole row"
+        assert cu_seqlens[-1] == len(query) * context, "cu_seqlens must cover the complete packed row"
         key_SGD, value_SGD = key, value
         if context > 1:
             both = torch.cat([key, value], dim=-1).contiguous()
@@ -69,7 +69,7 @@ class PackedAttention(MegatronModule):
         return torch.cat(chunks).flatten(1)
 
     def _attend(self, query_THD: torch.Tensor, key_SGD: torch.Tensor, value_SGD: torch.Tensor) -> torch.Tensor:
-        """The queries are the last T of the S positions; `[T, H, D]`."""
+        """Attend from queries at the last T of S positions; returns `[T, H, D]`."""
         num_queries, num_keys = len(query_THD), len(key_SGD)
         mask = None
         if num_queries != num_keys:
@@ -89,7 +89,7 @@ class PackedAttention(MegatronModule):
 
 
 def _chunks(cu_seqlens: tuple[int, ...], context: int, rank: int) -> list[tuple[int, int, int, int]]:
-    """`(first local query, number of queries, first key, number of keys)` of every chunk this rank holds."""
+    """Return `(first local query, number of queries, first key, number of keys)` of each chunk of this rank."""
     numbers = (rank, 2 * context - 1 - rank) if context > 1 else (0,)
     chunks, local = [], 0
     for start, end in zip(cu_seqlens[:-1], cu_seqlens[1:], strict=True):

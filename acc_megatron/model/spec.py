@@ -1,5 +1,6 @@
-"""What Megatron's transformer block is made of: Transformer Engine's parts where it is, else plain torch."""
+"""Megatron's layer spec: Transformer Engine's modules if they can be imported, otherwise modules in plain torch."""
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -7,8 +8,7 @@ import torch
 from megatron.core.extensions.transformer_engine import HAVE_TE
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.backends import LocalSpecProvider
-from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
-from megatron.core.models.gpt.moe_module_specs import get_moe_module_spec_for_backend
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec, get_mlp_module_spec_for_backend
 from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.mlp import MLPSubmodules
@@ -24,13 +24,19 @@ from megatron.core.transformer.transformer_layer import (
 
 from acc_megatron.errors import EnvironmentProblem
 from acc_megatron.model.attention import PackedAttention
-from acc_megatron.model.fp8_linear import EmulatedColumnParallelLinear, EmulatedRowParallelLinear, Emulation
+from acc_megatron.model.fp8.emulated_linear import (
+    EmulatedColumnParallelLinear,
+    EmulatedRowParallelLinear,
+    Emulation,
+)
+from acc_megatron.model.padding_router import PaddingRouter
+from acc_megatron.optional import install_command
 
 
 class FoldedRMSNorm(torch.nn.RMSNorm):
-    """RMSNorm whose weight gradient is summed over the tensor-parallel group under sequence parallelism.
+    """The norm before linear_qkv or a dense MLP, which Transformer Engine fuses into that layer.
 
-    The norm before linear_qkv, which TE folds into that layer.
+    Under sequence parallelism, its weight's gradient is summed over the tensor-parallel group.
     """
 
     def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-6, **_: Any) -> None:
@@ -39,63 +45,69 @@ class FoldedRMSNorm(torch.nn.RMSNorm):
 
 
 class RMSNorm(FoldedRMSNorm):
-    """The other norms; their extra state in checkpoints is empty, but TE's norm looks for one."""
+    """All other norms, with an empty extra state in checkpoints, which Transformer Engine's norm expects to load."""
 
     def get_extra_state(self) -> None:
-        """Nothing, under the name that TE's norm loads."""
+        """Return an empty extra state."""
 
     def set_extra_state(self, state: Any) -> None:
-        """TE's is empty."""
+        """Ignore the extra state: Transformer Engine's is empty too."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        state_dict.setdefault(f"{prefix}_extra_state")  # weights alone load too
+        state_dict.setdefault(f"{prefix}_extra_state")  # allow a state dict that contains weights only
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class TorchSpecProvider(LocalSpecProvider):
-    """Megatron's local linear layers with our norm and core attention, which take SP, CP and packed rows."""
+    """Megatron's local linear layers with our norm and core attention, which support SP, CP and packed rows."""
 
     def __init__(self, emulated: Emulation | None = None) -> None:
-        self.emulated = emulated  # FP8 in the linear layers
+        self.emulated = emulated
 
     def column_parallel_linear(self) -> Any:
-        """Megatron's, or ours with FP8 emulated."""
+        """Return Megatron's layer, or ours if FP8 is emulated."""
         if self.emulated is None:
             return super().column_parallel_linear()
         return partial(EmulatedColumnParallelLinear, emulated=self.emulated)
 
     def row_parallel_linear(self) -> Any:
-        """Megatron's, or ours with FP8 emulated."""
+        """Return Megatron's layer, or ours if FP8 is emulated."""
         if self.emulated is None:
             return super().row_parallel_linear()
         return partial(EmulatedRowParallelLinear, emulated=self.emulated)
 
     def grouped_mlp_modules(self, moe_use_grouped_gemm: bool) -> Any:
-        """Experts one by one, of the linear layers above."""
+        """Return experts that run one by one and use the linear layers above."""
         linear_fc1, linear_fc2 = self.column_parallel_linear(), self.row_parallel_linear()
         return partial(SequentialMLP, submodules=MLPSubmodules(linear_fc1=linear_fc1, linear_fc2=linear_fc2))
 
     def layer_norm(self, rms_norm: bool = False, for_qk: bool = False, **_: Any) -> type:
-        """Ours for every norm: megatron's own without TE refuses sequence parallelism."""
+        """Return our norm: without Transformer Engine, Megatron's does not support sequence parallelism."""
         return RMSNorm
 
     def core_attention(self) -> type:
-        """Ours: megatron's own without TE refuses context parallelism and packed rows."""
+        """Return ours: without Transformer Engine, Megatron's supports neither context parallelism nor packed rows."""
         return PackedAttention
 
 
 def block_spec(
     config: TransformerConfig, vp_stage: int | None = None, emulated: Emulation | None = None
 ) -> TransformerBlockSubmodules:
-    """The decoder block's spec: TE's where it can be imported, torch's on a CPU without it, with FP8 emulated if asked.
+    """Return the spec of this rank's decoder layers, with experts if the config has any.
 
-    Raises EnvironmentProblem on a GPU without TE.
+    `emulated` is the FP8 to emulate on a CPU without Transformer Engine. Raises EnvironmentProblem on a GPU without
+    Transformer Engine.
     """
     if HAVE_TE:
-        return get_gpt_decoder_block_spec(config, use_transformer_engine=True, vp_stage=vp_stage)
+        block = get_gpt_decoder_block_spec(config, use_transformer_engine=True, vp_stage=vp_stage)
+        if config.num_moe_experts is not None:
+            for layer in block.layer_specs:
+                layer.submodules.mlp = _with_padding_router(layer.submodules.mlp)
+        return block
     if torch.cuda.is_available():
         raise EnvironmentProblem(
-            "this machine has a GPU but transformer_engine cannot be imported: pip install transformer-engine[pytorch]"
+            "this machine has a GPU, but Transformer Engine cannot be imported: run "
+            f"{install_command('transformer_engine')}, or use NVIDIA's PyTorch image"
         )
     first, num_layers = get_transformer_layer_offset(config, vp_stage), get_num_layers_to_build(config, vp_stage)
     specs = [
@@ -118,15 +130,28 @@ def _torch_layer(config: TransformerConfig, emulated: Emulation | None) -> Modul
             k_layernorm=backend.layer_norm(for_qk=True),
         ),
     )
-    moe = get_moe_module_spec_for_backend(backend, num_experts=config.num_moe_experts, moe_grouped_gemm=False)
+    # Transformer Engine fuses these norms into the matrix that follows; checkpoints have its names
+    fused_norms = {"input_layernorm.": "self_attention.linear_qkv.layer_norm_"}
+    mlp_norm: type = RMSNorm
+    if config.num_moe_experts is None:
+        fused_norms["pre_mlp_layernorm."] = "mlp.linear_fc1.layer_norm_"
+        mlp_norm = FoldedRMSNorm
+    mlp = get_mlp_module_spec_for_backend(backend, num_experts=config.num_moe_experts, moe_grouped_gemm=False)
+    if config.num_moe_experts is not None:
+        mlp = _with_padding_router(mlp)
     submodules = TransformerLayerSubmodules(
         input_layernorm=FoldedRMSNorm,
         self_attention=attention,
         self_attn_bda=get_bias_dropout_add,
-        pre_mlp_layernorm=backend.layer_norm(),
-        mlp=moe,
+        pre_mlp_layernorm=mlp_norm,
+        mlp=mlp,
         mlp_bda=get_bias_dropout_add,
-        # TE keeps this norm in linear_qkv: one name in checkpoints for both specs
-        sharded_state_dict_keys_map={"input_layernorm.": "self_attention.linear_qkv.layer_norm_"},
+        sharded_state_dict_keys_map=fused_norms,
     )
     return ModuleSpec(module=TransformerLayer, submodules=submodules)
+
+
+def _with_padding_router(mlp: Any) -> Any:
+    """Return Megatron's builder of an MoE layer with our router."""
+    submodules = dataclasses.replace(mlp.keywords["submodules"], router=PaddingRouter)
+    return partial(mlp.func, *mlp.args, **(mlp.keywords | {"submodules": submodules}))

@@ -1,1 +1,1 @@
-"""What a run shows: one JSON line a step, TensorBoard, and a self-contained report page."""
+"""The log of a run in JSON lines, TensorBoard and trackers, and a self-contained report page."""

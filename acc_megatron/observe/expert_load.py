@@ -1,17 +1,16 @@
-"""How many tokens each expert of each layer was given, counted where the router decides."""
+"""Numbers of tokens that the router sends to each expert of each layer."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from megatron.core.transformer.moe.router import TopKRouter
 
 
 class ExpertLoads:
-    """Counts the router's choices of this rank's layers over a step.
+    """Counts the tokens routed to each expert in this rank's layers during a step.
 
-    Every rank holds other tokens of its layers, so the sum over the world is exact: tokens x top-k for each layer,
-    the padding of rows included, as the experts compute it too. A layer that is recomputed counts once, since its
-    first pass runs without gradients.
+    Every rank routes different tokens, so the sum over the world is document tokens x top-k for each layer: padding
+    does not count. A recomputed layer counts once, because its first pass runs without gradients.
     """
 
     def __init__(self, models: list[torch.nn.Module], num_layers: int, num_experts: int) -> None:
@@ -22,17 +21,27 @@ class ExpertLoads:
 
     def _count(self, router: Any, inputs: Any, output: tuple[torch.Tensor, torch.Tensor]) -> None:
         if torch.is_grad_enabled():
-            self.counts[router.layer_number - 1] += output[1].detach().sum(0)
+            routing_map, padding = output[1].detach(), inputs[1] if len(inputs) > 1 else None
+            if padding is not None:
+                routing_map = routing_map & ~padding.reshape(-1, 1)
+            self.counts[router.layer_number - 1] += routing_map.sum(0)
 
     def take(self) -> torch.Tensor:
-        """The counts since the last call, `[layers, experts]` int64."""
+        """Return the counts since the last call, `[layers, experts]` int64, and reset them."""
         taken = self.counts
         self.counts = torch.zeros_like(taken)
         return taken
 
 
-def load_values(totals: torch.Tensor) -> dict[str, list[float] | list[int]]:
-    """Of the world's counts `[layers, experts]`: each layer's fullest expert over its mean, and its dead."""
+class ExpertLoadValues(TypedDict):
+    """Logged values with one number per layer."""
+
+    expert_load_max_over_mean: list[float]  # tokens of the busiest expert over the mean
+    dead_experts: list[int]  # number of experts without tokens
+
+
+def load_values(totals: torch.Tensor) -> ExpertLoadValues:
+    """Summarise counts `[layers, experts]` of all ranks."""
     mean = totals.double().mean(1).clamp(min=1e-9)
     ratios = (totals.double().amax(1) / mean).tolist()
     return {

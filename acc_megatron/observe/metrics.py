@@ -1,10 +1,11 @@
-"""One JSON line a step, and the same numbers in TensorBoard and the trackers asked for; rank 0 alone writes."""
+"""The log of a run: one JSON line per step, and the same numbers in TensorBoard and in trackers."""
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypedDict
 
 from acc_megatron.config import Config
 from acc_megatron.observe.trackers import Tracker, open_trackers
@@ -12,10 +13,53 @@ from acc_megatron.observe.trackers import Tracker, open_trackers
 STEPS_FILE = "steps.jsonl"
 
 
-class MetricsLog:
-    """Appends to `steps.jsonl` and to TensorBoard events in a run folder; inert when not `active`.
+class LoggedStep(TypedDict, total=False):
+    """A line of steps.jsonl; training/step_result.py and training/step_metrics.py compute the values."""
 
-    Each line has `restarts`, how often the run was started again before it. With a `config` its trackers are fed too.
+    step: int
+    restarts: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    tokens_per_second: float
+    layout: str
+    validation_loss: float | None  # per supervised token of the held-out documents; None in a step without validation
+    validation_loss_by_agent: dict[str, float]
+    supervised_tokens: int
+    tokens: int
+    documents: str  # ranges, see observe/usage.py
+    updated: bool
+    skipped: bool
+    skipped_steps: int
+    seconds: float
+    data_wait_seconds: float
+    data_seconds: float  # this and the next five: sections of the step on rank 0
+    forward_seconds: float
+    backward_seconds: float
+    reduction_seconds: float
+    optimizer_seconds: float
+    save_seconds: float  # of the save before this step
+    model_flops_per_second: float
+    peak_share: float | None
+    memory_bytes: int
+    memory_peak_bytes: int
+    expert_load_max_over_mean: list[float]
+    dead_experts: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """The first step after a restart, and the number of steps that were repeated."""
+
+    first_step: int
+    num_repeated: int
+
+
+class MetricsLog:
+    """Appends to `steps.jsonl` and to the TensorBoard events in a run folder, and to the trackers of `config`.
+
+    Only rank 0 is `active`; on other ranks the log has no effect. Each line also has `restarts`, the number of times
+    that the run was started again before the step.
     """
 
     def __init__(self, run_dir: Path, active: bool, *, first_step: int = 1, config: Config | None = None) -> None:
@@ -26,12 +70,12 @@ class MetricsLog:
             run_dir.mkdir(parents=True, exist_ok=True)
             before = list(_read_lines(run_dir))
             self._restarts = before[-1].get("restarts", 0) + 1 if before else 0
-            self._lines = _open_whole_lines(run_dir / STEPS_FILE)
+            self._lines = _open_after_last_line(run_dir / STEPS_FILE)
             self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step)
             self._trackers: list[Tracker] = open_trackers(config, run_dir) if config else []
 
     def step(self, step: int, **values: Any) -> None:
-        """Write one step's values; numbers, and the largest of a list, also go to TensorBoard and trackers."""
+        """Write the values of one step; TensorBoard and trackers get numbers, and the largest number of each list."""
         if not self._active:
             return
         values |= {"restarts": self._restarts}
@@ -60,40 +104,43 @@ def _scalars(values: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for name, value in values.items():
         if isinstance(value, int | float):
             yield name, float(value)
+        elif isinstance(value, dict):
+            yield from ((f"{name}/{key}", float(part)) for key, part in value.items())
         elif isinstance(value, list) and value:
             yield f"{name}_worst_layer", float(max(value))
 
 
-def _open_whole_lines(path: Path) -> IO[str]:
-    """Open for appending, without the part of a line that a killed process left behind."""
+def _open_after_last_line(path: Path) -> IO[str]:
+    """Open for appending, and remove an incomplete last line that a killed process left."""
     if path.is_file():
         data = path.read_bytes()
-        if len(data) != (whole := data.rfind(b"\n") + 1):
+        if len(data) != (complete := data.rfind(b"\n") + 1):
             with path.open("r+b") as file:
-                file.truncate(whole)
+                file.truncate(complete)
     return path.open("a", encoding="utf-8")
 
 
-def _read_lines(run_dir: Path) -> Iterator[dict[str, Any]]:
-    """Every whole line in the order written; what a kill tore off at the end is no line."""
+def _read_lines(run_dir: Path) -> Iterator[LoggedStep]:
+    """Read every complete line in the order written; an incomplete last line is ignored."""
     path = run_dir / STEPS_FILE
     if path.is_file():
         with path.open(encoding="utf-8") as lines:
             yield from (json.loads(line) for line in lines if line.endswith("\n"))
 
 
-def read_steps(run_dir: Path) -> list[dict[str, Any]]:
-    """The steps of a run in order; a step that a restart did again counts once, as it was done last."""
+def read_steps(run_dir: Path) -> list[LoggedStep]:
+    """Read the steps of a run in order; of a step that was repeated after a restart, the last line counts."""
     by_step = {row["step"]: row for row in _read_lines(run_dir)}
     return [by_step[step] for step in sorted(by_step)]
 
 
-def read_restarts(run_dir: Path) -> list[tuple[int, int]]:
-    """For each restart the first step it did, and how many steps of the run before it did again."""
-    restarts, newest, number = [], 0, 0
+def read_restarts(run_dir: Path) -> list[Restart]:
+    """Read where a run was started again."""
+    restarts: list[Restart] = []
+    newest = number = 0
     for row in _read_lines(run_dir):
         if row.get("restarts", 0) != number:
             number = row["restarts"]
-            restarts.append((row["step"], max(0, newest - row["step"] + 1)))
+            restarts.append(Restart(first_step=row["step"], num_repeated=max(0, newest - row["step"] + 1)))
         newest = row["step"]
     return restarts

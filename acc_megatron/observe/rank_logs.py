@@ -1,4 +1,4 @@
-"""One log a rank: torchrun's plug-in that names the files of its workers by their rank in the whole job."""
+"""A plug-in of torchrun that names log files by the rank of a process in the job."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, LogsDest
 
 
 class RankLogs(DefaultLogsSpecs):
-    """`LOGS/rank_00003.out` and `.err`; torchrun's own layout knows the number within a node alone.
+    """`LOGS/rank_00003.out` and `.err`; torchrun's default names contain only the rank within the node.
 
     Registered in setup.py as `acc_ranks`, for `torchrun --logs-specs acc_ranks --log-dir LOGS`.
     """
 
     def reify(self, envs: dict[int, dict[str, str]]) -> LogsDest:
-        """The files of this node's workers, which torchrun opens anew at every start."""
+        """Return the files of this node's processes, which torchrun opens at every start."""
         files = super().reify(envs)
         streams = ((files.stdouts, files.tee_stdouts, "out"), (files.stderrs, files.tee_stderrs, "err"))
         for to_file, to_both, ending in streams:

@@ -1,26 +1,32 @@
-"""Where else a run's numbers go when asked: Weights & Biases and MLflow; a tracker that fails never stops a run."""
+"""Optional trackers, Weights & Biases and MLflow; an error in a tracker never stops a run.
+
+To add a tracker, write a class with the methods of `Tracker` and add it to TRACKERS under the name of its setting.
+"""
 
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from acc_megatron.config import Config, flatten, to_dict
-from acc_megatron.ranks import say
+from acc_megatron.mesh.torchrun_environment import say
+
+Result = TypeVar("Result")
 
 
 class Tracker(Protocol):
-    """What takes a step's numbers."""
+    """Receives the logged numbers of each step."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Take one step."""
+        """Record the numbers of one step."""
 
     def close(self, *, failed: bool) -> None:
-        """Send what is left and mark the run's end."""
+        """Send the remaining numbers and mark the run as finished or failed."""
 
 
 class _Wandb:
-    """Weights & Biases; WANDB_MODE and the key are its own environment variables."""
+    """Weights & Biases, configured by its environment variables, such as WANDB_MODE and WANDB_API_KEY."""
 
     def __init__(self, config: Config, run_dir: Path) -> None:
         import wandb
@@ -28,7 +34,7 @@ class _Wandb:
         self._run = wandb.init(
             project=config.observe.wandb,
             name=config.name,
-            id=_kept_id(run_dir / "wandb_run_id", lambda: uuid.uuid4().hex),
+            id=_stored_id(run_dir / "wandb_run_id", lambda: uuid.uuid4().hex),
             resume="allow",
             dir=str(run_dir),
             config=to_dict(config),
@@ -42,7 +48,7 @@ class _Wandb:
 
 
 class _Mlflow:
-    """MLflow through its client, which keeps no state of the process."""
+    """MLflow, through its client, which has no process-wide state."""
 
     def __init__(self, config: Config, run_dir: Path) -> None:
         from mlflow.entities import Param
@@ -58,7 +64,7 @@ class _Mlflow:
             self._client.log_batch(run.info.run_id, params=settings)
             return run.info.run_id
 
-        self._run_id = _kept_id(run_dir / "mlflow_run_id", create)
+        self._run_id = _stored_id(run_dir / "mlflow_run_id", create)
         self._client.update_run(self._run_id, status="RUNNING")
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -71,20 +77,24 @@ class _Mlflow:
         self._client.set_terminated(self._run_id, "FAILED" if failed else "FINISHED")
 
 
-class _Guarded:
-    """A tracker whose first failure is said and ends it: a run is worth more than its picture elsewhere."""
+TRACKERS: dict[str, Callable[[Config, Path], Tracker]] = {"wandb": _Wandb, "mlflow": _Mlflow}  # by setting in [observe]
 
-    def __init__(self, name: str, make: Any, config: Config, run_dir: Path) -> None:
+
+class _Guarded:
+    """A tracker that is turned off, with a message, after its first error."""
+
+    def __init__(self, name: str, make: Callable[[Config, Path], Tracker], config: Config, run_dir: Path) -> None:
         self._name = name
         self._tracker: Tracker | None = None
         self._tracker = self._try(lambda: make(config, run_dir))
 
-    def _try(self, action: Any) -> Any:
+    def _try(self, action: Callable[[], Result]) -> Result | None:
         try:
             return action()
-        except Exception as error:  # whatever a network and a foreign library can raise
-            say(f"observe.{self._name} failed, the run goes on without it: {error!r}")
+        except Exception as error:  # any error of the network or the library
+            say(f"observe.{self._name} failed and is turned off; the run continues: {error!r}")
             self._tracker = None
+            return None
 
     def log(self, step: int, values: dict[str, float]) -> None:
         if (tracker := self._tracker) is not None:
@@ -96,13 +106,12 @@ class _Guarded:
 
 
 def open_trackers(config: Config, run_dir: Path) -> list[Tracker]:
-    """The trackers that the config asks for; a resumed run goes on in the same one there."""
-    kinds = {"wandb": _Wandb, "mlflow": _Mlflow}
-    return [_Guarded(name, kind, config, run_dir) for name, kind in kinds.items() if getattr(config.observe, name)]
+    """Open the trackers that the config names; a resumed run continues the same tracker run."""
+    return [_Guarded(name, kind, config, run_dir) for name, kind in TRACKERS.items() if getattr(config.observe, name)]
 
 
-def _kept_id(path: Path, create: Any) -> str:
-    """An id that the run folder remembers."""
+def _stored_id(path: Path, create: Callable[[], str]) -> str:
+    """Return the id stored in a file of the run folder; create it if there is none."""
     if not path.is_file():
         path.write_text(create())
     return path.read_text()

@@ -1,89 +1,123 @@
-"""Bytes of one rank at the peak of a step, by what they are for.
+"""Memory of one rank at the peak of a step, by purpose.
 
-A step's peak is what stands between steps (weights, gradients, optimizer, buffers), what the microbatches in flight
-keep, and the larger of two working sets that never exist at once: that of a layer's backward pass, and the head's.
+The peak consists of memory that exists between steps (weights, gradients, optimizer, buffers), activations saved by
+the microbatches in flight, and the larger of two working sets that never exist at once: that of one layer's backward
+pass, and that of the head.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from acc_megatron.config import Config
-from acc_megatron.layout import Layout
+from acc_megatron.mesh.layout import Layout
 from acc_megatron.model.precision import PRECISIONS
-from acc_megatron.plan.activations import layer_memory, layer_tensors, working_bytes
+from acc_megatron.plan.activations import LayerMemory, layer_memory, layer_tensors, working_bytes
+from acc_megatron.plan.optimizer_bytes import (
+    FLOAT,
+    gradient_bytes,
+    parameter_bytes,
+    update_temporaries,
+    updated_parameters,
+)
 from acc_megatron.plan.parameters import Parameters
-from acc_megatron.plan.shapes import Shapes
+from acc_megatron.plan.rank_sizes import RankSizes
+from acc_megatron.plan.trained import factor_parameters, trained_parameters, without_frozen
 
-MAIN_GRADIENT_BYTES = 4
-# the head's own constants; they cannot be imported without torch, and a test holds them equal
+# constants of the head, repeated because importing them imports torch; a test compares them
 HEAD_KEEP_LIMIT_BYTES = 2 * 1024**3
 HEAD_WINDOW_COLUMNS = 8192
-# stated, not measured here: the CUDA context with cuBLAS and cuDNN workspaces, and what NCCL holds for a communicator
+# assumed, not measured: CUDA context with cuBLAS and cuDNN workspaces, and the buffers of one NCCL communicator
 CUDA_CONTEXT_BYTES = 1.5e9
 NCCL_BYTES_PER_GROUP = 0.2e9
 
 
 @dataclass(frozen=True, slots=True)
 class StageMemory:
-    """Bytes of one rank of a pipeline stage at the peak; `total` is their sum."""
+    """Bytes on one rank of a pipeline stage at the peak of a step."""
 
     weights: float
     gradients: float
     optimizer: float
-    activations: float  # kept for backward, and a layer's working set where it exceeds the head's
+    activations: float  # saved for backward, plus a layer's working set where it is larger than the head's
     loss: float
     buffers: float
+    host: float = 0.0  # in host memory: offloaded activations and optimizer state
 
     @property
     def total(self) -> float:
-        """What the device must have."""
+        """The sum on the device."""
         return self.weights + self.gradients + self.optimizer + self.activations + self.loss + self.buffers
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """The row that memory is counted for: its documents, and its supervised tokens, all at their documents' ends."""
+class RowContents:
+    """The documents of one packed row, and its supervised tokens, which are at the ends of the documents."""
 
     documents_tokens: Sequence[int]
     supervised_tokens: int
 
 
-def stage_memory(
-    config: Config, layout: Layout, shapes: Shapes, parameters: Parameters, *, stage: int, row: Row
-) -> StageMemory:
-    """The peak of a rank of `stage`, the one of context rank 0, which holds every document's end."""
+def saved_by_layer(config: Config, sizes: RankSizes, row: RowContents) -> LayerMemory:
+    """What each layer saves, recomputes and offloads."""
     aux_loss = config.moe.load_balancing != "none"
-    tensors = layer_tensors(shapes, row.documents_tokens, aux_loss=aux_loss)
-    layer = layer_memory(tensors, shapes, config.memory)
+    tensors = layer_tensors(sizes, row.documents_tokens, aux_loss=aux_loss)
+    return layer_memory(without_frozen(config, tensors, sizes), sizes, config.memory)
+
+
+def stage_memory(
+    config: Config,
+    layout: Layout,
+    sizes: RankSizes,
+    parameters: Parameters,
+    *,
+    stage: int,
+    row: RowContents,
+    layer: LayerMemory | None = None,
+) -> StageMemory:
+    """The peak on the rank of `stage` that has context rank 0, and therefore the end of every document.
+
+    `layer` is the result of `saved_by_layer`, which is equal for all stages.
+    """
+    layer = layer or saved_by_layer(config, sizes, row)
     layers = config.model.num_hidden_layers // layout.pipeline
-    kept = layer.kept_bytes * layers * in_flight(config, layout, stage)
+    alive = layers * in_flight(config, layout, stage)
+    # of offloaded tensors those of one layer leave while those of another one come back
+    saved = layer.saved_bytes * alive + min(2.0, alive) * layer.offloaded_bytes
     is_last = stage == layout.pipeline - 1
     if is_last:
         # the final norm
-        kept += 2 * shapes.split_tokens * shapes.hidden * (2 if shapes.on_gpu else 4)
-    loss = head_bytes(config, shapes, row) if is_last else 0.0
-    working = layer.remade_bytes + working_bytes(shapes)
-    weights = parameters.total * weight_bytes(config, shapes)
-    gradients = parameters.total * MAIN_GRADIENT_BYTES
-    optimizer = optimizer_bytes(config, layout, parameters)
-    buffers = buffer_bytes(layout, shapes)
-    # the update's own temporaries: two of the largest tensor, when no activation exists any more
-    update = 0.0 if shapes.on_gpu else 2 * 4 * parameters.largest
-    activations = max(kept + max(0.0, working - loss), update - loss)
-    return StageMemory(weights, gradients, optimizer, activations, loss, buffers)
+        saved += 2 * sizes.split_tokens * sizes.hidden * (2 if sizes.on_gpu else 4)
+    loss = head_bytes(config, sizes, row) if is_last else 0.0
+    working = layer.recomputed_bytes + working_bytes(sizes)
+    trained = trained_parameters(config, layout, parameters, stage)
+    weights = parameters.total * weight_bytes(config, sizes)
+    weights += factor_parameters(config, layout, stage) * sizes.element_bytes
+    gradients = trained.total * gradient_bytes(config)
+    updated = updated_parameters(config, layout, trained)
+    optimizer = updated.total * parameter_bytes(config, on_gpu=sizes.on_gpu).state
+    buffers = buffer_bytes(layout, sizes)
+    # of the update, when activations are already freed
+    update = update_temporaries(config, updated, trained, on_gpu=sizes.on_gpu)
+    activations = max(saved + max(0.0, working - loss), update - loss)
+    host = alive * layer.offloaded_bytes + updated.total * parameter_bytes(config, on_gpu=sizes.on_gpu).host
+    return StageMemory(weights, gradients, optimizer, activations, loss, buffers, host)
 
 
-def weight_bytes(config: Config, shapes: Shapes) -> int:
-    """Of one weight. On GPU an FP8 recipe keeps it in FP8 and transposed, beside bfloat16 unless FP8 is gathered."""
-    if not shapes.on_gpu or PRECISIONS[config.train.precision].recipe is None:
-        return shapes.element_bytes
-    return 2 if config.fp8.param_gather else shapes.element_bytes + 2
+def weight_bytes(config: Config, sizes: RankSizes) -> int:
+    """Bytes of one weight.
+
+    On GPU an FP8 recipe stores each weight in FP8 and transposed FP8, and in bfloat16 unless `fp8.param_gather` is on.
+    """
+    if not sizes.on_gpu or PRECISIONS[config.train.precision].recipe is None:
+        return sizes.element_bytes
+    return 2 if config.fp8.param_gather else sizes.element_bytes + 2
 
 
 def in_flight(config: Config, layout: Layout, stage: int) -> float:
-    """Microbatches whose activations stage `stage` holds at once, in units of all its layers.
+    """Microbatches whose activations exist at once in `stage`, in units of all layers of the stage.
 
-    One forward, one backward (arXiv 2104.04473, sections 2.2.1 and 2.2.2): stages - stage, or interleaved in chunks.
+    The schedules are one-forward-one-backward, where it is stages - stage, and its interleaved form for several chunks
+    per stage (arXiv 2104.04473, sections 2.2.1 and 2.2.2).
     """
     microbatches = config.train.global_batch_rows // layout.data
     chunks = config.parallel.virtual_pipeline
@@ -93,54 +127,40 @@ def in_flight(config: Config, layout: Layout, stage: int) -> float:
     return min(warm_up, microbatches * chunks) / chunks
 
 
-def optimizer_bytes(config: Config, layout: Layout, parameters: Parameters) -> float:
-    """AdamW's two moments and, beside bfloat16 weights, float32 ones; the distributed optimizer shards them."""
-    per_parameter = 8 if config.optimizer.kind == "adamw" else 0
-    if PRECISIONS[config.train.precision].dtype == "bfloat16":
-        per_parameter += 4
-    if not config.parallel.distributed_optimizer:
-        return per_parameter * parameters.total
-    dense, experts = parameters.dense / (layout.data * layout.context), parameters.experts / layout.expert_data
-    return per_parameter * (dense + experts)
-
-
-def head_rows(shapes: Shapes, row: Row) -> int:
-    """Supervised tokens of context rank 0: documents are supervised at their end, and it holds every last chunk."""
-    if shapes.context == 1:
+def head_rows(sizes: RankSizes, row: RowContents) -> int:
+    """Supervised tokens on context rank 0, which has the last chunk, the supervised one, of every document."""
+    if sizes.context == 1:
         return row.supervised_tokens
-    held = sum(2 * (length // (2 * shapes.context)) for length in row.documents_tokens)
-    return min(row.supervised_tokens, held)
+    tokens = sum(2 * (length // (2 * sizes.context)) for length in row.documents_tokens)
+    return min(row.supervised_tokens, tokens)
 
 
-def head_bytes(config: Config, shapes: Shapes, row: Row) -> float:
-    """The masked head at its peak: compact rows, kept logits or one window of them, and the gradients of both.
+def head_bytes(config: Config, sizes: RankSizes, row: RowContents) -> float:
+    """Bytes of the masked head at its peak: supervised hidden states, logits (all or one window), and their gradients.
 
-    Rows of all tensor ranks are gathered; the vocabulary is this rank's shard.
+    The hidden states of all tensor-parallel ranks are gathered; the vocabulary is this rank's part.
     """
-    rows, element = head_rows(shapes, row), shapes.element_bytes
-    window = min(HEAD_WINDOW_COLUMNS, shapes.vocab)
-    logits = rows * shapes.vocab * element
+    rows, element = head_rows(sizes, row), sizes.element_bytes
+    window = min(HEAD_WINDOW_COLUMNS, sizes.vocab)
+    logits = rows * sizes.vocab * element
     keeps = config.loss.plan == "keep" or (config.loss.plan == "auto" and logits <= HEAD_KEEP_LIMIT_BYTES)
-    compact = rows * shapes.hidden * (element + MAIN_GRADIENT_BYTES)
-    held = logits if keeps else rows * window * element
-    # in plain torch, windows of logits and weights are widened to float32 where they are narrower
+    compact = rows * sizes.hidden * (element + FLOAT)  # the gradient of hidden states is summed in float32
+    stored_logits = logits if keeps else rows * window * element
+    # plain torch converts windows of logits and weights to float32
     widened = 0
-    if element < 4 and not shapes.on_gpu:
-        widened = (rows + shapes.hidden) * window * 4 + rows * shapes.hidden * 4
-    dweight = 0
-    if config.parallel.overlap_grad_reduce:
-        dweight = shapes.vocab * shapes.hidden * element
-    return compact + held + widened + dweight + shapes.stream_bytes
+    if element < 4 and not sizes.on_gpu:
+        widened = (rows + sizes.hidden) * window * 4 + rows * sizes.hidden * 4
+    return compact + stored_logits + widened + sizes.stream_bytes
 
 
-def buffer_bytes(layout: Layout, shapes: Shapes) -> float:
-    """Gathered rows of sequence parallelism, what pipeline stages send each other, and on GPU the libraries' own."""
+def buffer_bytes(layout: Layout, sizes: RankSizes) -> float:
+    """Bytes of tokens gathered by sequence parallelism, of pipeline messages, and on GPU of CUDA and NCCL."""
     buffers = 0.0
     if layout.tensor > 1:
-        buffers += shapes.tokens * shapes.hidden * shapes.element_bytes
+        buffers += sizes.tokens * sizes.hidden * sizes.element_bytes
     if layout.pipeline > 1:
-        buffers += 2 * shapes.stream_bytes
-    if shapes.on_gpu:
-        sizes = (layout.tensor, layout.context, layout.pipeline, layout.expert, layout.data, layout.expert_data)
-        buffers += CUDA_CONTEXT_BYTES + NCCL_BYTES_PER_GROUP * sum(size > 1 for size in sizes)
+        buffers += 2 * sizes.stream_bytes
+    if sizes.on_gpu:
+        axes = (layout.tensor, layout.context, layout.pipeline, layout.expert, layout.data, layout.expert_data)
+        buffers += CUDA_CONTEXT_BYTES + NCCL_BYTES_PER_GROUP * sum(size > 1 for size in axes)
     return buffers

@@ -1,14 +1,15 @@
-"""Parameters of a pipeline stage on one rank, from the config; `real_model.py` holds them to the model that runs."""
+"""Parameters of a pipeline stage on one rank by formula; a test compares them with `real_model.py`."""
 
 from dataclasses import dataclass
 
 from acc_megatron.config import ModelConfig
-from acc_megatron.layout import Layout
+from acc_megatron.mesh.layout import Layout
+from acc_megatron.model.families import FAMILIES
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Numbers of one rank's parameters: `experts` are replicated over other ranks than `dense`."""
+    """Numbers of parameters on one rank. Expert and dense parameters are replicated over different groups of ranks."""
 
     dense: int
     experts: int
@@ -16,36 +17,19 @@ class Parameters:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Dense and expert parameters."""
         return self.dense + self.experts
 
 
 def stage_parameters(model: ModelConfig, layout: Layout, stage: int) -> Parameters:
-    """Of a rank in pipeline stage `stage`: its layers, and embedding or head where they are."""
+    """Parameters of a rank in pipeline stage `stage`: its layers, and embedding or head if the stage has them."""
     layers = model.num_hidden_layers // layout.pipeline
     vocabulary = model.vocab_size // layout.tensor * model.hidden_size
-    dense, largest = layers * _layer_dense(model, layout.tensor), 0
+    layer = FAMILIES[model.family].layer_parameters(model, layout)
+    dense, largest = layers * layer.dense, layer.largest
     if stage == 0:
-        dense, largest = dense + vocabulary, vocabulary
+        dense, largest = dense + vocabulary, max(largest, vocabulary)
     if stage == layout.pipeline - 1:
         is_second = stage == 0 and model.tie_word_embeddings
-        dense, largest = dense + model.hidden_size + (0 if is_second else vocabulary), vocabulary
-    expert = 3 * model.hidden_size * model.moe_intermediate_size // layout.expert_tensor
-    queries = (model.num_attention_heads + 2 * model.num_key_value_heads) * model.head_dim // layout.tensor
-    return Parameters(
-        dense,
-        layers * (model.num_experts // layout.expert) * expert,
-        max(largest, 2 * expert // 3, queries * model.hidden_size),
-    )
-
-
-def _layer_dense(model: ModelConfig, tensor: int) -> int:
-    """Attention, router, and the two norms of the stream and two of the heads."""
-    queries, keys = model.num_attention_heads * model.head_dim, model.num_key_value_heads * model.head_dim
-    attention = model.hidden_size * (2 * queries + 2 * keys) // tensor
-    return attention + model.hidden_size * model.num_experts + 2 * model.hidden_size + 2 * model.head_dim
-
-
-def model_parameters(model: ModelConfig) -> int:
-    """Of the whole model, once."""
-    return stage_parameters(model, Layout(1, 1, 1, 1, 1, 1), 0).total
+        dense, largest = dense + model.hidden_size + (0 if is_second else vocabulary), max(largest, vocabulary)
+    return Parameters(dense, layers * layer.experts, largest)

@@ -1,14 +1,14 @@
-"""The model that training builds, on the meta device as one rank of the whole world: its parameters, counted.
+"""Parameters counted in the model that training builds, on the meta device, as one rank of the full world.
 
-A fake process group gives the world its size, so neither memory nor other processes are needed. Stages between the
-first and the last are alike: one of them is built.
+A fake process group provides the world size, so no memory and no other processes are needed. Stages between the first
+and the last are equal, so only one of them is built.
 """
 
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from acc_megatron.distributed import model_parallel_groups  # first: it makes megatron run without CUDA
+from acc_megatron.mesh.process_groups import model_parallel_groups  # first: it makes megatron run without CUDA
 
 # isort: split
 import torch
@@ -17,15 +17,15 @@ from megatron.core import parallel_state
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from acc_megatron.config import Config, MemoryConfig
-from acc_megatron.layout import Layout
+from acc_megatron.mesh.layout import Layout
+from acc_megatron.model.build import build_chunks
 from acc_megatron.model.precision import PRECISIONS
-from acc_megatron.model.qwen3_moe import build_chunks
 from acc_megatron.model.transformer_config import training_config
 from acc_megatron.plan.parameters import Parameters
 
 
 def built_parameters(config: Config, layout: Layout) -> list[Parameters]:
-    """Parameters of a rank of every pipeline stage, in their order."""
+    """Parameters on one rank of each pipeline stage, in the order of the stages."""
     last = layout.pipeline - 1
     representatives = {stage: _build_stage(config, layout, stage) for stage in sorted({0, min(1, last), last})}
     return [representatives[stage if stage in (0, last) else 1] for stage in range(layout.pipeline)]
@@ -45,7 +45,7 @@ def _build_stage(config: Config, layout: Layout, stage: int) -> Parameters:
 
 
 def _without_gpu_parts(config: Config) -> Config:
-    """The same parameters without what Megatron cannot configure here: recompute, dispatcher and FP8 make none."""
+    """Remove settings that Megatron rejects without a GPU and that add no parameters: recompute, dispatcher, FP8."""
     return dataclasses.replace(
         config,
         memory=MemoryConfig(),
@@ -56,7 +56,7 @@ def _without_gpu_parts(config: Config) -> Config:
 
 @contextmanager
 def _fake_rank(config: Config, layout: Layout, rank: int) -> Iterator[None]:
-    """Be `rank` of a world of which only this process exists; restores torch's current device."""
+    """Act as `rank` of a world in which only this process exists; restores torch's current device at the end."""
     current_device = torch.cuda.current_device
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=layout.world)
     try:

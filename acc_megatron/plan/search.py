@@ -1,37 +1,35 @@
-"""Every legal layout of so many GPUs, those that fit first and the fastest of them first, and why each is behind."""
+"""Search over all legal layouts of a number of GPUs: those that fit first, fastest first."""
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from acc_megatron.config import Config, MemoryConfig
+from acc_megatron.config import Config
 from acc_megatron.errors import ConfigError
-from acc_megatron.layout import Layout
-from acc_megatron.machines import Machine
-from acc_megatron.plan.planner import Plan, as_json, check_plan, make_plan
-from acc_megatron.plan.step_time import StepTime
+from acc_megatron.mesh.layout import Layout
+from acc_megatron.plan.planner import Plan, check_plan, make_plan
+from acc_megatron.plan.speeds import Speeds
+from acc_megatron.plan.switches import combinations
 from acc_megatron.plan.workload import Workload
 
-RECOMPUTE = (
-    MemoryConfig(recompute="none"),
-    MemoryConfig(recompute="selective", recompute_modules=["layernorm", "moe_act"]),
-    MemoryConfig(recompute="full"),
-)
-MOST_CHUNKS = 4
+MAX_CHUNKS_PER_STAGE = 4
+MIN_GAIN = 0.98  # a faster layout that takes more of the time is not reported
 
 
-def legal_layouts(config: Config, num_gpus: int, machine: Machine) -> Iterator[tuple[Config, Layout]]:
-    """Every tensor, context, pipeline, virtual pipeline, expert and expert tensor size that training would accept."""
+def legal_layouts(config: Config, num_gpus: int, speeds: Speeds) -> Iterator[tuple[Config, Layout]]:
+    """Yield every combination of axis sizes and pipeline chunks that training accepts."""
     model = config.model
     tensors = _divisors(model.num_key_value_heads)
     contexts = _divisors(num_gpus)
     pipelines = [size for size in _divisors(num_gpus) if model.num_hidden_layers % size == 0]
-    experts = _divisors(model.num_experts)
-    for tensor, context, pipeline, expert, shards in itertools.product(tensors, contexts, pipelines, experts, tensors):
-        if num_gpus % (tensor * context * pipeline) or num_gpus % (shards * expert * pipeline) or shards > tensor:
+    experts = _divisors(max(1, model.num_experts))
+    for tensor, context, pipeline, expert, expert_tensor in itertools.product(
+        tensors, contexts, pipelines, experts, tensors
+    ):
+        is_divisor = num_gpus % (tensor * context * pipeline) == 0 == num_gpus % (expert_tensor * expert * pipeline)
+        if not is_divisor or expert_tensor > (tensor if model.num_experts else 1):
             continue
-        for chunks in range(1, MOST_CHUNKS + 1 if pipeline > 1 else 2):
+        for chunks in range(1, MAX_CHUNKS_PER_STAGE + 1 if pipeline > 1 else 2):
             parallel = dataclasses.replace(
                 config.parallel,
                 tensor=tensor,
@@ -39,66 +37,87 @@ def legal_layouts(config: Config, num_gpus: int, machine: Machine) -> Iterator[t
                 pipeline=pipeline,
                 virtual_pipeline=chunks,
                 expert=expert,
-                expert_tensor=shards,
+                expert_tensor=expert_tensor,
             )
             changed = dataclasses.replace(config, parallel=parallel)
             try:
-                layout = check_plan(changed, num_gpus, machine)
+                layout = check_plan(changed, num_gpus, speeds)
             except ConfigError:
                 continue
             yield changed, layout
 
 
-def search(config: Config, num_gpus: int, machine: Machine, workload: Workload) -> list[Plan]:
-    """All legal layouts with each kind of recompute, ranked: what fits first, then by seconds a step, then memory.
+def search(config: Config, num_gpus: int, speeds: Speeds, workload: Workload) -> list[Plan]:
+    """Plan all legal layouts with each way to save memory, and sort them.
 
-    Raises ConfigError when no layout is legal.
+    Those that fit come first, by time and then by memory; the others follow by memory. A narrower optimizer state is
+    tried only where a wider one does not leave 15 % of the memory free. Raises ConfigError when no layout is legal.
     """
-    plans = [
-        make_plan(dataclasses.replace(changed, memory=memory), layout, machine, workload)
-        for changed, layout in legal_layouts(config, num_gpus, machine)
-        for memory in RECOMPUTE
-    ]
+    plans = list(_plans(config, num_gpus, speeds, workload))
     if not plans:
         raise ConfigError(
             f"no layout of {num_gpus} ranks is legal for train.global_batch_rows = {config.train.global_batch_rows}, "
             f"data.seq_length_tokens = {config.data.seq_length_tokens} and this model"
         )
-    return sorted(plans, key=lambda plan: (not plan.fits, plan.time.total, plan.peak_bytes))
+    return sorted(plans, key=_rank)
 
 
-def why_behind(better: Plan, worse: Plan) -> str:
-    """One line: where `worse` loses against `better`, by the largest parts of a step, and what it gains."""
+def _rank(plan: Plan) -> tuple[bool, float, float]:
+    by_time, by_memory = plan.time.total, plan.peak_bytes
+    return (False, by_time, by_memory) if plan.fits else (True, by_memory, by_time)
+
+
+def _plans(config: Config, num_gpus: int, speeds: Speeds, workload: Workload) -> Iterator[Plan]:
+    choices: list[list[Config]] = []
+    for changed, layout in legal_layouts(config, num_gpus, speeds):
+        choices = choices or combinations(config, layout, speeds)
+        for stored in choices:
+            for each in stored:
+                parallel = dataclasses.replace(
+                    changed.parallel, distributed_optimizer=each.parallel.distributed_optimizer
+                )
+                plan = make_plan(dataclasses.replace(each, parallel=parallel), layout, speeds, workload)
+                yield plan
+                if plan.has_room:
+                    break
+
+
+def choose(plans: Iterable[Plan]) -> Plan | None:
+    """The fastest of plans that fit: one that leaves 15 % of the memory free, if there is one."""
+    return min(plans, key=lambda plan: (not plan.has_room, plan.time.total, plan.peak_bytes), default=None)
+
+
+def faster_plan(plan: Plan) -> Plan | None:
+    """The fastest layout that leaves 15 % of the memory free, or else that fits.
+
+    None if `plan` fits and takes at most 2 % more time.
+    """
+    others = _plans(plan.config, plan.layout.world, plan.speeds, plan.workload)
+    best = choose(other for other in others if other.fits)
+    if best is None or (plan.fits and best.time.total > MIN_GAIN * plan.time.total):
+        return None
+    return best
+
+
+def compare_plans(better: Plan, worse: Plan) -> str:
+    """One line: the parts of a step in which `worse` is slower most, the part in which it is faster, and memory."""
     if better.fits and not worse.fits:
         return f"does not fit: {worse.peak_bytes / 1e9:.0f} of {worse.machine.memory_bytes / 1e9:.0f} GB"
-    changes = {name: getattr(worse.time, name) - getattr(better.time, name) for name in StepTime.__slots__}
+    before = better.time.by_part()
+    changes = {name: seconds - before[name] for name, seconds in worse.time.by_part().items()}
     slower = sorted((name for name in changes if changes[name] > 0), key=lambda name: -changes[name])[:2]
     faster = min(changes, key=changes.__getitem__)
     threshold = 0.001 * better.time.total
-    parts = [f"{_words(name)} {changes[name]:+.2f} s" for name in slower if changes[name] > threshold]
+    parts = [f"{_label(name)} {changes[name]:+.2f} s" for name in slower if changes[name] > threshold]
     if changes[faster] < -threshold:
-        parts.append(f"{_words(faster)} {changes[faster]:+.2f} s")
+        parts.append(f"{_label(faster)} {changes[faster]:+.2f} s")
     memory = (worse.peak_bytes - better.peak_bytes) / 1e9
     if not parts:
         return f"the same time, {memory:+.1f} GB"
     return ", ".join(parts) + f"; {memory:+.1f} GB"
 
 
-def search_as_json(plans: list[Plan], *, num_shown: int = 10) -> dict[str, Any]:
-    """The best of a search, each as a plan of its own with its layout's settings and what sets it behind."""
-    best = [
-        as_json(plan)
-        | {
-            "parallel": dataclasses.asdict(plan.config.parallel),
-            "memory": dataclasses.asdict(plan.config.memory),
-            "behind_the_one_before": why_behind(plans[number - 1], plan) if number else None,
-        }
-        for number, plan in enumerate(plans[:num_shown])
-    ]
-    return best[0] | {"candidates": len(plans), "fitting": sum(plan.fits for plan in plans), "best": best}
-
-
-def _words(name: str) -> str:
+def _label(name: str) -> str:
     return {"tensor": "TP", "context": "CP", "experts": "EP"}.get(name, name.replace("_", " "))
 
 

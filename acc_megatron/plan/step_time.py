@@ -1,93 +1,88 @@
-"""Seconds of a step by parts: a roofline of arithmetic, memory and links at stated efficiencies. No measurement."""
+"""Predicted seconds of a step: a roofline of compute, memory and links at measured or assumed speeds."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from acc_megatron.config import Config
-from acc_megatron.flops import attention_flops_per_squared_token, training_flops
-from acc_megatron.layout import Layout
-from acc_megatron.machines import Machine
-from acc_megatron.model.precision import PRECISIONS
-from acc_megatron.plan.communication import Collective, passes
-from acc_megatron.plan.efficiency import EFFICIENCY
-from acc_megatron.plan.memory import HEAD_KEEP_LIMIT_BYTES, head_rows
+from acc_megatron.mesh.layout import Layout
+from acc_megatron.model.flops import training_flops
+from acc_megatron.plan.activations import layer_memory, layer_tensors
+from acc_megatron.plan.assumed_efficiency import EFFICIENCY
+from acc_megatron.plan.communication import Collective, forward_passes
+from acc_megatron.plan.layer_time import LayerTime, head_seconds, layer_time
+from acc_megatron.plan.optimizer_bytes import HOST_UPDATE_BYTES, OFFLOAD_COPY_BYTES, update_traffic, updated_parameters
 from acc_megatron.plan.parameters import Parameters
-from acc_megatron.plan.shapes import Shapes
+from acc_megatron.plan.rank_sizes import RankSizes
+from acc_megatron.plan.speeds import Speeds
+from acc_megatron.plan.trained import factor_seconds, weight_gradient_share, without_frozen
 from acc_megatron.plan.workload import Workload
-
-# the update reads and writes three float32 numbers a parameter, reads the gradient and writes the weight
-UPDATE_BYTES_PER_PARAMETER = 6 * 4 + 4 + 2
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Seconds of a step; the parts add up to `total`."""
+    """Seconds of a step by part."""
 
     arithmetic: float  # matrix products of layers and head
     attention: float
-    memory_traffic: float  # norms, rotation, permutation, activation: what no matrix product hides
+    memory_traffic: float  # norms, rotary embedding, permutation, activation functions
     recompute: float
-    launches: float  # where the host cannot keep up with the GPU
+    launches: float  # time in which the GPU waits for the host to launch kernels
     tensor: float
-    context: float  # beyond what attention hides
+    context: float  # not overlapped by attention
     experts: float
-    waiting: float  # for ranks with costlier rows
+    waiting: float  # for data-parallel ranks with costlier rows
     bubble: float  # of the pipeline
-    gradients: float  # reduced, and weights gathered, beyond what overlaps
+    gradients: float  # reduction of gradients and gathering of weights, not overlapped
     update: float
+    offload: float  # copies to and from host memory, and the update there
 
     @property
     def total(self) -> float:
-        """The step."""
-        return sum(getattr(self, name) for name in self.__slots__)
+        """The sum of all parts."""
+        return sum(self.by_part().values())
 
-
-@dataclass(frozen=True, slots=True)
-class _LayerTime:
-    """Seconds of one layer's forward pass on one mean row; `backward` of the three."""
-
-    arithmetic: float
-    attention: float
-    memory: float
+    def by_part(self) -> dict[str, float]:
+        """Seconds by the name of the part."""
+        return dataclasses.asdict(self)
 
 
 def step_time(
     config: Config,
     layout: Layout,
-    shapes: Shapes,
+    sizes: RankSizes,
     parameters: Parameters,
     workload: Workload,
-    found: list[Collective],
-    machine: Machine,
+    collectives: list[Collective],
+    speeds: Speeds,
 ) -> StepTime:
-    """Seconds of a step of the slowest stage, the last, which has the head."""
+    """Predict a step of the last pipeline stage, the slowest, because it has the head."""
     layers = config.model.num_hidden_layers // layout.pipeline
     microbatches = config.train.global_batch_rows // layout.data
-    calls, again = layers * microbatches, passes(config) - 1
-    layer = _forward(config, layout, shapes, workload, machine)
-    backward_attention = layer.attention * 2.5 * EFFICIENCY.attention_forward / EFFICIENCY.attention_backward
-    arithmetic = calls * 3 * layer.arithmetic
-    attention = calls * (layer.attention + backward_attention)
+    calls, num_recomputed = layers * microbatches, forward_passes(config) - 1
+    layer = layer_time(config, layout, sizes, workload, speeds)
+    # forward, gradients of inputs, and gradients of the weights that are trained
+    arithmetic = calls * (2 + weight_gradient_share(config)) * layer.arithmetic
+    arithmetic += calls * factor_seconds(config, layout, sizes, speeds)
+    attention = calls * (layer.attention + layer.attention_backward)
     memory = calls * 3 * layer.memory
-    forward = layer.arithmetic + layer.attention + layer.memory
-    recompute = calls * again * forward + calls * _selective_seconds(config, shapes, layer, machine)
-    head = microbatches * _head_seconds(config, shapes, workload, machine)
+    recompute = calls * (num_recomputed * layer.forward + layer.recompute)
+    head = microbatches * head_seconds(config, sizes, workload, speeds)
     # a backward pass launches about twice as many kernels as a forward pass
-    host = calls * (3 + again) * EFFICIENCY.host_seconds_per_layer
-    launches = max(0.0, host - arithmetic - attention - memory - recompute)
-    by_axis = {axis: sum(c.step_seconds for c in found if f"({axis})" in c.name) for axis in ("TP", "CP", "EP", "ETP")}
-    context = max(0.0, by_axis["CP"] - attention - calls * again * layer.attention)
-    if config.parallel.context_communication.startswith("a2a"):
+    launches = calls * (3 + num_recomputed) * speeds.host_seconds_per_layer
+    if sizes.on_gpu:
+        launches = max(0.0, launches - arithmetic - attention - memory - recompute)
+    by_axis = {axis: sum(c.step_seconds for c in collectives if c.axis == axis) for axis in ("TP", "CP", "EP", "ETP")}
+    context = max(0.0, by_axis["CP"] - attention - calls * num_recomputed * layer.attention)
+    if config.parallel.context_communication.startswith("a2a") or not sizes.on_gpu:
         context = by_axis["CP"]
     tensor, experts = by_axis["TP"], by_axis["EP"] + by_axis["ETP"]
     busy = arithmetic + head + attention + memory + recompute + launches + tensor + context + experts
     waiting = busy * (1 / workload.balance(layout.data, config.train.global_batch_rows) - 1)
     slot = (busy + waiting) / microbatches
     bubble = slot * (layout.pipeline - 1) / config.parallel.virtual_pipeline
-    bubble += sum(c.step_seconds for c in found if "(PP)" in c.name)
-    shard = parameters.total
-    if config.parallel.distributed_optimizer:
-        shard = parameters.dense // (layout.data * layout.context) + parameters.experts // layout.expert_data
-    gradients = sum(c.step_seconds for c in found if "(DP)" in c.name)
+    bubble += exposed_messages(config, layout, sizes) * sum(c.step_seconds for c in collectives if c.axis == "PP")
+    updated = updated_parameters(config, layout, parameters).total
+    gradients = sum(c.step_seconds for c in collectives if c.axis == "DP")
     if config.parallel.overlap_grad_reduce:
         gradients = max(0.0, gradients - 2 / 3 * slot)
     return StepTime(
@@ -102,74 +97,44 @@ def step_time(
         waiting=waiting,
         bubble=bubble,
         gradients=gradients,
-        update=shard * UPDATE_BYTES_PER_PARAMETER / (machine.memory_bytes_per_second * EFFICIENCY.memory),
+        update=updated * update_traffic(config, on_gpu=sizes.on_gpu) / speeds.update_bytes_per_second,
+        offload=updated * offload_seconds(config, speeds, on_gpu=sizes.on_gpu)
+        + calls * activation_copies(config, sizes, workload, layer, speeds),
     )
 
 
-def _forward(config: Config, layout: Layout, s: Shapes, workload: Workload, machine: Machine) -> _LayerTime:
-    """A layer's forward pass on one rank."""
-    model, peak = config.model, machine.flops_per_second
-    is_fp8 = PRECISIONS[config.train.precision].recipe is not None
-    linear_peak = peak * (machine.fp8_speedup if is_fp8 else 1)
-    attention_weights = s.hidden * 2 * (s.queries + s.keys)
-    dense = 2 * s.tokens * attention_weights + 2 * s.split_tokens * s.hidden * s.experts
-    experts = 2 * s.expert_tokens * 3 * s.hidden * s.expert_ffn
-    pairs = attention_flops_per_squared_token(model) * workload.squared_tokens / (layout.context * layout.tensor)
-    rate = machine.memory_bytes_per_second * EFFICIENCY.memory
-    return _LayerTime(
-        arithmetic=dense / (linear_peak * EFFICIENCY.dense_gemm) + experts / (linear_peak * EFFICIENCY.expert_gemm),
-        attention=pairs / (peak * EFFICIENCY.attention_forward),
-        memory=(_traffic_bytes(s) + (_cast_bytes(s) if is_fp8 else 0)) / rate,
-    )
+def exposed_messages(config: Config, layout: Layout, sizes: RankSizes) -> float:
+    """Return the share of a stage's messages that no computation hides.
 
-
-def _traffic_bytes(s: Shapes) -> float:
-    """Reads and writes of a layer's forward pass outside matrix products and attention.
-
-    Stream: two norms (4) and two additions (6). Queries and keys: split, norm, rotation (6). Tokens of experts:
-    permuted, sent, sorted, and back (8). Their activation, unfused: SiLU, product, probability (10 of
-    the expert's width).
+    With several chunks a stage sends and receives while another chunk computes, except while the pipeline fills and
+    drains: stages - 1 microbatches until the last stage starts, and its warm-up of (chunks - 1) x stages.
     """
-    heads = s.tokens * (s.queries + s.keys) * s.element_bytes
-    experts = s.expert_tokens * (8 * s.hidden + 10 * s.expert_ffn) * s.element_bytes
-    return 10 * s.stream_bytes + 6 * heads + experts
+    chunks = config.parallel.virtual_pipeline
+    if chunks == 1 or not sizes.on_gpu:
+        return 1.0
+    messages = config.train.global_batch_rows // layout.data * chunks
+    return min(1.0, (chunks * layout.pipeline - 1) / messages)
 
 
-def _cast_bytes(s: Shapes) -> float:
-    """FP8: the input of each linear layer is read in bfloat16 and written in FP8, as it is and transposed."""
-    return 4 * (s.tokens * (s.hidden + s.queries) + s.expert_tokens * (s.hidden + s.expert_ffn))
+def offload_seconds(config: Config, speeds: Speeds, *, on_gpu: bool) -> float:
+    """Seconds for one parameter of the optimizer's state in host memory; copies and updates do not overlap here."""
+    machine, fraction = speeds.machine, config.optimizer.offload_fraction if on_gpu else 0.0
+    copies = OFFLOAD_COPY_BYTES / (machine.host_link_bytes_per_second * EFFICIENCY.link)
+    return fraction * (copies + HOST_UPDATE_BYTES / (machine.host_memory_bytes_per_second * EFFICIENCY.host_memory))
 
 
-def _selective_seconds(config: Config, s: Shapes, layer: _LayerTime, machine: Machine) -> float:
-    """What selective recompute makes again of one layer."""
-    if config.memory.recompute != "selective":
+def activation_copies(config: Config, sizes: RankSizes, workload: Workload, layer: LayerTime, speeds: Speeds) -> float:
+    """Seconds in which a layer waits for copies of its activations, which run behind its forward and backward pass."""
+    if not config.memory.offload_modules:
         return 0.0
-    modules = set(config.memory.recompute_modules)
-    rate = machine.memory_bytes_per_second * EFFICIENCY.memory
-    seconds = layer.attention if "core_attn" in modules else 0.0
-    if "layernorm" in modules:
-        seconds += 4 * s.stream_bytes / rate
-    if "moe" in modules:
-        experts = 2 * s.expert_tokens * 3 * s.hidden * s.expert_ffn
-        traffic = s.expert_tokens * (8 * s.hidden + 10 * s.expert_ffn) * s.element_bytes
-        seconds += experts / (machine.flops_per_second * EFFICIENCY.expert_gemm) + traffic / rate
-    elif "moe_act" in modules:
-        seconds += 10 * s.expert_tokens * s.expert_ffn * s.element_bytes / rate
-    return seconds
-
-
-def _head_seconds(config: Config, s: Shapes, workload: Workload, machine: Machine) -> float:
-    """The masked head on one mean row: 3 passes over the weight, or 4 where logits are made again."""
-    rows = head_rows(s, workload.fullest) * workload.supervised_tokens / max(1, workload.fullest.supervised_tokens)
-    keeps = config.loss.plan == "keep" or (
-        config.loss.plan == "auto" and rows * s.vocab * s.element_bytes <= HEAD_KEEP_LIMIT_BYTES
-    )
-    flops = 2 * (3 if keeps else 4) * rows * s.vocab * s.hidden
-    return flops / (machine.flops_per_second * EFFICIENCY.dense_gemm)
+    tensors = layer_tensors(sizes, workload.fullest.documents_tokens, aux_loss=config.moe.load_balancing != "none")
+    offloaded = layer_memory(without_frozen(config, tensors, sizes), sizes, config.memory).offloaded_bytes
+    copy = offloaded / (speeds.machine.host_link_bytes_per_second * EFFICIENCY.link)
+    return max(0.0, copy - layer.forward) + max(0.0, copy - layer.backward)
 
 
 def model_flops_per_step(config: Config, workload: Workload) -> float:
-    """Model FLOPs of a step on all ranks: causal per document, the head on supervised tokens alone."""
+    """Model FLOPs of a step on all ranks: causal attention per document, and the head on supervised tokens only."""
     return config.train.global_batch_rows * training_flops(
         config.model,
         tokens=workload.document_tokens,

@@ -1,1 +1,1 @@
-"""Runs that survive: signals, hangs, bad numbers, changed data."""
+"""Signals, hangs, invalid numbers, loss spikes and changed data in long runs."""

@@ -1,8 +1,8 @@
-"""nvidia-resiliency-ext where it is there: heartbeats to its launcher, and its straggler reports; never required.
+"""Optional use of nvidia-resiliency-ext: heartbeats for its launcher, and reports of slow GPUs.
 
-Under `ft_launcher` each rank tells its monitor after every step that it lives, so that the launcher restarts the job
-when one does not. On GPU ranks whose kernels run slower than the others' are named every few minutes. Written against
-the sources of 0.7; with that package nothing here has run on a GPU.
+Under `ft_launcher` each rank sends a heartbeat after every step, and the launcher restarts the job when a heartbeat is
+missing. On GPUs a report every few minutes names ranks whose kernels are slower than those of other ranks. Written
+against the sources of version 0.7, and not yet run on a GPU with that package.
 """
 
 import contextlib
@@ -13,14 +13,14 @@ from typing import Any, Self
 
 import torch
 
-from acc_megatron.ranks import say
+from acc_megatron.mesh.torchrun_environment import say
 
 MONITOR_SOCKET = "FT_RANK_MONITOR_IPC_SOCKET"  # ft_launcher sets it for its ranks
-REPORT_SECONDS, SLOW_BELOW = 300.0, 0.7  # a rank at less than this share of the best GPU's speed is a straggler
+REPORT_SECONDS, SLOW_BELOW = 300.0, 0.7  # a rank below this share of the fastest GPU's speed is a straggler
 
 
 class ResiliencyExtension:
-    """Around the training loop; inert outside ft_launcher and without the package."""
+    """A context around the training loop, without effect outside ft_launcher and without the package."""
 
     def __enter__(self) -> Self:
         self._monitor: Any = None
@@ -48,17 +48,17 @@ class ResiliencyExtension:
             self._detector.shutdown()
 
     def section(self) -> contextlib.AbstractContextManager[Any]:
-        """Around a step, whose kernels are then timed."""
+        """A context around a step, in which kernels are timed."""
         if self._detector is None:
             return contextlib.nullcontext()
         return self._detector.detection_section("step", profile_cuda=True)
 
     def after_step(self) -> None:
-        """A heartbeat, and from time to time the stragglers; collective where stragglers are looked for."""
+        """Send a heartbeat; after the interval report stragglers, which is collective."""
         if self._monitor is not None:
             self._monitor.send_heartbeat()
         if self._detector is None or (report := self._detector.generate_report_if_interval_elapsed()) is None:
             return
         slow = report.identify_stragglers(gpu_rel_threshold=SLOW_BELOW)["straggler_gpus_relative"]
         if slow:
-            say(f"slower than {SLOW_BELOW:.0%} of the best GPU: {', '.join(map(str, slow))}")
+            say(f"ranks below {SLOW_BELOW:.0%} of the speed of the fastest GPU: {', '.join(map(str, slow))}")

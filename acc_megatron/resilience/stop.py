@@ -1,4 +1,4 @@
-"""A clean stop: a signal or a stop file is noted at once, and the run saves and ends at the next step boundary."""
+"""A clean stop: after a signal or a stop file the run saves and ends at the end of the current step."""
 
 import os
 import signal
@@ -9,40 +9,41 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from acc_megatron.ranks import is_rank_zero, say
+from acc_megatron.common.live_line import erase_live_line
+from acc_megatron.mesh.torchrun_environment import is_rank_zero, say
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 STOP_FILE = "stop"
-FILE_CAUSE = -1  # the cause's number where it is no signal
-SAME_SIGNAL_SECONDS = 2.0  # a launcher forwards to its processes what they have received already
+FILE_CAUSE = -1  # the cause of a stop by file; other causes are signal numbers
+SAME_SIGNAL_SECONDS = 2.0  # a launcher forwards signals that its processes have already received
 
 
 class StopRequest:
-    """Notes signals and the file `RUN/stop`; a second signal ends the process at once with 128 + its number.
+    """Records signals and the file `RUN/stop`; a second signal ends the process at once with 128 + its number.
 
-    Signals are read from Python's wakeup pipe by a thread of their own: a handler proper would wait until the main
-    thread comes back from a collective, which is when a second signal is needed most. Every rank notes its own;
-    the ranks agree at the end of a step.
+    A thread reads signals from Python's wakeup pipe, because a signal handler runs only after the main thread returns
+    from a collective, and a second signal is needed most when it does not. Every rank records its own signals; the
+    ranks exchange them at the end of each step.
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self.cause = 0  # 0 none, a signal's number, or FILE_CAUSE
+        self.cause = 0  # 0 for none, a signal number, or FILE_CAUSE
         self._file = run_dir / STOP_FILE
-        self._looks = int(os.environ.get("LOCAL_RANK", 0)) == 0  # one process a node
+        self._checks_file = int(os.environ.get("LOCAL_RANK", 0)) == 0  # one process per node
 
     def poll(self) -> int:
-        """The cause so far; looks for the file when no signal came."""
-        if not self.cause and self._looks and self._file.exists():
+        """Return the cause, or 0; checks for the stop file if there was no signal."""
+        if not self.cause and self._checks_file and self._file.exists():
             self.cause = FILE_CAUSE
         return self.cause
 
     def clear_file(self) -> None:
-        """Remove the stop file: it is obeyed, or it is older than this run; rank 0 alone calls it."""
+        """Remove the stop file after the stop, or before a start; called on rank 0 only."""
         self._file.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         if is_rank_zero() and self._file.exists():
-            say(f"removed {self._file}, which is older than this start")
+            say(f"removed {self._file}, which was created before this start")
             self.clear_file()
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
@@ -68,15 +69,19 @@ class StopRequest:
         while (number := os.read(self._read_end, 1)[0]) != 0:
             if number not in SIGNALS:
                 continue
+            erase_live_line()
             name, rank = signal.Signals(number).name, os.environ.get("RANK", "0")
             if self.cause <= 0:
                 self.cause, first = number, time.monotonic()
-                print(f"rank {rank}: {name}: saving after this step; a second one ends at once", file=sys.stderr)
+                print(
+                    f"rank {rank}: {name}: saving after this step; a second signal ends the run at once",
+                    file=sys.stderr,
+                )
             elif time.monotonic() - first > SAME_SIGNAL_SECONDS:
-                print(f"rank {rank}: {name} again: ending at once, nothing saved", file=sys.stderr, flush=True)
+                print(f"rank {rank}: {name} again: ending at once, without saving", file=sys.stderr, flush=True)
                 os._exit(128 + number)
 
 
 def cause_name(cause: int) -> str:
-    """A cause as a reader knows it."""
+    """The name of a cause."""
     return "the stop file" if cause == FILE_CAUSE else signal.Signals(cause).name

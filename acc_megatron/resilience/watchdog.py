@@ -1,34 +1,40 @@
-"""A thread that tells a hang: every rank's stacks go to disk, the rank that holds the others up is named, all end."""
+"""A thread that detects a hang, writes the stacks of all ranks, names the rank that blocks the others, and ends all."""
 
 import faulthandler
 import json
+import linecache
 import os
+import re
 import sys
 import threading
 import time
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Self
 
+import torch
 import torch.distributed as dist
 
 from acc_megatron.config import ResilienceConfig
-from acc_megatron.ranks import say
-from acc_megatron.resilience.culprit import Answer, blame
-from acc_megatron.resilience.progress import Progress
+from acc_megatron.mesh.torchrun_environment import say
+from acc_megatron.resilience.current_section import Progress
+from acc_megatron.resilience.hang_diagnosis import Answer, blame
 
 EXIT_CODE = 23
-LEAST_SECONDS, TIMES_SLOWEST = 120.0, 5.0  # the learned time-out, as nvidia-resiliency-ext's: observed x 5
+MIN_TIMEOUT_SECONDS = 120.0
+TIMEOUT_FACTOR = 5.0  # over the slowest section observed, as in nvidia-resiliency-ext
 ANNOUNCED = "announced"
+READS = re.compile(r"(\.(item|tolist|cpu|numpy)\(\)|\.to\([^()]*\)|^(float|int|bool)\(.*\))$", re.DOTALL)
 
 
 class Watchdog:
-    """Watches this process's progress; ends it with exit code 23 when a section outlives the time-out on any rank.
+    """Ends this process with exit code 23 when a section exceeds the time-out on any rank.
 
-    Stacks go to `RUN/stacks/rank_NNNNN.txt`. Ranks tell each other where they are through a connection of their own
-    to torch.distributed's store. A process whose interpreter is stuck cannot answer: faulthandler's own timer, which
-    needs no interpreter, then writes its stacks, and the others name it as the one that is silent.
+    Stacks are written to `RUN/stacks/rank_NNNNN.txt`. The ranks exchange their positions through a separate connection
+    to torch.distributed's store. A process whose interpreter is blocked cannot answer: the timer of faulthandler, which
+    needs no interpreter, writes its stacks, and the other ranks report that it did not answer.
     """
 
     def __init__(self, run_dir: Path, settings: ResilienceConfig, progress: Progress) -> None:
@@ -41,8 +47,8 @@ class Watchdog:
 
     @property
     def limit_seconds(self) -> float:
-        """The time-out of a section now."""
-        learned = max(LEAST_SECONDS, TIMES_SLOWEST * self._progress.slowest_seconds)
+        """The current time-out of a section."""
+        learned = max(MIN_TIMEOUT_SECONDS, TIMEOUT_FACTOR * self._progress.slowest_seconds)
         return learned if self._timeout is None else self._timeout
 
     def __enter__(self) -> Self:
@@ -73,7 +79,7 @@ class Watchdog:
             timed = self._progress.is_timed(place)
             if (timed and time.monotonic() - place.since > limit) or self._is_announced():
                 self._end_hang(limit)
-            if timed:  # fires when this thread does not come back here in time
+            if timed:  # expires only if this thread is blocked too
                 faulthandler.dump_traceback_later(2 * limit + 5, exit=True, file=self._file)
             else:
                 faulthandler.cancel_dump_traceback_later()
@@ -82,7 +88,7 @@ class Watchdog:
         try:
             return self._store is not None and self._store.check([ANNOUNCED])
         except (RuntimeError, ValueError):
-            return False  # the store is gone with the rank that held it; its own watchdog or launcher says why
+            return False  # the store ended with its rank, whose watchdog or launcher reports the reason
 
     def _end_hang(self, limit: float) -> None:
         faulthandler.cancel_dump_traceback_later()
@@ -95,15 +101,15 @@ class Watchdog:
         if self._rank == min(answers):
             verdict = blame(answers, self._world)
             print(
-                f"error: no progress for {limit:.0f} s: {verdict}. Stacks of every rank are in {self._folder}; "
-                "start the same command again to go on from the last checkpoint",
+                f"error: no progress for {limit:.0f} s: {verdict}. The stacks of every rank are in {self._folder}. "
+                "Run the same command again to resume from the last checkpoint",
                 file=sys.stderr,
                 flush=True,
             )
         os._exit(EXIT_CODE)
 
     def _exchange(self, own: Answer, grace: float) -> dict[int, Answer]:
-        """Where every rank is that answers within `grace` seconds; this one is always among them."""
+        """The positions of all ranks that answer within `grace` seconds, this rank included."""
         answers = {self._rank: own}
         if self._store is None:
             return answers
@@ -117,20 +123,22 @@ class Watchdog:
                     answers[rank] = Answer(**json.loads(self._store.get(str(rank))))
                     missing.remove(rank)
                 time.sleep(0.05)
-            # rank 0 may hold the store: it goes last, when the others have read
+            # rank 0 usually hosts the store, so it ends after the others have read their answers
             time.sleep(1.0 if self._rank == 0 else 0.0)
         except (RuntimeError, ValueError) as error:
-            say(f"the ranks could not tell each other where they are: {error}")
+            say(f"the ranks could not exchange their positions: {error}")
         return answers
 
     def _waits_for_others(self) -> bool:
-        """Whether any thread of the program stands inside a collective."""
+        """Whether any thread except this one is inside a collective."""
         own = {threading.get_ident()}
-        return any(stands_in_collective(frame) for ident, frame in sys._current_frames().items() if ident not in own)
+        return any(is_in_collective(frame) for ident, frame in sys._current_frames().items() if ident not in own)
 
 
-def stands_in_collective(frame: FrameType | None) -> bool:
-    """Whether a stack leads through torch.distributed or waits for a device, which waits for the other ranks."""
+def is_in_collective(frame: FrameType | None) -> bool:
+    """Whether a stack is inside torch.distributed, or waits for a device, which may wait for the other ranks."""
+    if frame is not None and reads_from_device(frame):
+        return True
     while frame is not None:
         name = frame.f_code.co_filename.replace("\\", "/")
         if "/torch/distributed/" in name and "/elastic/" not in name:
@@ -139,3 +147,18 @@ def stands_in_collective(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def reads_from_device(frame: FrameType) -> bool:
+    """Whether the innermost call of a stack is one of torch's methods that copy a value from the device, as `.item()`.
+
+    Such a method is in C and has no frame, so the source text of the current instruction is read.
+    """
+    if not torch.cuda.is_available():
+        return False
+    first, last, start, end = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
+    if first is None or last is None:
+        return False
+    lines = [linecache.getline(frame.f_code.co_filename, number) for number in range(first, last + 1)]
+    called = "".join([*lines[:-1], lines[-1].encode()[:end].decode(errors="replace")])[start or 0 :]
+    return bool(READS.search(called))

@@ -1,1 +1,1 @@
-"""Readers: one file for each kind of agent, each turning one row into a Trajectory."""
+"""Agent kinds and log formats: what turns one row of a log into a Trajectory, and checks answers."""

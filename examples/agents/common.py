@@ -1,4 +1,4 @@
-"""What the three scripted agents share: arguments, seeds, the share of wrong runs, and safe publishing."""
+"""Shared by the three scripted agents: arguments, seeds, the choice of failing trajectories, atomic writes."""
 
 import argparse
 import importlib
@@ -17,10 +17,10 @@ from typing import Any
 
 CHARACTERS_PER_TOKEN = 4
 WRONG_EVERY = 8  # of every 8 trajectories, the 4th ends wrong on purpose
-MARKER = ".scripted-agent"  # a folder with this file is ours to replace
+MARKER = ".scripted-agent"  # a folder with this file was made by these agents and may be replaced
 
 # fmt: off
-# Documented, free of side effects on import, and present on every platform.
+# documented, without side effects on import, available on every platform
 LIBRARY = (
     "abc", "argparse", "ast", "asyncio", "base64", "bdb", "bisect", "bz2", "calendar", "cmd", "code", "codecs",
     "codeop", "collections", "collections.abc", "colorsys", "compileall", "concurrent.futures", "configparser",
@@ -49,7 +49,7 @@ LIBRARY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The command line of an agent."""
+    """The command line options of an agent."""
 
     out: Path
     count: int
@@ -58,13 +58,13 @@ class Options:
 
 
 def parse_options(description: str) -> Options:
-    """Read `--out DIR --count N --seed S --length-tokens L`; a bad value exits with 2."""
+    """Parse `--out DIR --count N --seed S --length-tokens L`; exit with 2 for an invalid value."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--out", type=Path, required=True, help="folder that gets this agent's subfolder")
+    parser.add_argument("--out", type=Path, required=True, help="output folder; the agent writes a subfolder")
     parser.add_argument("--count", type=int, default=12, help="number of trajectories (default 12)")
-    parser.add_argument("--seed", type=int, default=0, help="same arguments, same bytes (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed; equal arguments give equal bytes (default 0)")
     parser.add_argument(
-        "--length-tokens", type=int, default=4096, help="aimed size of one context, characters / 4 (default 4096)"
+        "--length-tokens", type=int, default=4096, help="target size of one context, characters / 4 (default 4096)"
     )
     arguments = parser.parse_args()
     if arguments.count < 1:
@@ -75,38 +75,38 @@ def parse_options(description: str) -> Options:
 
 
 def rng_for(seed: int, *names: object) -> random.Random:
-    """An independent generator for each purpose, so that a longer run starts with the shorter run's rows."""
+    """An independent generator for each purpose, so that a larger --count only appends rows."""
     return random.Random(":".join(str(part) for part in (seed, *names)))
 
 
 def ends_wrong(index: int) -> bool:
-    """Whether trajectory `index` (0-based) is one of those that fail on purpose."""
+    """Whether trajectory `index` (0-based) ends wrong on purpose."""
     return index % WRONG_EVERY == WRONG_EVERY // 2 - 1
 
 
 def estimate_tokens(text: str) -> int:
-    """Characters / 4: no tokenizer is needed to aim at a size."""
+    """Estimate tokens as characters / 4, without a tokenizer."""
     return len(text) // CHARACTERS_PER_TOKEN
 
 
 def import_library() -> dict[str, ModuleType]:
-    """The modules of LIBRARY that this Python has, in that order."""
+    """The modules of LIBRARY that this Python has, in the order of LIBRARY."""
     modules = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in LIBRARY:
             try:
                 modules[name] = importlib.import_module(name)
-            except ImportError:  # e.g. built without ssl or lzma
+            except ImportError:  # for example, a Python built without ssl or lzma
                 continue
     return modules
 
 
 @contextmanager
 def published_folder(path: Path, options: Options) -> Iterator[Path]:
-    """A folder that appears at `path` complete when the block ends, or not at all.
+    """A temporary folder that is renamed to `path` when the block ends without an exception.
 
-    An older folder there is replaced only if one of these agents made it; otherwise exits with 2.
+    An existing folder is replaced if one of these agents made it; otherwise the process exits with 2.
     """
     if path.exists() and not (path / MARKER).is_file():
         print(f"error: {path} exists and was not made by a scripted agent; choose another --out", file=sys.stderr)
@@ -125,7 +125,7 @@ def published_folder(path: Path, options: Options) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 with the text's own newlines and put it on disk."""
+    """Write UTF-8 without newline conversion, and sync the file to disk."""
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
@@ -133,12 +133,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """One JSON object a line."""
+    """Write one JSON object per line."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def report(agent: str, contexts_tokens: list[int]) -> None:
-    """Print one JSON line about what was written."""
+    """Print a summary as one JSON line."""
     count = len(contexts_tokens)
     summary = {
         "agent": agent,

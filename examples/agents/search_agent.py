@@ -1,9 +1,9 @@
-"""A scripted search agent: searches and reads the standard library's documentation and logs WebDancer chats.
+"""A scripted search agent: searches the documentation of the standard library and logs WebDancer chats.
 
     python examples/agents/search_agent.py --out DIR --count 12 --seed 0 --length-tokens 4096
 
-Writes DIR/search/trajectories.jsonl. The policy knows the way to the answer; the index, its ranking and the pages are
-real. `--length-tokens` is the size of the visited pages and the hits' texts together (characters / 4).
+Writes DIR/search/trajectories.jsonl. The agent knows which pages it needs; the index, its ranking and the pages are
+real. `--length-tokens` is the total size of the visited pages and of the texts of the hits (characters / 4).
 """
 
 import json
@@ -27,7 +27,7 @@ SYSTEM = (
 
 
 def tool_schema(name: str, description: str, properties: dict[str, Any]) -> dict[str, Any]:
-    """A tool as WebDancer's prompt shows it."""
+    """The description of a tool in WebDancer's prompt."""
     parameters = {"type": "object", "properties": properties, "required": list(properties)}
     return {"name": name, "description": description, "parameters": parameters}
 
@@ -87,7 +87,7 @@ User: {question}"""
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One tool call: the thought before it, its arguments and, for visits, the pages."""
+    """One tool call: the thought before it, its arguments and, for a visit, the pages."""
 
     thought: str
     tool: str
@@ -96,17 +96,17 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class SearchSize:
     """How much the search tool returns: hits per query and characters per hit."""
 
     num_results: int
     snippet_characters: int
 
 
-def plan(question: Question, engine: SearchEngine, rng: random.Random, budget_tokens: int) -> list[Turn] | None:
-    """The agent's calls, or None if a page it needs is not among the first hits.
+def make_turns(question: Question, engine: SearchEngine, rng: random.Random, budget_tokens: int) -> list[Turn] | None:
+    """The tool calls of the agent, or None if a needed page is not among the first hits.
 
-    It sometimes opens the wrong hit first, and reads the modules' own pages as long as they fit in half the budget.
+    The agent sometimes opens a wrong hit first. It also reads the pages of the modules, up to half of the budget.
     """
     turns: list[Turn] = []
     visited = list(question.pages)
@@ -134,7 +134,7 @@ def plan(question: Question, engine: SearchEngine, rng: random.Random, budget_to
 
 
 def visit(pages: tuple[str, ...], hop: Hop, thought: str) -> Turn:
-    """A visit of pages."""
+    """The turn that visits pages."""
     return Turn(thought, "visit", {"url": [url_of(page) for page in pages], "goal": hop.goal}, pages)
 
 
@@ -143,8 +143,8 @@ def page_tokens(engine: SearchEngine, page: str) -> int:
     return estimate_tokens(engine.pages[page])
 
 
-def choose_reach(turns: list[Turn], engine: SearchEngine, budget_tokens: int) -> tuple[Reach, int]:
-    """The smallest reach that fills the budget, or the largest there is; and the size that it gives."""
+def choose_search_size(turns: list[Turn], engine: SearchEngine, budget_tokens: int) -> tuple[SearchSize, int]:
+    """The smallest search size that fills the budget, or the largest possible one, and the resulting context size."""
     visited = {page for turn in turns for page in turn.pages}
     queries = [query for turn in turns if turn.tool == "search" for query in turn.arguments["query"]]
     read = sum(page_tokens(engine, page) for page in visited)
@@ -153,7 +153,7 @@ def choose_reach(turns: list[Turn], engine: SearchEngine, budget_tokens: int) ->
         hits = [(len(engine.pages[page]), times) for page, times in times_hit.items() if page not in visited]
 
         def size(characters: int, hits: list[tuple[int, int]] = hits) -> int:
-            # a page shown whole is the same each time; parts of it differ with the query
+            # a complete page is the same for each query; parts of a page differ by query
             return read + sum(min(length, times * characters) for length, times in hits) // 4
 
         if size(MAX_SNIPPET) >= budget_tokens:
@@ -162,16 +162,16 @@ def choose_reach(turns: list[Turn], engine: SearchEngine, budget_tokens: int) ->
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if size(middle) <= budget_tokens else (low, middle - 1)
-    return Reach(num_results, low), size(low)
+    return SearchSize(num_results, low), size(low)
 
 
 def choose(
     rng: random.Random, site: Site, engine: SearchEngine, index: int, asked: set[str], budget_tokens: int
 ) -> tuple[Question, list[Turn]]:
-    """A new question whose pages fit in most of the budget, else the one with the smallest pages seen."""
+    """A new question whose pages fit in 80 % of the budget, otherwise the question with the smallest pages."""
     best: tuple[int, Question, list[Turn]] | None = None
     for question in islice(candidates(rng, site, index), 60):
-        turns = plan(question, engine, rng, budget_tokens)
+        turns = make_turns(question, engine, rng, budget_tokens)
         if turns is None or question.text in asked:
             continue
         size = sum(page_tokens(engine, page) for turn in turns for page in turn.pages)
@@ -184,20 +184,22 @@ def choose(
 
 
 def call_text(turn: Turn) -> str:
-    """The assistant's message of a turn."""
+    """The assistant message of a turn."""
     call = json.dumps({"name": turn.tool, "arguments": turn.arguments}, ensure_ascii=False)
     return f"<think>\n{turn.thought}\n</think>\n<tool_call>\n{call}\n</tool_call>"
 
 
-def response_of(turn: Turn, engine: SearchEngine, reach: Reach) -> str:
-    """Run the tool of a turn."""
+def response_of(turn: Turn, engine: SearchEngine, search_size: SearchSize) -> str:
+    """Run the tool of a turn and return its response."""
     if turn.tool == "search":
-        return engine.search(turn.arguments["query"], reach.num_results, reach.snippet_characters)
+        return engine.search(turn.arguments["query"], search_size.num_results, search_size.snippet_characters)
     return engine.visit(list(turn.pages), turn.arguments["goal"])
 
 
-def row_of(question: Question, turns: list[Turn], engine: SearchEngine, reach: Reach, *, wrong: bool) -> dict[str, Any]:
-    """The WebDancer row of a run; a wrong one ends with the question's false answer."""
+def row_of(
+    question: Question, turns: list[Turn], engine: SearchEngine, search_size: SearchSize, *, wrong: bool
+) -> dict[str, Any]:
+    """The WebDancer row of a trajectory; if `wrong`, it ends with the false answer of the question."""
     tools = ",\n".join(json.dumps(tool, indent=2) for tool in TOOLS)
     messages = [
         {"role": "system", "content": SYSTEM},
@@ -205,7 +207,7 @@ def row_of(question: Question, turns: list[Turn], engine: SearchEngine, reach: R
     ]
     for turn in turns:
         messages.append({"role": "assistant", "content": call_text(turn)})
-        response = response_of(turn, engine, reach)
+        response = response_of(turn, engine, search_size)
         messages.append({"role": "user", "content": f"<tool_response>\n{response}\n</tool_response>"})
     conclusion = question.conclusion.format(answer=question.wrong if wrong else question.answer)
     answer = question.wrong if wrong else question.answer
@@ -223,7 +225,7 @@ def row_of(question: Question, turns: list[Turn], engine: SearchEngine, reach: R
 
 
 def make_rows(options: Options) -> tuple[list[dict[str, Any]], list[int]]:
-    """All rows and the size of each context."""
+    """All rows and the size of each context in tokens."""
     site = build_site()
     engine = SearchEngine(site.pages)
     rows: list[dict[str, Any]] = []
@@ -233,14 +235,14 @@ def make_rows(options: Options) -> tuple[list[dict[str, Any]], list[int]]:
         rng = rng_for(options.seed, "search", index)
         question, turns = choose(rng, site, engine, index, asked, options.length_tokens)
         asked.add(question.text)
-        reach, size = choose_reach(turns, engine, options.length_tokens)
-        rows.append(row_of(question, turns, engine, reach, wrong=ends_wrong(index)))
+        search_size, size = choose_search_size(turns, engine, options.length_tokens)
+        rows.append(row_of(question, turns, engine, search_size, wrong=ends_wrong(index)))
         sizes.append(size)
     return rows, sizes
 
 
 def main() -> None:
-    """Write the trajectories of one command line."""
+    """Write the trajectories."""
     options = parse_options("Run a scripted search agent over the standard library's documentation.")
     rows, sizes = make_rows(options)
     with published_folder(options.out / "search", options) as folder:

@@ -1,4 +1,4 @@
-"""A small search engine: an inverted index ranked by BM25, and the texts in which WebDancer's tools answer."""
+"""A small search engine: an inverted index with BM25 ranking, and the response texts of WebDancer's tools."""
 
 import heapq
 import math
@@ -7,18 +7,18 @@ from collections import Counter, defaultdict
 
 from search_pages import first_sentence, url_of
 
-K1, B = 1.2, 0.3  # a small B lets long pages come up
+K1, B = 1.2, 0.3  # with a small B, long pages rank higher
 TITLE_WEIGHT = 4
 SEPARATOR = "\n=======\n"
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words; names are split at dots and underscores."""
+    """Lowercase words; names are split at dots and underscores."""
     return re.findall(r"[a-z0-9]+", text.lower())
 
 
 class SearchEngine:
-    """Pages by name, found by their words."""
+    """Finds pages by their words."""
 
     def __init__(self, pages: dict[str, str]) -> None:
         self.pages = pages
@@ -34,7 +34,7 @@ class SearchEngine:
         self.mean_length = sum(self.lengths.values()) / len(pages)
 
     def rank(self, query: str, num_results: int) -> list[str]:
-        """The names of the best pages, the best first; ties in the order of names."""
+        """The names of the best pages, best first; equal scores are ordered by name."""
         scores: dict[str, float] = defaultdict(float)
         for word in words_of(query):
             found = self.postings.get(word, [])
@@ -45,7 +45,7 @@ class SearchEngine:
         return heapq.nsmallest(num_results, scores, key=lambda name: (-scores[name], name))
 
     def snippet(self, name: str, query: str, num_characters: int) -> str:
-        """A part of the page on one line, around its first rare word of the query."""
+        """A part of the page on one line, around the rarest word of the query."""
         text = " ".join(self.pages[name].split())
         places = [
             (len(self.postings.get(word, [])), text.lower().find(word))
@@ -58,7 +58,7 @@ class SearchEngine:
         return ("... " if start else "") + text[start:end].strip() + (" ..." if end < len(text) else "")
 
     def search(self, queries: list[str], num_results: int, snippet_characters: int) -> str:
-        """What the search tool answers."""
+        """The response of the search tool."""
         blocks = []
         for query in queries:
             names = self.rank(query, num_results)
@@ -72,7 +72,7 @@ class SearchEngine:
         return SEPARATOR.join(blocks)
 
     def visit(self, names: list[str], goal: str) -> str:
-        """What the visit tool answers: the pages in full."""
+        """The response of the visit tool: the complete pages."""
         return SEPARATOR.join(
             f"The useful information in {url_of(name)} for user goal {goal} as follows: \n\n"
             f"Evidence in page: \n{self.pages[name]}\n\nSummary: \n{first_sentence(self.pages[name])}"

@@ -1,4 +1,4 @@
-"""Pages about the standard library, made of its docstrings and signatures, and the facts behind them."""
+"""Pages about the standard library, made from docstrings and signatures, and facts for questions about them."""
 
 import inspect
 import random
@@ -10,12 +10,12 @@ from types import FunctionType, ModuleType
 from common import import_library
 
 URL = "https://docs.example/python/"
-FORBIDDEN = ("<think", "<tool", "<answer", "<|", "\nSummary:", "Evidence in page", "User:")  # words of the log format
+FORBIDDEN = ("<think", "<tool", "<answer", "<|", "\nSummary:", "Evidence in page", "User:")  # parts of the log format
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function or method: its full name, how many parameters it takes, and the defaults worth asking for."""
+    """A function or method: full name, number of parameters, and defaults that a question can ask for."""
 
     name: str
     num_parameters: int
@@ -24,7 +24,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Class:
-    """A class: its full name, its only base if documented, and the public methods it defines."""
+    """A class: full name, base class if there is only one, public methods that it defines, and first sentence."""
 
     name: str
     base: str | None
@@ -34,25 +34,25 @@ class Class:
 
 @dataclass(slots=True)
 class Site:
-    """All pages by full name, and the facts by full name."""
+    """All pages and facts by full name."""
 
     pages: dict[str, str] = field(default_factory=dict)
     functions: dict[str, Function] = field(default_factory=dict)
     classes: dict[str, Class] = field(default_factory=dict)
-    groups: dict[str, list[list[str]]] = field(default_factory=dict)  # names by module, made when first needed
+    groups: dict[str, list[list[str]]] = field(default_factory=dict)  # names by module, computed on first use
 
     def draw_class(self, rng: random.Random) -> Class:
-        """A class of a random module, so that no large module prevails."""
+        """A random class of a random module, so that large modules do not dominate."""
         return self.classes[rng.choice(rng.choice(self._groups("classes", self.classes)))]
 
     def draw_function(self, rng: random.Random) -> Function:
-        """A function of a random module."""
+        """A random function of a random module."""
         return self.functions[rng.choice(rng.choice(self._groups("functions", self.functions)))]
 
-    def draw_telling_function(self, rng: random.Random) -> Function:
-        """A function with a default worth asking for."""
-        telling = (name for name, function in self.functions.items() if function.defaults)
-        return self.functions[rng.choice(rng.choice(self._groups("telling functions", telling)))]
+    def draw_function_with_default(self, rng: random.Random) -> Function:
+        """A random function with a default that a question can ask for."""
+        with_default = (name for name, function in self.functions.items() if function.defaults)
+        return self.functions[rng.choice(rng.choice(self._groups("functions with default", with_default)))]
 
     def _groups(self, kind: str, facts: Iterable[str]) -> list[list[str]]:
         if kind not in self.groups:
@@ -64,12 +64,12 @@ class Site:
 
 
 def url_of(name: str) -> str:
-    """The address of a page."""
+    """The URL of a page."""
     return URL + name
 
 
 def signature_text(function: Callable[..., object]) -> str:
-    """The signature without addresses in memory; empty where Python knows none."""
+    """The signature without memory addresses; empty if Python cannot determine it."""
     try:
         return re.sub(r" at 0x[0-9a-fA-F]+", "", str(inspect.signature(function)))
     except (TypeError, ValueError):
@@ -77,7 +77,7 @@ def signature_text(function: Callable[..., object]) -> str:
 
 
 def doc_text(item: object) -> str:
-    """The docstring; rulers of equal signs become dashes, since such a line separates results in the logs."""
+    """The docstring; lines of equal signs become dashes, because such lines separate results in the logs."""
     doc = inspect.getdoc(item) if not inspect.isclass(item) else inspect.cleandoc(item.__doc__ or "")
     return re.sub(r"^\s*=+\s*$", lambda line: line[0].replace("=", "-"), doc or "", flags=re.MULTILINE)
 
@@ -89,7 +89,7 @@ def first_sentence(text: str) -> str:
 
 
 def shown_default(value: object) -> str | None:
-    """A default worth asking for as a reader writes it down, or None for what is easily guessed."""
+    """The text of a default that a question can ask for, or None for values that are easily guessed."""
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w.-]{2,}", value):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 3:
@@ -98,19 +98,19 @@ def shown_default(value: object) -> str | None:
 
 
 def describe_function(name: str, function: FunctionType) -> Function:
-    """A function's facts."""
+    """The facts of a function."""
     parameters = inspect.signature(function).parameters
     shown = {key: shown_default(parameter.default) for key, parameter in parameters.items()}
     return Function(name, len(parameters), {key: value for key, value in shown.items() if value is not None})
 
 
 def function_text(name: str, function: Callable[..., object]) -> str:
-    """One function as a page or as a part of one."""
+    """The text of a function, as a page or a part of a page."""
     return f"{name}{signature_text(function)}\n\n{doc_text(function)}".strip()
 
 
 def describe_class(name: str, cls: type) -> tuple[Class, str]:
-    """A class's facts and its page."""
+    """The facts and the page of a class."""
     public = {
         key: member for key, member in vars(cls).items() if isinstance(member, FunctionType) and not key.startswith("_")
     }
@@ -124,7 +124,7 @@ def describe_class(name: str, cls: type) -> tuple[Class, str]:
 
 
 def add_module(site: Site, name: str, module: ModuleType) -> None:
-    """Add the pages of a module and of what it defines."""
+    """Add the pages of a module and of its classes and functions."""
     functions: list[str] = []
     classes: list[str] = []
     for key, member in sorted(vars(module).items()):
@@ -147,13 +147,13 @@ def add_module(site: Site, name: str, module: ModuleType) -> None:
 
 
 def add_page(site: Site, name: str, text: str) -> None:
-    """Add a page unless its text could be taken for a part of the log format."""
+    """Add a page, unless its text contains a part of the log format."""
     if not any(word in text for word in FORBIDDEN):
         site.pages[name] = text
 
 
 def build_site() -> Site:
-    """Pages and facts of the library."""
+    """Build the pages and facts of the standard library."""
     site = Site()
     modules = import_library()
     for name, module in modules.items():

@@ -1,4 +1,4 @@
-"""Questions that need at least two pages; the answers come from `inspect`, not from the pages' texts."""
+"""Questions that need at least two pages; the answers come from `inspect`, not from the text of the pages."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ GENERIC_BASES = ("builtins.object", "builtins.Exception")
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One round of the agent: why, what it searches for, which pages it then visits and for what."""
+    """One round of the agent: its thought, its queries, the pages that it then visits, and the goal of the visit."""
 
     thought: str
     queries: tuple[str, ...]
@@ -22,17 +22,17 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, its short answer, a false answer, and the way to the true one."""
+    """A question, its short answer, a false answer, and the rounds that lead to the true answer."""
 
     text: str
     answer: str
     wrong: str
     hops: tuple[Hop, ...]
-    conclusion: str  # the last thought and the sentence of the answer, with {answer} left open
+    conclusion: str  # the last thought, with the placeholder {answer}
 
     @property
     def pages(self) -> tuple[str, ...]:
-        """The pages that together hold the evidence."""
+        """The pages that contain the evidence."""
         return tuple(page for hop in self.hops for page in hop.pages)
 
 
@@ -74,7 +74,7 @@ def class_hop(name: str) -> Hop:
 
 
 def next_class_hop(child: str, base: str, goal: str) -> Hop:
-    """Go on to the base class."""
+    """Find the base class of a class."""
     return Hop(
         f"The page says that the direct base class of {child} is {base}. I need its page.",
         (f"class {base}", f"{base} methods"),
@@ -100,8 +100,8 @@ def grandparent(rng: random.Random, site: Site) -> Question | None:
 
 
 def shared_parameter(rng: random.Random, site: Site) -> Question | None:
-    """Function -> the parameter with a certain default -> the default of its namesake elsewhere."""
-    first, second = site.draw_telling_function(rng), site.draw_telling_function(rng)
+    """Function -> the parameter with a given default -> the default of that parameter in another function."""
+    first, second = site.draw_function_with_default(rng), site.draw_function_with_default(rng)
     here, there = first.defaults, second.defaults
     shared = [
         name
@@ -154,7 +154,7 @@ def most_methods(rng: random.Random, site: Site) -> Question | None:
 
 
 def comparison(rng: random.Random, counts: dict[str, int], text: str, goal: str) -> Question | None:
-    """A question for the name with the largest count, if there is just one."""
+    """A question for the name with the largest count, or None if several names have it."""
     ranked = sorted(counts, key=lambda name: -counts[name])
     if len(ranked) < 2 or counts[ranked[0]] == counts[ranked[1]]:
         return None
@@ -172,7 +172,7 @@ def comparison(rng: random.Random, counts: dict[str, int], text: str, goal: str)
 
 
 def described_class(rng: random.Random, site: Site) -> Question | None:
-    """Module page -> the class with a certain summary -> its base class."""
+    """Module page -> the class with a given summary -> its base class."""
     cls = site.draw_class(rng)
     module = cls.name.rpartition(".")[0]
     usable = (
@@ -207,7 +207,7 @@ def described_class(rng: random.Random, site: Site) -> Question | None:
 
 
 def summaries(site: Site, summary: str) -> list[Class]:
-    """The classes that are described like that."""
+    """The classes with this summary."""
     return [cls for cls in site.classes.values() if cls.summary == summary]
 
 
@@ -222,19 +222,19 @@ TEMPLATES: tuple[Callable[[random.Random, Site], Question | None], ...] = (
 
 
 def candidates(rng: random.Random, site: Site, start: int) -> Iterator[Question]:
-    """Sound questions without end, the templates in turn; a template that finds none in 5,000 draws is passed over."""
+    """Endless valid questions, from each template in turn; a template without one in 5,000 draws is skipped."""
     turn = start
     while True:
         make = TEMPLATES[turn % len(TEMPLATES)]
         turn += 1
         drawn = (make(rng, site) for _ in range(5_000))
-        question = next((question for question in drawn if question is not None and is_sound(site, question)), None)
+        question = next((question for question in drawn if question is not None and is_valid(site, question)), None)
         if question is not None:
             yield question
 
 
-def is_sound(site: Site, question: Question) -> bool:
-    """Whether all pages exist, the answer stands in them and not in the question's other words or the wrong answer."""
+def is_valid(site: Site, question: Question) -> bool:
+    """Whether all pages exist and contain the answer, and neither the question nor the wrong answer reveals it."""
     named = question.answer in question.text.replace("?", " ").replace(",", " ").split()
     asked_for_name = question.text.startswith("Which of the")
     return (

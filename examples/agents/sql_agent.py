@@ -1,10 +1,10 @@
-"""A scripted SQL agent: asks real SQLite databases step by step and logs its runs in InterCode's form.
+"""A scripted SQL agent: queries real SQLite databases step by step and logs trajectories in InterCode's format.
 
     python examples/agents/sql_agent.py --out DIR --count 12 --seed 0 --length-tokens 4096
 
-Writes DIR/sql/trajectories.jsonl and DIR/sql/db/*.sqlite. The policy is fixed, the database and its answers are real.
-`--length-tokens` is the size of all tables of a database (a token for each digit and each cell, other
-characters / 2.5).
+Writes DIR/sql/trajectories.jsonl and DIR/sql/db/*.sqlite. The policy is fixed; the databases and their results are
+real. `--length-tokens` is the size of all tables of a database (one token per digit and per cell, plus other characters
+/ 2.5).
 """
 
 import random
@@ -21,12 +21,12 @@ from sql_templates import TEMPLATES
 RUN = "scripted_sql_react"
 MAX_TURNS = 12
 MAX_SHOWN_ROWS = 100
-MAX_STEPS = 100_000_000  # instructions of SQLite's virtual machine a query may take
+MAX_STEPS = 100_000_000  # limit of SQLite virtual machine instructions per query
 READING = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 
 
 class Environment:
-    """A database the agent can only read, with MySQL's SHOW TABLES and DESC as InterCode's agents know them."""
+    """A read-only database with the MySQL commands SHOW TABLES and DESC, which agents of InterCode use."""
 
     def __init__(self, path: Path) -> None:
         self.connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
@@ -43,7 +43,7 @@ class Environment:
                 for _, name, kind, _, _, key in info]  # fmt: skip
 
     def execute(self, sql: str) -> tuple[str, bool]:
-        """The observation and whether the action was valid."""
+        """Run an action; return the observation and whether the action was valid."""
         words = sql.split()
         if words[:2] == ["SHOW", "TABLES"]:
             return str([(name,) for name in self.tables]), True
@@ -58,13 +58,13 @@ class Environment:
         return str(self.last), True
 
     def query(self, sql: str) -> list[tuple[object, ...]]:
-        """All rows of a query of ours."""
+        """All rows of a query, for checks outside of the trajectory."""
         return self.connection.execute(sql).fetchall()
 
 
 @dataclass(slots=True)
 class Log:
-    """InterCode's turn history."""
+    """The turn history in InterCode's format."""
 
     environment: Environment
     thoughts: list[str] = field(default_factory=list)
@@ -74,12 +74,12 @@ class Log:
     valid_action: list[bool] = field(default_factory=list)
 
     def execute(self, thought: str, sql: str) -> None:
-        """Run one query and write the turn down."""
+        """Run one query and log the turn."""
         observation, valid = self.environment.execute(sql)
         self._add(thought, f"execute[{sql}]", observation, 0, valid)
 
     def submit(self, thought: str, reward: float) -> None:
-        """End the run; the observation is the last result again."""
+        """End the trajectory; the observation repeats the last result."""
         self._add(thought, "submit", str(self.environment.last), reward, True)
 
     def _add(self, thought: str, action: str, observation: str, reward: float, valid: bool) -> None:
@@ -91,7 +91,7 @@ class Log:
 
 
 def play(environment: Environment, question: Question, rng: random.Random, *, wrong: bool) -> Log:
-    """Let the agent work on one question; `wrong` makes it end with the template's false query."""
+    """Run the agent on one question; if `wrong`, it ends with the false query of the template."""
     template = question.template
     log = Log(environment)
     log.execute("I should first find out what tables are available in this database.", "SHOW TABLES")
@@ -111,7 +111,7 @@ def play(environment: Environment, question: Question, rng: random.Random, *, wr
 
 
 def detour(log: Log, needed: tuple[str, ...], rng: random.Random) -> None:
-    """Sometimes guess a table or column that is not there, or look at a table that turns out not to help."""
+    """Sometimes guess a table or column that does not exist, or read a table that is not needed."""
     kind = rng.choice(("guess table", "guess column", "look aside", "none"))
     others = [name for name in log.environment.tables if name not in needed]
     if kind == "guess table":
@@ -124,7 +124,7 @@ def detour(log: Log, needed: tuple[str, ...], rng: random.Random) -> None:
 
 
 def row_of(task_id: int, database: str, question: Question, log: Log) -> dict[str, Any]:
-    """The InterCode row of a run."""
+    """The InterCode row of a trajectory."""
     reward = max(log.rewards)
     return {
         "run": RUN,
@@ -148,7 +148,7 @@ def row_of(task_id: int, database: str, question: Question, log: Log) -> dict[st
 
 
 def write_databases(folder: Path, options: Options) -> list[tuple[str, int]]:
-    """Build one database for every two questions, themes in turn; return names and sizes in tokens."""
+    """Build one database per two questions, with the themes in turn; return names and sizes in tokens."""
     folder.mkdir()
     themes = themes_for(options.length_tokens)
     made: list[tuple[str, int]] = []
@@ -161,7 +161,7 @@ def write_databases(folder: Path, options: Options) -> list[tuple[str, int]]:
 
 
 def main() -> None:
-    """Write the trajectories of one command line."""
+    """Write the trajectories and databases."""
     options = parse_options("Run a scripted SQL agent on databases made of standard library tables.")
     with published_folder(options.out / "sql", options) as folder:
         databases = write_databases(folder / "db", options)

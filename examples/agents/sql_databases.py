@@ -1,4 +1,4 @@
-"""SQLite databases made of the standard library's own tables, several related tables each."""
+"""SQLite databases with several related tables each, made from data of the standard library."""
 
 import errno
 import html.entities
@@ -37,7 +37,7 @@ STATUS_CLASSES = ("informational", "successful", "redirection", "client error", 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table to create; a column is its SQL definition, the name first."""
+    """A table to create; each column is an SQL definition that starts with its name."""
 
     name: str
     columns: tuple[str, ...]
@@ -51,9 +51,9 @@ class Table:
 
 
 def row_tokens(row: Row) -> int:
-    """The estimated size of a row written with ' | ' between its cells.
+    """Estimate the tokens of a row written with ' | ' between its cells.
 
-    Unlike prose: a token for each digit and each separator, and two for every five other characters.
+    Different from prose: one token per digit and per separator, and two tokens per five other characters.
     """
     size = 0
     for cell in row:
@@ -64,7 +64,7 @@ def row_tokens(row: Row) -> int:
 
 
 def fill(rows: Iterator[Row], budget_tokens: float) -> list[Row]:
-    """Take rows until they fill the budget (at least 12 rows)."""
+    """Take rows until they fill the budget, but at least 12 rows."""
     taken: list[Row] = []
     used = 0
     for row in rows:
@@ -76,15 +76,15 @@ def fill(rows: Iterator[Row], budget_tokens: float) -> list[Row]:
 
 
 def has_name(char: str) -> bool:
-    """Whether Unicode names the character (controls and unassigned code points have no name)."""
+    """Whether the character has a Unicode name; controls and unassigned code points have none."""
     return unicodedata.name(char, None) is not None
 
 
 def unicode_characters(rng: random.Random) -> Iterator[int]:
-    """Named code points in random runs of 32."""
-    runs = list(range(0x20, 0x1F900, 32))
-    rng.shuffle(runs)
-    for start in runs:
+    """Named code points, in blocks of 32 in random order."""
+    blocks = list(range(0x20, 0x1F900, 32))
+    rng.shuffle(blocks)
+    for start in blocks:
         for point in range(start, start + 32):
             if has_name(chr(point)) and unicodedata.category(chr(point)) in CATEGORIES:
                 yield point
@@ -116,7 +116,7 @@ def unicode_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
 
 
 def markup_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
-    """HTML's named characters, the code points they stand for and the categories of those."""
+    """Named characters of HTML, their code points, and the categories of these."""
     names: dict[int, list[str]] = {}
     for name, text in html.entities.html5.items():
         if len(text) == 1 and name.endswith(";") and has_name(text):
@@ -172,7 +172,7 @@ def zone_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
 
 
 def num_parameters(function: Callable[..., object]) -> int | None:
-    """How many parameters a function takes, or None where Python does not know."""
+    """The number of parameters of a function, or None if Python cannot determine it."""
     try:
         return len(inspect.signature(function).parameters)
     except (TypeError, ValueError):
@@ -180,7 +180,7 @@ def num_parameters(function: Callable[..., object]) -> int | None:
 
 
 def library_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
-    """Modules of the standard library, their classes (each with its base) and the functions of both."""
+    """Modules of the standard library, their classes with base classes, and the functions of both."""
     modules = list(import_library().items())
     rng.shuffle(modules)
     module_rows: list[Row] = []
@@ -240,7 +240,7 @@ def builtin_exceptions(root: type[BaseException] = BaseException) -> Iterator[ty
 
 
 def system_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
-    """Error numbers, the exceptions that Python raises for them (a tree) and signals."""
+    """Error numbers, the tree of exceptions that Python raises for them, and signals."""
     exceptions = list(dict.fromkeys(builtin_exceptions()))
     ids = {cls: number for number, cls in enumerate(exceptions, 1)}
     numbers = sorted(errno.errorcode)
@@ -293,7 +293,7 @@ def web_tables(rng: random.Random, budget_tokens: int) -> list[Table]:
 
 
 Builder = Callable[[random.Random, int], list[Table]]
-# Theme: its builder and the largest context in tokens that its rows can fill.
+# theme: its builder, and the largest context in tokens that its rows can fill
 THEMES: dict[str, tuple[Builder, int]] = {
     "unicode": (unicode_tables, 1_000_000),
     "time_zones": (zone_tables, 1_000_000),
@@ -305,7 +305,7 @@ THEMES: dict[str, tuple[Builder, int]] = {
 
 
 def themes_for(budget_tokens: int) -> list[str]:
-    """The themes that can fill about two thirds of the budget; time zones only where Python finds their data."""
+    """The themes that can fill about two thirds of the budget; time zones only if Python finds their data."""
     themes = [name for name, (_, largest_tokens) in THEMES.items() if budget_tokens <= 1.5 * largest_tokens]
     return [name for name in themes if name != "time_zones" or zoneinfo.available_timezones()]
 

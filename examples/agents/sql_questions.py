@@ -1,4 +1,4 @@
-"""Questions over the databases: templates with parameters that the data allow, their answers checked."""
+"""Questions over the databases: templates filled with values from the data, with verified answers."""
 
 import random
 import sqlite3
@@ -12,14 +12,14 @@ Rows = list[tuple[object, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A template with its parameters chosen."""
+    """A template with chosen parameters."""
 
     template: Template
     parameters: tuple[object, ...]
 
     @property
     def text(self) -> str:
-        """The question as the user asks it."""
+        """The text of the question."""
         return self.template.text.format(**dict(zip("abc", self.parameters, strict=False)))
 
     @property
@@ -28,13 +28,13 @@ class Question:
         return self.sql(self.template.gold)
 
     def sql(self, text: str, found: tuple[object, ...] = ()) -> str:
-        """Fill a query with the parameters and with what earlier steps found."""
+        """Fill a query with the parameters and with the results of earlier steps."""
         values = {name: quote(value) for name, value in zip("abc", self.parameters, strict=False)}
         values |= {f"s{number}": quote(value) for number, value in enumerate(found, 1)}
         return text.format(**values)
 
     def reward(self, result: Rows, gold: Rows) -> float:
-        """1.0 for an equal result (in order where the gold query orders), else the share of common rows, below 1."""
+        """1.0 for an equal result (in order if the gold query orders), otherwise the share of common rows, below 1."""
         if result == gold if "ORDER BY" in self.template.gold else Counter(result) == Counter(gold):
             return 1.0
         common, union = Counter(result) & Counter(gold), Counter(result) | Counter(gold)
@@ -51,18 +51,18 @@ def quote(value: object) -> str:
 def choose_question(
     rng: random.Random, connection: sqlite3.Connection, templates: tuple[Template, ...], asked: list[str]
 ) -> Question | None:
-    """A question not asked before that the right query answers and the wrong one does not, or None."""
+    """A new question that the correct query answers and the wrong query does not, or None."""
     for template in rng.sample(templates, len(templates)):
         rows = connection.execute(template.pick).fetchall()
         for row in rng.sample(rows, min(len(rows), 20)):
             question = Question(template, row)
-            if question.text not in asked and is_sound(connection, question):
+            if question.text not in asked and is_valid(connection, question):
                 return question
     return None
 
 
-def is_sound(connection: sqlite3.Connection, question: Question) -> bool:
-    """Whether there is an answer, the agent's way leads to it, and the wrong way does not."""
+def is_valid(connection: sqlite3.Connection, question: Question) -> bool:
+    """Whether there is an answer, the queries of the agent find it, and the wrong query does not."""
     found: tuple[object, ...] = ()
     for _, query in question.template.steps:
         first = connection.execute(question.sql(query, found)).fetchone()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Template:
     """A kind of question.
 
-    In the SQL fields, {a} {b} {c} are the quoted cells of a row that `pick` returns; in `steps` and `answer`,
-    {s1} {s2} are the quoted first cells that earlier steps returned. `wrong` is a plausible but false `answer`.
+    In the SQL fields, {a} {b} {c} are the quoted cells of a row returned by `pick`. In `steps` and `answer`, {s1} {s2}
+    are the quoted first cells returned by earlier steps. `wrong` is a plausible but false `answer`.
     """
 
     text: str
@@ -270,7 +270,7 @@ SYSTEM = (
             ("First the error's number.", "SELECT number FROM error_number WHERE symbol = {a}"),
             ("Which exception belongs to it?", "SELECT exception_id FROM error_number WHERE symbol = {a}"),
         ),
-        thought="I put the signal of that number beside the exception of that id.",
+        thought="I put the signal of that number next to the exception of that id.",
         answer="SELECT signal.name, description, exception.name FROM signal, exception "
         "WHERE number = {s1} AND exception.id = {s2}",
         wrong="SELECT signal.name, description, exception.name FROM signal, exception "

@@ -1,10 +1,10 @@
-"""A scripted SWE agent: repairs faults put into copies of standard-library modules and logs its runs as `.traj`.
+"""A scripted SWE agent: repairs injected faults in copies of standard-library modules and logs `.traj` files.
 
     python examples/agents/swe_agent.py --out DIR --count 12 --seed 0 --length-tokens 8192
 
-Writes DIR/swe/<instance_id>.traj and DIR/swe/instances.json. The script knows where the two faults are; the files it
-opens, its edits and the test runs are real. `--length-tokens` is the size of the two faulty files and all files
-opened beside them (characters / 4); the smallest modules make about 4,000.
+Writes DIR/swe/<instance_id>.traj and DIR/swe/instances.json. The agent knows where the two faults are; the opened
+files, the edits and the test runs are real. `--length-tokens` is the size of the two faulty files and of all other
+opened files (characters / 4); the minimum is about 4,000.
 """
 
 import json
@@ -50,27 +50,27 @@ SYSTEM = (
 
 @dataclass(slots=True)
 class Shell:
-    """SWE-agent's interface over a repository; every command is written down."""
+    """The commands of SWE-agent on a repository; every command is logged."""
 
     repository: Repository
     steps: list[dict[str, str]] = field(default_factory=list)
     open_file: str = "n/a"
 
     def find_file(self, thought: str, name: str) -> None:
-        """Look a file up by name."""
+        """Find a file by name."""
         hits = [path for path in sorted(self.repository.files) if path.endswith(f"/{name}")]
         listing = "".join(f"{ROOT}/{path}\n" for path in hits)
         self._log(thought, f'find_file "{name}"', f'Found {len(hits)} matches for "{name}" in {ROOT}:\n{listing}')
 
     def search_dir(self, thought: str, term: str) -> None:
-        """Look for a term in all files."""
+        """Search a term in all files."""
         counts = {path: text.count(term) for path, text in sorted(self.repository.files.items()) if term in text}
         listing = "".join(f"{ROOT}/{path} ({count} matches)\n" for path, count in counts.items())
         head = f'Found {sum(counts.values())} matches for "{term}" in {ROOT}:\n'
         self._log(thought, f'search_dir "{term}"', f'{head}{listing}End of matches for "{term}" in {ROOT}\n')
 
     def open(self, thought: str, path: str, line: int) -> None:
-        """Show a window of a file."""
+        """Open a file and show a window of it."""
         self.open_file = f"{ROOT}/{path}"
         self._log(thought, f"open {path} {line}", self._window(path, line))
 
@@ -80,17 +80,17 @@ class Shell:
         self._log(thought, f"edit {line}:{line}\n{new}\nend_of_edit", self._window(path, line) + UPDATED)
 
     def test(self, thought: str, *, cpu_seconds: int = RUN_CPU_SECONDS) -> bool:
-        """Run the test script; whether all passed."""
+        """Run the test script; return whether all tests passed."""
         run = self.repository.test(cpu_seconds=cpu_seconds)
         self._log(thought, f"python {TEST}", run.output)
         return run.passed
 
     def submit(self, thought: str, patch: str) -> None:
-        """End the run with the patch."""
+        """End the trajectory with the patch."""
         self._log(thought, "submit", f"\n{patch}")
 
     def _window(self, path: str, line: int) -> str:
-        """The target line stands a sixth of the window from its top, as SWE-agent's `open` does it."""
+        """The lines around `line`, which is one sixth below the top of the window, as in SWE-agent's `open`."""
         lines = self.repository.files[path].removesuffix("\n").split("\n")
         start = max(0, min(line - WINDOW // 6, len(lines) - WINDOW))
         shown = lines[start : start + WINDOW]
@@ -110,7 +110,7 @@ class Shell:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A faulty repository: its two faults by path, the files to look at beside them, the failing tests."""
+    """A repository with two faults by path, other files to open, the issue, and failing and passing tests."""
 
     instance_id: str
     faults: dict[str, Fault]
@@ -121,7 +121,7 @@ class Task:
 
 
 def choose_subjects(rng: random.Random, budget_tokens: int) -> tuple[list[Subject], list[Subject], list[Subject]]:
-    """Two modules to break, those to look at until the budget is full (at least one), and two more as stock."""
+    """Two modules to break, at least one to open until the budget is full, and up to two that are not opened."""
     subjects = available_subjects()
     sizes = {subject.module: file_tokens(subject.files[0]) for subject in subjects}
     pairs = [list(pair) for pair in combinations(subjects, 2)]
@@ -141,22 +141,22 @@ def choose_subjects(rng: random.Random, budget_tokens: int) -> tuple[list[Subjec
             opened.append(subject)
             left -= sizes[subject.module]
     opened = opened or [min(rest, key=lambda subject: sizes[subject.module])]
-    stock = [subject for subject in rest if subject not in opened and sizes[subject.module] <= budget_tokens // 2]
-    return broken, opened, stock[:2]
+    unopened = [subject for subject in rest if subject not in opened and sizes[subject.module] <= budget_tokens // 2]
+    return broken, opened, unopened[:2]
 
 
 def find_fault(rng: random.Random, repository: Repository, subject: Subject, known: Known) -> Fault | None:
-    """A fault of one module that its checks notice without the test script itself breaking."""
+    """A fault in one module that its checks detect while the test script still runs, or None."""
     path = f"{PACKAGE}/{subject.files[0]}"
-    sound = repository.files[path]
-    candidates = faults(sound, known.lines)
+    original = repository.files[path]
+    candidates = faults(original, known.lines)
     for fault in rng.sample(candidates, min(len(candidates), MAX_TRIES)):
-        if fault not in known.noticed:
-            repository.write(path, fault.inject(sound))
+        if fault not in known.is_detected:
+            repository.write(path, fault.inject(original))
             run = repository.test(cpu_seconds=TRIAL_CPU_SECONDS)
-            repository.write(path, sound)
-            known.noticed[fault] = bool(run.failures) and not run.broken
-        if known.noticed[fault]:
+            repository.write(path, original)
+            known.is_detected[fault] = bool(run.failures) and not run.broken
+        if known.is_detected[fault]:
             return fault
     return None
 
@@ -164,9 +164,9 @@ def find_fault(rng: random.Random, repository: Repository, subject: Subject, kno
 def make_task(rng: random.Random, number: int, folder: Path, known: dict[str, Known], budget_tokens: int) -> tuple[
     Task, Repository
 ]:  # fmt: skip
-    """Break a fresh repository in two files."""
-    broken, opened, stock = choose_subjects(rng, budget_tokens)
-    repository = Repository(folder, broken + opened + stock, broken, known)
+    """Create a repository and inject a fault into two of its files."""
+    broken, opened, unopened = choose_subjects(rng, budget_tokens)
+    repository = Repository(folder, broken + opened + unopened, broken, known)
     found: dict[str, Fault] = {}
     for subject in broken:
         fault = find_fault(rng, repository, subject, known[subject.module])
@@ -192,7 +192,7 @@ def make_task(rng: random.Random, number: int, folder: Path, known: dict[str, Kn
 
 
 def problem_statement(broken: list[Subject], checks: list[Check], failures: dict[str, str]) -> str:
-    """An issue that shows one failing expression of each module."""
+    """The text of an issue that shows one failing expression per module."""
     names = " and ".join(f"`{PACKAGE}.{subject.module}`" for subject in broken)
     parts = [f"Wrong results from {names}\n\nTwo of our modules give wrong results since the last change.\n"]
     for subject in broken:
@@ -205,7 +205,7 @@ def problem_statement(broken: list[Subject], checks: list[Check], failures: dict
 
 
 def play(task: Task, repository: Repository, rng: random.Random, *, wrong: bool) -> tuple[Shell, str, bool]:
-    """Let the agent work; `wrong` makes it give up after the first fault. Returns its patch and if it is right."""
+    """Run the agent; if `wrong`, it stops after the first fault. Returns its patch and whether all tests pass."""
     shell = Shell(repository)
     before = dict(repository.files)
     resolved = shell.test("First I run the test script to see what fails.")
@@ -225,7 +225,7 @@ def play(task: Task, repository: Repository, rng: random.Random, *, wrong: bool)
 
 
 def repair(shell: Shell, path: str, fault: Fault, rng: random.Random) -> bool:
-    """Mend one faulty line, sometimes after an attempt that does not help; whether all tests pass then."""
+    """Fix one faulty line, sometimes after a useless attempt; return whether all tests pass."""
     if rng.random() < 0.5:
         shell.find_file(f"The failing values come from {Path(path).name}. Where is it?", Path(path).name)
     else:
@@ -239,7 +239,7 @@ def repair(shell: Shell, path: str, fault: Fault, rng: random.Random) -> bool:
 
 
 def traj_of(task: Task, shell: Shell, patch: str) -> dict[str, Any]:
-    """The run in SWE-agent's older layout."""
+    """The trajectory in the older layout of SWE-agent."""
     issue = "We're currently solving the following issue within our repository. Here's the issue text:\nISSUE:\n"
     history = [
         {"role": "system", "content": SYSTEM, "agent": "primary"},
@@ -261,7 +261,7 @@ def traj_of(task: Task, shell: Shell, patch: str) -> dict[str, Any]:
 
 
 def instance_of(task: Task, files: dict[str, str], *, resolved: bool) -> dict[str, Any]:
-    """The row of an instance, as SWE-bench has it, with the files at the base commit."""
+    """The SWE-bench row of an instance, with the files at the base commit."""
     fixed = dict(files)
     for path, fault in task.faults.items():
         fixed[path] = replace_line(files[path], fault.line, fault.right)
@@ -279,7 +279,7 @@ def instance_of(task: Task, files: dict[str, str], *, resolved: bool) -> dict[st
 
 
 def write_runs(folder: Path, options: Options) -> list[int]:
-    """Make and play all tasks; returns the size of each context."""
+    """Create and run all tasks; return the size of each context in tokens."""
     known = probe()
     instances: list[dict[str, Any]] = []
     sizes: list[int] = []
@@ -298,7 +298,7 @@ def write_runs(folder: Path, options: Options) -> list[int]:
 
 
 def main() -> None:
-    """Write the trajectories of one command line."""
+    """Write the trajectories and instances."""
     options = parse_options("Run a scripted SWE agent on faulty copies of standard library modules.")
     with published_folder(options.out / "swe", options) as folder:
         sizes = write_runs(folder, options)

@@ -1,6 +1,6 @@
-"""Checks of standard-library modules: expressions whose values an untouched copy defines.
+"""Checks of standard-library modules: expressions whose expected values come from the unchanged modules.
 
-Every value is a plain built-in with an exact repr. An expression sees its module under the module's last name.
+Every value is a built-in type with an exact repr. An expression refers to its module by the last part of its name.
 """
 
 from dataclasses import dataclass
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A module to copy: the files of the standard library it needs and expressions that exercise it."""
+    """A module to copy: the files of the standard library that it needs, and expressions that test it."""
 
-    files: tuple[str, ...]  # relative to the library; the first one is imported
+    files: tuple[str, ...]  # relative to the standard library; the first one is imported
     checks: tuple[str, ...]
 
     @property
     def module(self) -> str:
-        """The dotted name below the package."""
+        """The dotted name in the package."""
         return self.files[0].removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
     @property
     def alias(self) -> str:
-        """The name that the expressions use."""
+        """The name of the module in the expressions."""
         return self.module.rpartition(".")[2]
 
 
 def subject(files: str, *checks: str) -> Subject:
-    """A subject whose files are separated by blanks."""
+    """A subject from file names separated by spaces."""
     return Subject(tuple(files.split()), checks)
 
 

@@ -1,4 +1,4 @@
-"""Small faults: a comparison flipped, a constant off by one, two arguments swapped, ... in lines that checks run."""
+"""Small faults in lines that checks execute: a flipped comparison, a constant off by one, swapped arguments, ..."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ COMPARISONS = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One line made wrong; `attempt` is another wrong line that an agent might try first."""
+    """One faulty line; `attempt` is another wrong line that an agent might try first."""
 
     line: int  # 1-based
     function: str
@@ -24,13 +24,13 @@ class Fault:
     thought: str
 
     def inject(self, text: str) -> str:
-        """The file with the fault."""
+        """The text of the file with the fault."""
         return replace_line(text, self.line, self.wrong)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A span of one line (UTF-8 byte columns) with its wrong text, a second wrong text and a word about it."""
+    """A span of one line (UTF-8 byte columns), its wrong text, a second wrong text, and a description."""
 
     line: int
     start: int
@@ -41,7 +41,7 @@ class Change:
 
 
 def replace_line(text: str, line: int, new: str) -> str:
-    """The text with its 1-based line replaced."""
+    """The text with line `line` (1-based) replaced."""
     lines = text.split("\n")
     lines[line - 1] = new
     return "\n".join(lines)
@@ -49,7 +49,7 @@ def replace_line(text: str, line: int, new: str) -> str:
 
 @cache
 def faults(text: str, covered: frozenset[int]) -> tuple[Fault, ...]:
-    """Every fault that can be put into the covered lines of a module's functions."""
+    """Every fault that can be injected into covered lines inside of functions."""
     lines = text.split("\n")
     found: dict[tuple[int, str], Fault] = {}
     for function, node in function_nodes(ast.parse(text)):
@@ -64,13 +64,13 @@ def faults(text: str, covered: frozenset[int]) -> tuple[Fault, ...]:
 
 
 def splice(line: str, change: Change, new: str) -> str:
-    """The line with the change's span replaced."""
+    """The line with the span of the change replaced."""
     raw = line.encode()
     return (raw[: change.start] + new.encode() + raw[change.end :]).decode()
 
 
 def function_nodes(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    """Expressions in the bodies of functions, outside `while` loops, where a fault could run for ever."""
+    """Expressions in function bodies; `while` loops are excluded, because a fault could make them endless."""
 
     def walk(node: ast.AST, function: str) -> Iterator[tuple[str, ast.expr]]:
         for child in ast.iter_child_nodes(node):
@@ -88,7 +88,7 @@ def function_nodes(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
 
 
 def changes(node: ast.expr, lines: list[str]) -> Iterator[Change]:
-    """The changes that suit one expression."""
+    """The possible changes of one expression."""
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
         yield from between(node.left, node.comparators[0], lines, lambda op: COMPARISONS.get(op), "comparison")
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
@@ -112,7 +112,7 @@ def between(
     choose: Callable[[str], tuple[str, str] | None],
     what: str,
 ) -> Iterator[Change]:
-    """Change the operator that stands between two operands."""
+    """Change the operator between two operands."""
     if left.end_lineno != right.lineno or left.end_col_offset is None:
         return
     gap = lines[right.lineno - 1].encode()[left.end_col_offset : right.col_offset].decode()
@@ -125,7 +125,7 @@ def between(
 
 
 def constant(node: ast.Constant, value: int) -> Iterator[Change]:
-    """Flip a truth value or move a number by one."""
+    """Negate a boolean or increase a number by one."""
     wrong, attempt = (str(not value), "None") if isinstance(value, bool) else (str(value + 1), str(value + 2))
     assert node.end_col_offset is not None
     thought = f"the constant should be `{value}`, not `{wrong}`"

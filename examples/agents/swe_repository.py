@@ -1,4 +1,4 @@
-"""The repository an agent works in: copied modules, a test script, real runs of it, and git's way to write patches."""
+"""The repository of an agent: copied modules, a test script and its runs, and patches in the format of git."""
 
 import difflib
 import hashlib
@@ -21,7 +21,7 @@ from swe_faults import Fault
 PACKAGE = "toolbox"
 ROOT = "/testbed"
 TEST = f"tests/test_{PACKAGE}.py"
-TRIAL_CPU_SECONDS = 2  # a fault that runs longer is not used
+TRIAL_CPU_SECONDS = 2  # faults that run longer are not used
 RUN_CPU_SECONDS = 60
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 
@@ -80,19 +80,19 @@ seen = {}
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a module: the repr of each check's value (None where it fails), the lines that ran for them,
-    and which faults the checks have been seen to notice."""
+    """Results of the checks of a module: the repr of each value (None if the check fails), the executed lines, and
+    whether the checks detect a fault, for the faults tried so far."""
 
     values: tuple[str | None, ...]
     lines: frozenset[int]
-    noticed: dict[Fault, bool] = field(default_factory=dict)
+    is_detected: dict[Fault, bool] = field(default_factory=dict)
 
 
 def run_python(script: str, folder: Path, *, cpu_seconds: int) -> subprocess.CompletedProcess[str]:
-    """Run a script in a folder, isolated: our environment, user site and site packages are not seen.
+    """Run a script in a folder, isolated from the environment, user site and site packages.
 
-    As `python -I`, but with a fixed hash seed, so that the order of sets is the same in each run; and CPU time is
-    limited, not wall time, so that a busy machine changes nothing.
+    Like `python -I`, but with a fixed hash seed, so that the order of sets is reproducible. CPU time is limited, not
+    wall time, so that the load of the machine has no effect.
     """
     command = [sys.executable, "-s", "-P", "-S", "-B", script]
     environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
@@ -106,7 +106,7 @@ def run_python(script: str, folder: Path, *, cpu_seconds: int) -> subprocess.Com
 
 
 def probe() -> dict[str, Known]:
-    """Run all checks on the installed library, once; the module names are the keys."""
+    """Run all checks once on the installed standard library; returns the results by module name."""
     lines = [PROBE]
     for subject in available_subjects():
         lines.append(f"{subject.alias} = importlib.import_module({subject.module!r})")
@@ -121,13 +121,13 @@ def probe() -> dict[str, Known]:
 
 
 def available_subjects() -> list[Subject]:
-    """The subjects whose files this Python has."""
+    """The subjects whose files exist in this Python."""
     return [subject for subject in SUBJECTS if all((LIBRARY / file).is_file() for file in subject.files)]
 
 
 @cache
 def library_text(file: str) -> str:
-    """A file of the standard library, as it is."""
+    """The text of a file of the standard library."""
     return (LIBRARY / file).read_bytes().decode("utf-8")
 
 
@@ -138,12 +138,12 @@ def file_tokens(file: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TestRun:
-    """What a run of the test script said."""
+    """The result of a run of the test script."""
 
     output: str
     passed: bool
-    failures: dict[str, str]  # test name -> what it got
-    broken: bool  # the script itself did not get through, or said something that changes from run to run
+    failures: dict[str, str]  # test name -> message
+    broken: bool  # the script did not finish, or its output is not reproducible
 
 
 class Repository:
@@ -159,14 +159,14 @@ class Repository:
             self.write(path, text)
 
     def write(self, path: str, text: str) -> None:
-        """Change a file."""
+        """Write a file."""
         self.files[path] = text
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(text.encode())
 
     def test(self, *, cpu_seconds: int = RUN_CPU_SECONDS) -> TestRun:
-        """Run the test script; paths of this machine are shown as paths in ROOT."""
+        """Run the test script; real paths are replaced by paths in ROOT."""
         done = run_python(TEST, self.folder, cpu_seconds=cpu_seconds)
         output = (done.stdout + done.stderr).replace(os.path.realpath(self.folder), ROOT)
         output += "Killed\n" if done.returncode < 0 else ""
@@ -177,7 +177,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Check:
-    """A test function's name, the expression it runs and the value it expects."""
+    """A test function: its name, its expression and the expected value."""
 
     name: str
     subject: Subject
@@ -186,12 +186,12 @@ class Check:
 
     @cached_property
     def source(self) -> str:
-        """The test function."""
+        """The source of the test function."""
         return f"\ndef {self.name}():\n    check(lambda: {self.expression}, {self.expected})\n"
 
 
 def checks_of(subject: Subject, known: dict[str, Known]) -> list[Check]:
-    """The checks that an untouched module passes."""
+    """The checks that the unchanged module passes."""
     name = subject.module.replace(".", "_").strip("_")
     pairs = zip(subject.checks, known[subject.module].values, strict=True)
     return [
@@ -208,26 +208,26 @@ def import_of(subject: Subject) -> str:
 
 
 def test_script(subjects: list[Subject], known: dict[str, Known]) -> str:
-    """A test script without dependencies for these modules."""
+    """A test script for these modules, without dependencies."""
     imports = "\n".join(import_of(subject) for subject in subjects)
     tests = "\n".join(check.source for subject in subjects for check in checks_of(subject, known))
     return TEST_HEAD.replace("{imports}", imports) + tests + TEST_TAIL
 
 
 def blob_hash(text: str) -> str:
-    """Git's SHA-1 of a file."""
+    """The SHA-1 that git computes for a file."""
     data = text.encode()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def commit_hash(files: dict[str, str]) -> str:
-    """A stand-in for a commit: the SHA-1 over all paths and their hashes."""
+    """A replacement for a commit hash: the SHA-1 of all paths and their hashes."""
     listing = "".join(f"{path} {blob_hash(text)}\n" for path, text in sorted(files.items()))
     return hashlib.sha1(listing.encode()).hexdigest()
 
 
 def git_patch(before: dict[str, str], after: dict[str, str]) -> str:
-    """The unified diff from one state of the files to another, in git's form."""
+    """The unified diff between two states of the files, in the format of git."""
     parts = []
     for path in sorted(before):
         old, new = before[path], after[path]

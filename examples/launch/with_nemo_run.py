@@ -1,8 +1,8 @@
-"""The road as a nemo-run experiment of your own: edit the executors, then `python with_nemo_run.py`.
+"""The pipeline as your own nemo-run experiment: edit the executors, then run `python with_nemo_run.py`.
 
-`--dry-run` writes the batch scripts and prints where. It needs nemo-run alone (make .venv-launch); the jobs need an
-environment or a container that holds acc-megatron. `acc-megatron launch slurm` does the same from a TOML file, and adds
-the warning before the time limit, which this shorter file leaves out.
+`--dry-run` writes the batch scripts and prints their paths. This file needs only nemo-run (make .venv-launch); the jobs
+need an environment or a container with acc-megatron. `acc-megatron launch slurm` does the same from a TOML file and
+also saves before the time limit, which this shorter file does not.
 """
 
 import argparse
@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--home", type=Path, default=Path("runs/launch/nemo"), help="where nemo-run keeps its files")
+parser.add_argument("--home", type=Path, default=Path("runs/launch/nemo"), help="folder for the files of nemo-run")
 parser.add_argument("--account", default="team")
 parser.add_argument("--partition", default="h100")
 parser.add_argument("--container", help="a .sqsh file or registry#image, for pyxis")
-parser.add_argument("--out", default="runs/acc-30b", help="below a filesystem that all nodes share")
+parser.add_argument("--out", default="runs/acc-30b", help="folder on a filesystem that all nodes share")
 parser.add_argument("--recipe", default="examples/qwen3_30b_a3b_128k_h100.toml")
 parser.add_argument("--nodes", type=int, default=8)
 parser.add_argument("--dry-run", action="store_true")
@@ -27,14 +27,14 @@ HERE, OUT = Path.cwd(), options.out
 
 
 def executor(**changes: object) -> "run.SlurmExecutor":
-    """A CPU job; `changes` make it an array or a GPU job."""
+    """The executor of a CPU job; `changes` turn it into an array or a GPU job."""
     settings: dict[str, object] = {
         "account": options.account,  # nemo-run 0.11.1 fails without one
         "partition": options.partition,
         "time": "04:00:00",
         "container_image": options.container,
         "container_mounts": [f"{HERE}:{HERE}"] if options.container else [],
-        "tunnel": run.LocalTunnel(job_dir=""),  # any other folder is never filled
+        "tunnel": run.LocalTunnel(job_dir=""),  # nemo-run leaves any other folder empty
         "packager": run.Packager(),
     }
     return run.SlurmExecutor(**(settings | changes))
@@ -52,7 +52,12 @@ train = executor(
     exclusive=True,
     mem="0",
     retries=3,
-    env_vars={"CUDA_DEVICE_MAX_CONNECTIONS": "1", "NCCL_DEBUG": "WARN", "NCCL_IB_TIMEOUT": "22"},
+    env_vars={
+        "CUDA_DEVICE_MAX_CONNECTIONS": "1",
+        "TRITON_CACHE_DIR": "/tmp/acc-30b-triton",  # on the node's own disk
+        "NCCL_DEBUG": "WARN",
+        "NCCL_IB_TIMEOUT": "22",
+    },
     setup_lines=(
         "export PET_NNODES=$SLURM_JOB_NUM_NODES PET_MASTER_ADDR=${head_node_ip%% *}\n"
         "export PET_MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000))"
@@ -62,7 +67,7 @@ node = ["acc_megatron.launch.node", "--processes", "8", "--gpus", "8", "--gpu-fr
 node += ["--ring-gb-per-second", "0", "--run-dir", f"{OUT}/run", "--logs", f"{OUT}/logs", "--", "train"]
 node += [options.recipe, f"data.path={OUT}/dataset", f"train.run_dir={OUT}/run"]
 
-stages = [
+jobs = [
     ("compile", verb("acc_megatron", "compile", "trajectories", "--out", f"{OUT}/triples"), executor()),
     (
         "convert",
@@ -77,7 +82,7 @@ stages = [
 
 with run.Experiment("acc-30b", log_level="WARN") as experiment:
     before: list[str] = []
-    for name, script, where in stages:
+    for name, script, where in jobs:
         before = [experiment.add(script, executor=where, name=name, dependencies=before)]
     if options.dry_run:
         experiment.dryrun(log=False, delete_exp_dir=False)

@@ -1,8 +1,8 @@
-"""The arms: the same runs under another treatment of `compile`, cut to as many tokens, trained from the base.
+"""Trains the arms: the same trajectories, compiled in different ways, cut to the same number of tokens.
 
-What is matched is the number of tokens that the model reads: the same steps, each one row of ROW_TOKENS, over the same
-runs. An arm with longer documents reads fewer of these runs, one whose documents are too short to fill the tokens reads
-them for several epochs. Supervised tokens differ, and are reported.
+All arms read the same number of tokens: the same number of steps, each with one packed row of ROW_TOKENS, from the same
+trajectories. An arm with longer documents reads fewer of them. An arm whose documents do not fill the tokens reads them
+for several epochs. The number of supervised tokens differs and is reported.
 """
 
 import json
@@ -11,24 +11,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from road import RECIPE, acc, publish_rows
+from pipeline import RECIPE, acc, publish_rows
 from settings import ARMS, HOPS, ROW_TOKENS, Settings
-from trajectories import draw_run
+from trajectories import draw_trajectory
 
 
 def train_arm(out: Path, arm: str, seed: int, base: Path, tokenizer: Path, settings: Settings) -> dict[str, Any]:
-    """One arm of one seed, from runs of the agent to an exported model; what it was trained on."""
+    """Make one arm with one seed, from trajectories to an exported model; return what it was trained on."""
     tokens = settings.arm_steps * ROW_TOKENS
-    runs = out / "runs" / "search.jsonl"
-    if not runs.is_file():
-        publish_rows(runs, _runs(seed, tokens, settings))
+    trajectories = out / "trajectories" / "search.jsonl"
+    if not trajectories.is_file():
+        publish_rows(trajectories, _trajectories(seed, tokens, settings))
     triples, cut = out / "triples", out / "cut" / "search.jsonl"
-    same = ("--tokenizer", tokenizer)
-    compiled = acc(out / "compile.json", "compile", runs, "--out", triples, "--seed", str(seed), *ARMS[arm], *same)
+    options = ("--tokenizer", tokenizer)
+    compiled = acc(
+        out / "compile.json", "compile", trajectories, "--out", triples, "--seed", str(seed), *ARMS[arm], *options
+    )
     epochs = -(-tokens // compiled["tokens"])
     if not cut.is_file():
         publish_rows(cut, _first_tokens(triples / "triples.jsonl", tokens // epochs))
-    converted = acc(out / "convert.json", "convert", cut, "--out", out / "dataset", *same)
+    converted = acc(out / "convert.json", "convert", cut, "--out", out / "dataset", *options)
     overrides = [
         f"data.path={out / 'dataset'}",
         f"train.run_dir={out / 'run'}",
@@ -40,26 +42,27 @@ def train_arm(out: Path, arm: str, seed: int, base: Path, tokenizer: Path, setti
         f"optimizer.min_learning_rate={settings.arm_learning_rate / 10}",
     ]
     trained = acc(out / "train.json", "train", RECIPE, *overrides)
-    acc(out / "export.json", "export", out / "run", "--out", out / "export", *same)
-    read = {"documents": converted["documents_out"], "epochs": epochs} | read_tokens(out / "run")
+    acc(out / "export.json", "export", out / "run", "--out", out / "export", *options)
+    read = {"documents": converted["documents_out"], "epochs": epochs} | count_tokens(out / "run")
     return {"arm": arm, "seed": seed} | read | trained
 
 
-def read_tokens(run: Path) -> dict[str, int]:
-    """The tokens that a run has read and learned, row by row."""
+def count_tokens(run: Path) -> dict[str, int]:
+    """The number of tokens and of supervised tokens that a training run has read; a repeated step counts once."""
     steps = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
-    return {name: sum(step[name] for step in steps) for name in ("tokens", "supervised_tokens")}
+    last = {step["step"]: step for step in steps}.values()
+    return {name: sum(step[name] for step in last) for name in ("tokens", "supervised_tokens")}
 
 
-def _runs(seed: int, num_tokens: int, settings: Settings) -> Iterator[dict[str, Any]]:
-    """The runs of a seed, the same for every arm: they fill the tokens at nine a page alone, so ACC has some over."""
+def _trajectories(seed: int, num_tokens: int, settings: Settings) -> Iterator[dict[str, Any]]:
+    """The trajectories of a seed, equal for all arms; their pages, with 9 tokens each, fill `num_tokens`."""
     rng = random.Random(f"runs {seed}")
     for _ in range(num_tokens // (9 * sum(settings.arm_pages) // 2)):
-        yield draw_run(rng, rng.randint(*settings.arm_pages), rng.choice(HOPS))
+        yield draw_trajectory(rng, rng.randint(*settings.arm_pages), rng.choice(HOPS))
 
 
 def _first_tokens(triples: Path, num_tokens: int) -> Iterator[dict[str, Any]]:
-    """The first documents that fit in so many tokens."""
+    """The first documents that together have at most `num_tokens` tokens."""
     for line in triples.read_text().splitlines():
         row = json.loads(line)
         num_tokens -= row["settings"]["tokens"]

@@ -1,4 +1,4 @@
-"""The study's figure: right answers by length, and look-ups by the depth of the evidence."""
+"""The figure of the study: correct answers by length, and look-ups by depth of the evidence."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from table import Summary
 
 
 def draw(summary: Summary, lengths_pages: Sequence[int], trained_pages: tuple[int, int], path: Path) -> None:
-    """Three panels of per cent, error bars of one deviation over seeds; the base is dashed."""
+    """Draw three panels in percent, with error bars of one standard deviation over seeds; the base is dashed."""
     mpl.rcParams.update({"svg.hashsalt": "small study", "svg.fonttype": "path", "font.size": 9})
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout="constrained")
     for axis, measure in zip(axes[:2], ("retrieval", "multi-hop"), strict=True):

@@ -1,8 +1,8 @@
-"""Every size of the study, the full grid's and the smoke version's."""
+"""Every size of the study, for the full grid and for the smoke version."""
 
 from dataclasses import dataclass
 
-# the flags of `compile` that make each arm
+# the options of `compile` that make each arm
 ARMS: dict[str, tuple[str, ...]] = {
     "acc": (),
     "no-distractors": ("--no-distractors",),
@@ -11,12 +11,12 @@ ARMS: dict[str, tuple[str, ...]] = {
     "agent-sft": ("--arm", "agent-sft"),
 }
 ROW_TOKENS = 2048  # data.seq_length_tokens of model.toml
-HOPS = (1, 2, 3)  # one road is retrieval, more are multi-hop
+HOPS = (1, 2, 3)  # one road is retrieval, two or three are multi-hop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One part of the base's curriculum: contexts of so many pages, and a learning rate from peak to end."""
+class Phase:
+    """One phase of training the base: the range of pages per context, and the learning rate at its start and end."""
 
     name: str
     min_pages: int
@@ -28,23 +28,23 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The sizes of one grid; `lengths_pages` are those of the held-out contexts."""
+    """The sizes of one grid; `lengths_pages` are the lengths of the held-out contexts."""
 
-    stages: tuple[Stage, ...]
+    phases: tuple[Phase, ...]
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     arm_steps: int
     arm_pages: tuple[int, int]
     arm_learning_rate: float
     lengths_pages: tuple[int, ...]
-    items_per_cell: int  # for each length and number of hops
+    questions_per_cell: int  # for each length and number of hops
 
 
 FULL = Settings(
-    stages=(
-        Stage(name="few", min_pages=2, max_pages=6, num_tokens=2_000_000, learning_rate=6e-3, end_learning_rate=4e-3),
-        Stage(name="more", min_pages=4, max_pages=16, num_tokens=2_000_000, learning_rate=4e-3, end_learning_rate=2e-3),
-        Stage(name="many", min_pages=8, max_pages=24, num_tokens=2_000_000, learning_rate=3e-3, end_learning_rate=1e-4),
+    phases=(
+        Phase(name="few", min_pages=2, max_pages=6, num_tokens=2_000_000, learning_rate=6e-3, end_learning_rate=4e-3),
+        Phase(name="more", min_pages=4, max_pages=16, num_tokens=2_000_000, learning_rate=4e-3, end_learning_rate=2e-3),
+        Phase(name="many", min_pages=8, max_pages=24, num_tokens=2_000_000, learning_rate=3e-3, end_learning_rate=1e-4),
     ),
     arms=tuple(ARMS),
     seeds=(0, 1, 2),
@@ -52,11 +52,11 @@ FULL = Settings(
     arm_pages=(16, 32),
     arm_learning_rate=3e-3,
     lengths_pages=(8, 16, 32, 48),
-    items_per_cell=80,
+    questions_per_cell=80,
 )
 SMOKE = Settings(
-    stages=(
-        Stage(name="few", min_pages=2, max_pages=4, num_tokens=60_000, learning_rate=6e-3, end_learning_rate=1e-3),
+    phases=(
+        Phase(name="few", min_pages=2, max_pages=4, num_tokens=60_000, learning_rate=6e-3, end_learning_rate=1e-3),
     ),
     arms=("acc", "agent-sft"),
     seeds=(0,),
@@ -64,5 +64,5 @@ SMOKE = Settings(
     arm_pages=(6, 9),
     arm_learning_rate=1e-3,
     lengths_pages=(6, 12),
-    items_per_cell=4,
+    questions_per_cell=4,
 )

@@ -1,29 +1,29 @@
-"""The study's tables in Markdown: what each arm read and what it can do; mean and deviation over seeds, in per cent."""
+"""The tables of the study in Markdown: what each arm read, and its scores in percent, mean ± deviation over seeds."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from summary import DEPTHS
 
-Summary = dict[str, dict[str, tuple[float, float]]]  # arm, measure: mean and deviation
+Summary = dict[str, dict[str, tuple[float, float]]]  # arm -> measure -> (mean, deviation)
 
 
 def tables(summary: Summary, trained: list[dict[str, Any]], lengths_pages: Sequence[int]) -> str:
-    """All tables, the longest length's and the one before it by depth."""
+    """All tables; those by depth are for the two longest lengths."""
     arms = [name for name in summary if name != "base"]
     parts = [_read(arms, trained)]
     for title, measure in (
-        ("Retrieval right (one road)", "retrieval"),
-        ("Multi-hop right (two or three roads)", "multi-hop"),
-        ("Look-ups right", "look-up"),
-        ("Whole text right, as greedy decoding writes it", "greedy"),
-        ("First town of the next road right", "next"),
+        ("Retrieval correct (one road)", "retrieval"),
+        ("Multi-hop correct (two or three roads)", "multi-hop"),
+        ("Correct look-ups", "look-up"),
+        ("Complete text correct (greedy decoding)", "greedy"),
+        ("First town of the next road correct", "next"),
     ):
         columns = {f"{pages} pages": f"{measure}/{pages}" for pages in lengths_pages}
         parts.append(_scores(title, summary, columns | ({"no context": "no context"} if measure == "look-up" else {})))
     for pages in lengths_pages[-2:]:
         columns = {f"{depth} quarter": f"depth/{pages}/{depth}" for depth in DEPTHS}
-        parts.append(_scores(f"Look-ups right by depth of the evidence, {pages} pages", summary, columns))
+        parts.append(_scores(f"Correct look-ups by depth of the evidence, {pages} pages", summary, columns))
     return "\n".join(parts)
 
 
@@ -43,7 +43,7 @@ def _scores(title: str, summary: Summary, columns: dict[str, str]) -> str:
     rows = []
     for name, measures in summary.items():
         shares = [measures[measure] for measure in columns.values()]
-        is_base = name == "base"  # one model, no deviation
+        is_base = name == "base"  # only one model, so no deviation
         rows.append([name, *(f"{100 * mean:.0f}" + ("" if is_base else f" ± {100 * sd:.0f}") for mean, sd in shares)])
     return _markdown(title, ["%", *columns], rows)
 

@@ -1,20 +1,20 @@
-"""The study's tokenizer: byte-level BPE over its own few texts, in which every word and every frame is one token.
+"""The tokenizer of the study: byte-level BPE over its few texts, with one token per word and per fixed phrase.
 
-A small vocabulary is what makes a model of a few 100,000 parameters meaningful: with Qwen's 151,936 tokens nearly all
-of them would be embeddings.
+A model with a few 100,000 parameters needs a small vocabulary: with the 151,936 tokens of Qwen, nearly all parameters
+would be embeddings.
 """
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from road import publish
+from pipeline import publish
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from world import EVERY_ROAD, MAX_PAGE_NUMBER, TOWNS, answer_text, question_text
 
-INSTRUCTION = "Please reason based on the following documents and answer the question."  # as the product writes it
+INSTRUCTION = "Please reason based on the following documents and answer the question."  # as `convert` writes it
 
-# the frames of prompts, hits and calls are one token each; then words with their space, numbers, and the rest
+# first the fixed phrases of prompts, hits and calls; then words with their space, numbers, and the rest
 PATTERN = (
     r"Please reason[^\n]*\n\n\[Document |\n\n\[Document |\] |\n+(?:road|at|Question: )"
     r'|\{"name": "[a-z]+", "arguments": \{"[a-z]+": "|"\}\}|\. \[|\]\(|\)\n| ?[a-z]+|[0-9]+|\n+|[^a-z0-9\n]'
@@ -26,7 +26,7 @@ CONTROL = (
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Write `folder`/tokenizer.json, which `--tokenizer` takes."""
+    """Write `folder`/tokenizer.json, for the option `--tokenizer`."""
     built = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
     built.pre_tokenizer = pre_tokenizers.Sequence(
@@ -38,7 +38,7 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def _texts() -> Iterator[str]:
-    """Every word and every frame that a document of the study can hold."""
+    """Every word and every fixed phrase that a document of the study can contain."""
     yield f"{INSTRUCTION}\n\n[Document 1] 2\n2\n\nroad a\n\n[Document 2] 3\n\n"
     yield "[This observation is masked.]\n\nQuestion: "
     yield f"user\n{EVERY_ROAD}\n\nall"

@@ -1,7 +1,7 @@
-"""Runs of a scripted search agent in OpenAI's tool-call messages, as `acc-megatron compile` reads them.
+"""Trajectories of a scripted search agent as OpenAI tool-call messages, which `acc-megatron compile` reads.
 
-The agent walks from town to town. For each road it searches, gets a list of hits of which one is the page it needs,
-visits that page and notes its road; at the end it repeats the roads and answers. Pages visited are evidence, the other
+The agent goes from town to town. For each road it searches, gets a list of hits that includes the page it needs, visits
+that page and notes its road. At the end it repeats the roads and answers. The visited pages are evidence, the other
 hits are distractors.
 """
 
@@ -9,11 +9,11 @@ import json
 import random
 from typing import Any
 
-from world import TOWNS, World, answer_text, draw_world, question_text, reasoning_text, road_text
+from world import World, answer_text, draw_world, question_text, reasoning_text, road_text
 
 
-def draw_run(rng: random.Random, num_pages: int, num_hops: int) -> dict[str, Any]:
-    """One run over a fresh world; the hits of its searches are all pages of the world, each once."""
+def draw_trajectory(rng: random.Random, num_pages: int, num_hops: int) -> dict[str, Any]:
+    """One trajectory in a new world; each page of the world is a hit of exactly one search."""
     world = draw_world(rng, num_pages)
     path = world.path(rng.choice(sorted(world.roads)), num_hops)
     messages: list[dict[str, Any]] = [{"role": "user", "content": question_text(path[0], num_hops)}]
@@ -36,7 +36,7 @@ def draw_run(rng: random.Random, num_pages: int, num_hops: int) -> dict[str, Any
 
 
 def _hits(rng: random.Random, world: World, path: list[str]) -> list[list[str]]:
-    """The towns whose pages each search lists: the one needed, among a share of those never visited."""
+    """For each search the towns whose pages it lists: the needed one and a part of those that are never visited."""
     num_hops = len(path) - 1
     others = [town for town in world.roads if town not in path[:-1]]
     lists = []
@@ -57,10 +57,7 @@ def _listing(world: World, towns: list[str]) -> str:
 
 def _call(number: int, thought: str, tool: str, arguments: dict[str, str], output: str) -> list[dict[str, Any]]:
     function = {"name": tool, "arguments": json.dumps(arguments)}
-    asked = {"role": "assistant", "content": "", "tool_calls": [{"id": f"c{number}", "function": function}]}
+    request = {"role": "assistant", "content": "", "tool_calls": [{"id": f"c{number}", "function": function}]}
     if thought:
-        asked["reasoning_content"] = thought
-    return [asked, {"role": "tool", "tool_call_id": f"c{number}", "content": output}]
-
-
-assert len(TOWNS) == len(set(TOWNS))
+        request["reasoning_content"] = thought
+    return [request, {"role": "tool", "tool_call_id": f"c{number}", "content": output}]

@@ -1,7 +1,7 @@
-"""A world of towns and roads: what a document says, what a question asks, and what a full answer reads like.
+"""A world of towns and roads, and the texts of its pages, questions, reasoning and answers.
 
-Every document draws a fresh world: `num_pages` towns, each with one road, and the roads form one random permutation.
-So each town is as likely as any other to lie behind a road, and only the context of a question can answer it.
+Every document has a new random world: `num_pages` towns, each with one road to another town. Each town is equally
+likely to be the end of a road, so a question can only be answered from its context.
 """
 
 import random
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 SYLLABLES = ("ka", "mi", "to", "re", "su", "no", "la", "pe")
 TOWNS = tuple(first + second for first in SYLLABLES for second in SYLLABLES)  # 64
-MAX_PAGE_NUMBER = 99  # pages are known by a number, drawn anew for every world
-EVERY_ROAD = "every road"  # the base's question
+MAX_PAGE_NUMBER = 99  # each world draws new page numbers
+EVERY_ROAD = "every road"  # the question of the base model
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Roads by the town they leave, in a random order, and the number of the page that each stands on."""
+    """`roads` maps a town to the town at the end of its road; `page_of` maps a town to the page with its road."""
 
     roads: dict[str, str]
     page_of: dict[str, int]
@@ -29,7 +29,7 @@ class World:
 
 
 def draw_world(rng: random.Random, num_pages: int) -> World:
-    """A world of `num_pages` towns whose roads are one cycle through all of them: no path meets a town twice."""
+    """Draw a world of `num_pages` towns whose roads form one cycle, so that no path visits a town twice."""
     cycle = rng.sample(TOWNS, num_pages)
     roads = dict(zip(cycle, cycle[1:] + cycle[:1], strict=True))
     order = rng.sample(cycle, num_pages)
@@ -38,17 +38,17 @@ def draw_world(rng: random.Random, num_pages: int) -> World:
 
 
 def road_text(start: str, end: str) -> str:
-    """What a page says, and what a thought repeats."""
+    """The text of a page, which thoughts repeat."""
     return f"road {start} {end}"
 
 
 def question_text(start: str, num_hops: int) -> str:
-    """What is asked: where so many roads from a town lead."""
+    """The question: where does a path of `num_hops` roads from `start` end?"""
     return f"{num_hops} roads from {start}"
 
 
 def reasoning_text(path: list[str]) -> str:
-    """The roads of a path, one a line."""
+    """The roads of a path, one per line."""
     return "\n".join(road_text(start, end) for start, end in zip(path, path[1:], strict=False))
 
 

@@ -1,20 +1,24 @@
-"""Triton kernels of the masked head on compact rows. No atomics: each output has one writer, so the bits repeat.
+"""Triton kernels of the masked output layer on compact rows, without atomics: results are deterministic.
 
-Names: N supervised rows, V vocabulary shard, C columns of a window, H hidden; BM x BN x BK tiles of them. Matrices
-come through tensor descriptors, TMA on Hopper and Blackwell; they fill with zeros and drop stores beyond the edge.
+Names: N supervised rows, V vocabulary shard, C columns of a window, H hidden; BM x BN x BK are tile sizes. Matrices are
+accessed through tensor descriptors (TMA on Hopper and Blackwell). Outside a matrix, loads return zeros and stores are
+dropped.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 import triton
 import triton.language as tl
 
+from acc_megatron.kernels.shared import softmax_statistics
+
+LOWEST_MAXIMUM = tl.constexpr(softmax_statistics.LOWEST_MAXIMUM)
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
 def _grouped_tile(num_rows, num_columns, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr):
-    """Walk GROUP row tiles a column tile, so that a tile of the weight stays in L2."""
+    """Visit GROUP row tiles for each column tile, so that a tile of the weight stays in L2."""
     program = tl.program_id(0)
     tiles_m = tl.cdiv(num_rows, BM)
     tiles_n = tl.cdiv(num_columns, BN)
@@ -26,16 +30,20 @@ def _grouped_tile(num_rows, num_columns, BM: tl.constexpr, BN: tl.constexpr, GRO
 
 @triton.jit
 def _halves(tile, BM: tl.constexpr, BN: tl.constexpr):
-    """Left and right half of a `[BM, BN]` tile: an epilogue in halves needs half the registers, and does not spill."""
+    """Split a `[BM, BN]` tile into its left and right half: an epilogue in halves does not spill registers."""
     return tl.split(tl.permute(tl.reshape(tile, (BM, 2, BN // 2)), (0, 2, 1)))
 
 
 @triton.jit
 def tile_statistics(
-    X, W, MAXIMUM, SUM_EXP, MOMENT, N, V,
-    H: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, ENTROPY: tl.constexpr,
+    X, W, MAXIMUM, SUM_EXP, MOMENT, EXPONENTIALS, N, V, stride,
+    H: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
+    ENTROPY: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """One tile of X W^T reduced to base-2 partials `[tiles_n, N]`: max u, sum of e = 2^(u - max), sum (u - max) e."""
+    """Reduce one tile of u = X W^T log2(e) to `[tiles_n, N]`: max u, sum of e = 2^(u - max u), sum (u - max u) e.
+
+    With KEEP, e is also stored, rounded, in EXPONENTIALS `[N, V]`. The sums are those of the values before rounding.
+    """
     pm, pn = _grouped_tile(N, V, BM, BN, GROUP)
     x = tl.make_tensor_descriptor(X, shape=[N, H], strides=[H, 1], block_shape=[BM, BK])
     w = tl.make_tensor_descriptor(W, shape=[V, H], strides=[H, 1], block_shape=[BN, BK])
@@ -47,15 +55,20 @@ def tile_statistics(
     valid = V - pn * BN
     left = tl.where((column < valid)[None, :], left, float("-inf"))
     right = tl.where((column + BN // 2 < valid)[None, :], right, float("-inf"))
-    maximum = tl.maximum(tl.max(left, 1), tl.max(right, 1)) * LOG2_E
+    maximum = tl.maximum(tl.maximum(tl.max(left, 1), tl.max(right, 1)) * LOG2_E, LOWEST_MAXIMUM)
     u = left * LOG2_E - maximum[:, None]
     e = tl.exp2(u)
     total = tl.sum(e, 1)
+    if KEEP:
+        kept = tl.make_tensor_descriptor(EXPONENTIALS, shape=[N, V], strides=[stride, 1], block_shape=[BM, BN // 2])
+        kept.store([pm * BM, pn * BN], e.to(EXPONENTIALS.dtype.element_ty))
     if ENTROPY:
         moment = tl.sum(tl.where(e > 0, u * e, 0.0), 1)
     u = right * LOG2_E - maximum[:, None]
     e = tl.exp2(u)
     total += tl.sum(e, 1)
+    if KEEP:
+        kept.store([pm * BM, pn * BN + BN // 2], e.to(EXPONENTIALS.dtype.element_ty))
     rows = pm * BM + tl.arange(0, BM)
     at = pn.to(tl.int64) * N + rows
     tl.store(MAXIMUM + at, maximum, mask=rows < N)
@@ -67,29 +80,30 @@ def tile_statistics(
 
 @triton.jit
 def merge_statistics(
-    MAXIMUM_IN, SUM_EXP_IN, MOMENT_IN, MAXIMUM, SUM_EXP, MOMENT, N, PARTS, B: tl.constexpr, ENTROPY: tl.constexpr
-):
-    """Base-2 partials `[PARTS, N]` -> natural statistics `[N]`, always in the same order."""
+    MAXIMUM_IN, SUM_EXP_IN, MOMENT_IN, MAXIMUM, SUM_EXP, MOMENT, N, PARTS, B: tl.constexpr, P: tl.constexpr,
+    ENTROPY: tl.constexpr,
+):  # fmt: skip
+    """Merge base-2 partials `[PARTS, N]` to natural statistics `[N]`, P parts of B rows at a time, in a fixed order."""
     rows = tl.program_id(0) * B + tl.arange(0, B)
     keep = rows < N
-    at = rows.to(tl.int64)
-    maximum = tl.load(MAXIMUM_IN + at, mask=keep, other=0.0)
-    total = tl.load(SUM_EXP_IN + at, mask=keep, other=1.0)
+    maximum = tl.full((B,), LOWEST_MAXIMUM, tl.float32)
+    total = tl.zeros((B,), tl.float32)
     moment = tl.zeros((B,), tl.float32)
-    if ENTROPY:
-        moment = tl.load(MOMENT_IN + at, mask=keep, other=0.0)
-    for _ in range(1, PARTS):
-        at += N
-        part_maximum = tl.load(MAXIMUM_IN + at, mask=keep, other=0.0)
-        part_total = tl.load(SUM_EXP_IN + at, mask=keep, other=1.0)
-        larger = tl.maximum(maximum, part_maximum)
+    for start in range(0, PARTS, P):
+        part = start + tl.arange(0, P)
+        at = part.to(tl.int64)[:, None] * N + rows[None, :]
+        mask = (part < PARTS)[:, None] & keep[None, :]
+        part_maximum = tl.load(MAXIMUM_IN + at, mask=mask, other=LOWEST_MAXIMUM)
+        part_total = tl.load(SUM_EXP_IN + at, mask=mask, other=0.0)
+        larger = tl.maximum(maximum, tl.max(part_maximum, 0))
         scale = tl.exp2(maximum - larger)
-        part_scale = tl.exp2(part_maximum - larger)
+        shift = part_maximum - larger[None, :]
+        part_scale = tl.exp2(shift)
         if ENTROPY:
-            part_moment = tl.load(MOMENT_IN + at, mask=keep, other=0.0)
+            part_moment = tl.load(MOMENT_IN + at, mask=mask, other=0.0)
             moment = (moment + (maximum - larger) * total) * scale
-            moment += (part_moment + (part_maximum - larger) * part_total) * part_scale
-        total = total * scale + part_total * part_scale
+            moment += tl.sum((part_moment + shift * part_total) * part_scale, 0)
+        total = total * scale + tl.sum(part_total * part_scale, 0)
         maximum = larger
     tl.store(MAXIMUM + rows, maximum * LN_2, mask=keep)
     tl.store(SUM_EXP + rows, total, mask=keep)
@@ -99,14 +113,14 @@ def merge_statistics(
 
 @triton.jit
 def target_logit(X, W, COLUMN, OUT, H: tl.constexpr, B: tl.constexpr):
-    """The target's logit, 0 where the column is -1. Apart from the tiles: a select in their epilogue spills."""
+    """Compute the logit of the target, 0 if its column is -1. A select in the epilogue of the tiles would spill."""
     n = tl.program_id(0).to(tl.int64)
     column = tl.load(COLUMN + n).to(tl.int64)
     total = tl.zeros((B,), tl.float32)
     for start in range(0, H, B):
         h = start + tl.arange(0, B)
         inside = h < H
-        # a vector: the interpreter of Triton 3.9 takes no scalar comparison as a mask
+        # a vector: the interpreter of Triton 3.9 does not accept a scalar comparison as a mask
         owned = inside & (tl.zeros((B,), tl.int64) + column >= 0)
         x = tl.load(X + n * H + h, mask=inside, other=0.0).to(tl.float32)
         w = tl.load(W + column * H + h, mask=owned, other=0.0).to(tl.float32)
@@ -140,6 +154,31 @@ def tile_gradient(
 
 
 @triton.jit
+def kept_gradient(
+    EXPONENTIALS, MAXIMUM, COLUMN, LOG_SUM_EXP, SOFTMAX_SCALE, TARGET_SCALE, N, V, stride,
+    BN: tl.constexpr, TILES: tl.constexpr,
+):  # fmt: skip
+    """Overwrite a row of `tile_statistics`' e with softmax_scale x softmax - target_scale x onehot.
+
+    softmax = e 2^(MAXIMUM of the tile - log2(e) log_sum_exp). A step covers TILES tiles of BN columns.
+    """
+    n = tl.program_id(0).to(tl.int64)
+    row = EXPONENTIALS + n * stride
+    column = tl.load(COLUMN + n)
+    log_sum_exp = tl.load(LOG_SUM_EXP + n) * LOG2_E
+    softmax_scale = tl.load(SOFTMAX_SCALE + n)
+    target_scale = tl.load(TARGET_SCALE + n)
+    for start in range(0, V, TILES * BN):
+        tile = start // BN + tl.arange(0, TILES)
+        maximum = tl.load(MAXIMUM + tile.to(tl.int64) * N + n, mask=tile * BN < V, other=0.0)
+        scale = tl.exp2(maximum - log_sum_exp) * softmax_scale
+        offsets = tile[:, None] * BN + tl.arange(0, BN)[None, :]
+        gradient = tl.load(row + offsets, mask=offsets < V, other=0.0).to(tl.float32) * scale[:, None]
+        gradient = tl.where(offsets == column, gradient - target_scale, gradient)
+        tl.store(row + offsets, gradient.to(EXPONENTIALS.dtype.element_ty), mask=offsets < V)
+
+
+@triton.jit
 def add_product(
     A, B, OUT, M, K, stride,
     H: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
@@ -147,7 +186,7 @@ def add_product(
 ):  # fmt: skip
     """OUT `[M, H]` float32 += A `[M, K]` B `[K, H]`, or A^T B with A `[K, M]`; A has row stride `stride`.
 
-    The tile is summed first and added once: small products do not drown one by one in a large buffer.
+    Each tile is summed first and added to OUT once, so that small products are not rounded away one by one.
     """
     pm, pn = _grouped_tile(M, H, BM, BN, GROUP)
     b = tl.make_tensor_descriptor(B, shape=[K, H], strides=[H, 1], block_shape=[BK, BN])

@@ -1,7 +1,7 @@
-"""The stages of `reference.py` through the kernels: tiles, grids, buffers and nothing else.
+"""The functions of `reference.py` implemented by the kernels: tile sizes, grids and buffers.
 
-Shape suffixes as in `head.py`, C a window of columns. Tiles were chosen by compiling for each GPU generation: the
-largest that neither spills nor passes its shared memory (`acc-megatron bench kernels --aot`).
+Shape suffixes as in `autograd.py`; C is a window of columns. The tile of each GPU generation is the largest that
+compiles without spills and fits into shared memory (`acc-megatron bench kernels --aot`).
 """
 
 from typing import NamedTuple
@@ -10,63 +10,118 @@ import torch
 import triton
 
 from acc_megatron.kernels.masked_linear_cross_entropy import kernel
-from acc_megatron.kernels.statistics import Statistics
-from acc_megatron.kernels.vocab_parallel_cross_entropy.launch import row_gradient_, row_statistics
+from acc_megatron.kernels.masked_linear_cross_entropy.autograd import KeptExponentials
+from acc_megatron.kernels.shared.softmax_statistics import Statistics
 
-__all__ = ["add_product_", "head_statistics", "logits", "row_gradient_", "row_statistics", "window_gradient"]
+# columns that one step of `kept_gradient` covers
+STEP_COLUMNS = 8192
+# rows of one program of `merge_statistics`, and parts of a row that one step merges
+MERGED_ROWS, MERGED_PARTS = 32, 32
+
+
+# The gradients of hidden states and weight by cuBLAS, which also splits long sums of few tiles. `bench kernels --parts`
+# compares both; no GPU has measured them yet, and a time model favours cuBLAS by 14 % (TP 1) to 42 % (655 rows).
+LIBRARY_PRODUCTS = hasattr(torch.ops.aten.addmm, "dtype_out")
 
 
 class Tile(NamedTuple):
-    """BM x BN x BK elements of one program, in `warps` warps with `stages` loads in flight."""
+    """BM x BN x BK elements of one program, computed by `num_warps` warps with `num_stages` loads in flight."""
 
     BM: int
     BN: int
     BK: int
-    warps: int
-    stages: int
+    num_warps: int
+    num_stages: int
 
 
 HOPPER = Tile(128, 256, 64, 8, 3)
 AMPERE = Tile(128, 128, 32, 8, 3)
-# float32 tiles are twice the bytes, and run on no tensor core
+# float32 tiles need twice the bytes and do not use tensor cores
 FLOAT32 = Tile(64, 64, 32, 8, 2)
 
 
 def choose_tile(dtype: torch.dtype, capability: int) -> Tile:
-    """The tile for a dtype and a compute capability: 80, 90, 100."""
+    """The tile for a dtype and a compute capability, for example 90 for 9.0."""
     if dtype == torch.float32:
         return FLOAT32
-    return HOPPER if capability >= 90 else AMPERE
-
-
-def logits(rows_NH: torch.Tensor, weight_VH: torch.Tensor) -> torch.Tensor:
-    """Compact logits `[N, V]` by the library's product, rows a multiple of 16 elements apart as TMA asks."""
-    num_columns = len(weight_VH)
-    return torch.mm(rows_NH, weight_VH.T, out=_padded(rows_NH, num_columns))
+    # 12.x, consumer Blackwell, has the shared memory and the matrix instructions of Ampere
+    return HOPPER if 90 <= capability < 120 else AMPERE
 
 
 def head_statistics(
-    rows_NH: torch.Tensor, weight_VH: torch.Tensor, columns_N: torch.Tensor, window: int, with_entropy: bool
-) -> Statistics:
-    """Statistics `[N]` of logits that never exist; `window` is for plain torch alone."""
+    rows_NH: torch.Tensor, weight_VH: torch.Tensor, columns_N: torch.Tensor, *, with_entropy: bool, keep: bool
+) -> tuple[Statistics, KeptExponentials | None]:
+    """Statistics `[N]` from float32 logits, which are not stored; with `keep` also their exponentials."""
     num_rows, hidden = rows_NH.shape
     num_columns, device = len(weight_VH), rows_NH.device
     tile = _tile(rows_NH)
     parts = triton.cdiv(num_columns, tile.BN)
     own = torch.empty(4, num_rows, dtype=torch.float32, device=device)
     maximum_N, sum_exp_N, moment_N, target_N = own.unbind()
+    tile_maximum_PN = torch.empty(parts, num_rows, dtype=torch.float32, device=device)
+    exponentials_NV = _padded(rows_NH, num_columns) if keep else None
     if num_rows:
-        partial = torch.empty(3 if with_entropy else 2, parts, num_rows, dtype=torch.float32, device=device)
-        # without entropy the third is never touched
-        partials = partial[0], partial[1], partial[-1]
+        partial = torch.empty(2 if with_entropy else 1, parts, num_rows, dtype=torch.float32, device=device)
+        # without entropy the third is never accessed
+        partials = tile_maximum_PN, partial[0], partial[-1]
+        # without `keep` the output is never accessed
+        out = rows_NH if exponentials_NV is None else exponentials_NV
         kernel.tile_statistics[(triton.cdiv(num_rows, tile.BM) * parts,)](
-            rows_NH, weight_VH, *partials, num_rows, num_columns, H=hidden, ENTROPY=with_entropy, **_options(tile)
+            rows_NH,
+            weight_VH,
+            *partials,
+            out,
+            num_rows,
+            num_columns,
+            out.stride(0),
+            H=hidden,
+            ENTROPY=with_entropy,
+            KEEP=keep,
+            **_options(tile),
         )
-        kernel.merge_statistics[(triton.cdiv(num_rows, 256),)](
-            *partials, maximum_N, sum_exp_N, moment_N, num_rows, parts, B=256, ENTROPY=with_entropy
+        kernel.merge_statistics[(triton.cdiv(num_rows, MERGED_ROWS),)](
+            *partials,
+            maximum_N,
+            sum_exp_N,
+            moment_N,
+            num_rows,
+            parts,
+            B=MERGED_ROWS,
+            P=MERGED_PARTS,
+            ENTROPY=with_entropy,
         )
         kernel.target_logit[(num_rows,)](rows_NH, weight_VH, columns_N, target_N, H=hidden, B=1024)
-    return Statistics(maximum_N, sum_exp_N, target_N, moment_N if with_entropy else None)
+    kept = None if exponentials_NV is None else KeptExponentials(exponentials_NV, tile_maximum_PN)
+    return Statistics(maximum_N, sum_exp_N, target_N, moment_N if with_entropy else None), kept
+
+
+def kept_gradient(
+    kept: KeptExponentials,
+    columns_N: torch.Tensor,
+    log_sum_exp_N: torch.Tensor,
+    softmax_scale_N: torch.Tensor,
+    target_scale_N: torch.Tensor,
+) -> torch.Tensor:
+    """Overwrite kept exponentials `[N, V]` with the gradient of the logits, and return them."""
+    exponentials_NV, tile_maximum_PN = kept
+    num_rows, num_columns = exponentials_NV.shape
+    if num_rows:
+        tile = _tile(exponentials_NV)
+        kernel.kept_gradient[(num_rows,)](
+            exponentials_NV,
+            tile_maximum_PN,
+            columns_N,
+            log_sum_exp_N,
+            softmax_scale_N,
+            target_scale_N,
+            num_rows,
+            num_columns,
+            exponentials_NV.stride(0),
+            BN=tile.BN,
+            TILES=STEP_COLUMNS // tile.BN,
+            num_warps=8,
+        )
+    return exponentials_NV
 
 
 def window_gradient(
@@ -78,7 +133,7 @@ def window_gradient(
     softmax_scale_N: torch.Tensor,
     target_scale_N: torch.Tensor,
 ) -> torch.Tensor:
-    """Gradient by the logits `[N, C]` of one window, recomputed tile by tile."""
+    """Gradient of the logits `[N, C]` of one window, which are recomputed tile by tile."""
     num_rows, hidden = rows_NH.shape
     num_columns = window.stop - window.start
     out_NC = _padded(rows_NH, num_columns)
@@ -108,6 +163,9 @@ def add_product_(out: torch.Tensor, left: torch.Tensor, right: torch.Tensor, *, 
     num_rows, hidden = out.shape
     if not left.numel():
         return
+    if LIBRARY_PRODUCTS and out.is_cuda and right.dtype != torch.float32:
+        torch.addmm(out, left.T if transpose else left, right, out_dtype=torch.float32, out=out)
+        return
     tile = _tile(right)
     kernel.add_product[(triton.cdiv(num_rows, tile.BM) * triton.cdiv(hidden, tile.BN),)](
         left, right, out, num_rows, len(right), left.stride(0), H=hidden, TRANSPOSE=transpose, **_options(tile)
@@ -125,13 +183,13 @@ def _options(tile: Tile) -> dict[str, int]:
         "BN": tile.BN,
         "BK": tile.BK,
         "GROUP": 8,
-        "num_warps": tile.warps,
-        "num_stages": tile.stages,
+        "num_warps": tile.num_warps,
+        "num_stages": tile.num_stages,
     }
 
 
 def _tile(rows_NH: torch.Tensor) -> Tile:
-    """Also lends Triton the scratch memory that descriptors made on the device need."""
+    """Choose the tile, and register the allocator that Triton's device-side descriptors need."""
     if not rows_NH.is_cuda:
         return choose_tile(rows_NH.dtype, 90)
     triton.set_allocator(_scratch)

@@ -1,16 +1,25 @@
-"""Cross entropy of a linear head over supervised rows only: the public function, its checks and its choices."""
+"""The public function for cross entropy of a linear output layer, its argument checks and its choice of backend."""
 
 import torch
 import torch.distributed as dist
 
-from acc_megatron.kernels.checks import FLOATS, WEIGHT_DTYPES, check_choice, check_range, check_tensor, value_problem
-from acc_megatron.kernels.choose import HIDDEN_MULTIPLE, IMPLEMENTATIONS, Choice, choose_implementation
+from acc_megatron.errors import ArgumentError
 from acc_megatron.kernels.masked_linear_cross_entropy import reference
-from acc_megatron.kernels.masked_linear_cross_entropy.head import HeadSettings, Stages, masked_head
-from acc_megatron.kernels.rows import shards
+from acc_megatron.kernels.masked_linear_cross_entropy.autograd import Backend, Settings, masked_loss
+from acc_megatron.kernels.shared.argument_checks import (
+    FLOATS,
+    check_choice,
+    check_range,
+    check_tensor,
+    check_tokens,
+    check_values,
+)
+from acc_megatron.kernels.shared.backend_choice import HIDDEN_MULTIPLE, IMPLEMENTATIONS, Choice, choose_backend
+from acc_megatron.kernels.shared.kernel_context import autocast_tensors
+from acc_megatron.kernels.shared.supervised_rows import num_shards, raise_on_every_rank
 
-PLANS = ("auto", "keep", "recompute")
-# compact logits up to this size are kept: 3 passes over the weight instead of 4
+MEMORY_MODES = ("auto", "keep", "recompute")
+# "auto" keeps exponentials up to this size: 3 passes over the weight instead of 4
 KEEP_LIMIT_BYTES = 2 * 1024**3
 
 
@@ -18,65 +27,88 @@ def masked_linear_cross_entropy(
     hidden: torch.Tensor,
     weight: torch.Tensor,
     targets: torch.Tensor,
-    token_weights: torch.Tensor,
+    token_weights: torch.Tensor | None = None,
     *,
     group: dist.ProcessGroup | None = None,
     sequence_parallel: bool = False,
     main_grad: torch.Tensor | None = None,
     z_loss: float = 0.0,
     per_token: bool = False,
-    plan: str = "auto",
+    memory_mode: str = "auto",
     implementation: str = "auto",
 ) -> tuple[torch.Tensor, ...]:
-    """`(loss_sum, weight_sum)`: sums over tokens of weight x (-log P(target) + z_loss x logsumexp^2), and of weight.
+    """Compute `(loss_sum, weight_sum)`, sums over tokens.
 
-    hidden `[tokens, hidden]` and weight `[vocab / shards, hidden]` of one floating dtype; targets `[tokens]` int64
-    over the whole vocabulary, looked at only where the weight is not 0; token_weights `[tokens]` >= 0, floating,
-    integer or bool. `group` holds the vocabulary shards in rank order. With `sequence_parallel` each of its ranks
-    brings different tokens, else all bring the same; the sums are over the tokens of all ranks and equal on each, and
-    gradients are those of that one loss. A rank without supervised rows is a normal case.
+    The loss of a token is its weight x (-log P(target) + z_loss x logsumexp^2).
 
-    `main_grad` `[vocab / shards, hidden]` float32 receives the weight's gradient by addition, and autograd none.
-    `per_token` adds log P(target) and entropy in nats, `[tokens]`, 0 where unsupervised, not differentiable.
-    `plan`: "keep" compact logits for backward, "recompute" them in windows of columns, or "auto" by their size.
-    `implementation`: "triton", "torch" or "auto" by device. Sums are float32, float64 for float64 arguments.
+    Sums are float32, or float64 for float64 arguments. The same inputs always give the same bits. Autocast casts hidden
+    and weight as it does for `F.linear`.
 
-    The same inputs give the same bits. Raises ArgumentError before any kernel starts, on every rank of the group.
+    Args:
+        hidden: `[tokens, hidden]` or with more leading dims, which targets and token_weights then have too; floating.
+        weight: `[vocab / shards, hidden]`, same dtype as hidden.
+        targets: `[tokens]` int64 or int32 over the full vocabulary; ignored where the token weight is 0.
+        token_weights: `[tokens]`, 0 or larger; floating, integer or bool, without gradient. A rank may have no
+            supervised token. By default 1, or 0 where the target is -100.
+        group: the ranks with the vocabulary shards, in rank order. The sums cover the tokens of all ranks, are equal on
+            all ranks, and gradients are those of this one loss.
+        sequence_parallel: each rank of `group` passes different tokens; otherwise all pass the same tokens.
+        main_grad: `[vocab / shards, hidden]` float32 or bfloat16 buffer to which the gradient of the weight is added,
+            rounded once; autograd then gets no gradient for the weight.
+        z_loss: coefficient of logsumexp^2 (PaLM, arXiv 2204.02311, section 5).
+        per_token: also return log P(target) and the entropy in nats, `[tokens]`, 0 for unsupervised tokens, without
+            gradient.
+        memory_mode: "keep" stores the exponentials of the logits for the backward pass, "recompute" computes the logits
+            again in windows of columns, "auto" chooses by their size. Both have the same accuracy.
+        implementation: "triton", "torch", or "auto" to choose by device.
+
+    Raises ArgumentError before any kernel starts. Under sequence parallelism, an invalid argument of one rank raises on
+    every rank of the group.
     """
-    _check(hidden, weight, targets, token_weights, main_grad)
-    check_range("z_loss", z_loss, 0.0)
-    check_choice("plan", plan, PLANS)
-    choice = choose(hidden, implementation)
-    settings = HeadSettings(
-        stages=_stages(choice),
-        keep_limit_bytes={"auto": KEEP_LIMIT_BYTES, "keep": None, "recompute": -1}[plan],
-        main_grad=main_grad,
-        z_loss=z_loss,
-        per_token=per_token,
-    )
-    problem = value_problem(targets, token_weights, len(weight) * shards(group))
-    return masked_head(
-        hidden,
+    hidden, weight = autocast_tensors(hidden, weight)
+    try:
+        targets_T, weights_T = _check(hidden, weight, targets, token_weights, main_grad)
+        check_range("z_loss", z_loss, 0.0)
+        check_choice("memory_mode", memory_mode, MEMORY_MODES)
+        settings = Settings(
+            backend=_backend(choose(hidden, weight, implementation, main_grad)),
+            keep_limit_bytes={"auto": KEEP_LIMIT_BYTES, "keep": None, "recompute": -1}[memory_mode],
+            main_grad=main_grad,
+            z_loss=z_loss,
+            per_token=per_token,
+        )
+        check_values(targets_T, weights_T, len(weight) * num_shards(group))
+    except ArgumentError as error:
+        raise_on_every_rank(error, group, sequence_parallel, hidden.device)
+    loss_sum, weight_sum, *per_token_values = masked_loss(
+        hidden.reshape(-1, hidden.shape[-1]),
         weight,
-        targets,
-        token_weights,
+        targets_T,
+        weights_T,
         group=group,
         sequence_parallel=sequence_parallel,
         settings=settings,
-        problem=problem,
     )
+    return loss_sum, weight_sum, *(values.reshape(targets.shape) for values in per_token_values)
 
 
-def choose(hidden: torch.Tensor, implementation: str = "auto") -> Choice:
-    """What would run for hidden `[tokens, hidden]`, and the reason. Raises ArgumentError as the op does."""
+def choose(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    implementation: str = "auto",
+    main_grad: torch.Tensor | None = None,
+) -> Choice:
+    """The backend that would run for these arguments, and the reason. Raises ArgumentError like the op."""
     check_choice("implementation", implementation, IMPLEMENTATIONS)
-    return choose_implementation(hidden, row_multiple=HIDDEN_MULTIPLE, requested=implementation)
+    # hidden is copied when its rows are selected, and the copy is aligned
+    descriptors = {"weight": weight, "main_grad": main_grad}
+    return choose_backend(hidden, row_multiple=HIDDEN_MULTIPLE, requested=implementation, descriptors=descriptors)
 
 
-def _stages(choice: Choice) -> Stages:
+def _backend(choice: Choice) -> Backend:
     if choice.name == "torch":
         return reference
-    # triton is optional: nothing imports it before it is chosen
+    # triton is optional, so it is imported only after it is chosen
     from acc_megatron.kernels.masked_linear_cross_entropy import launch
 
     return launch
@@ -86,14 +118,14 @@ def _check(
     hidden: torch.Tensor,
     weight: torch.Tensor,
     targets: torch.Tensor,
-    token_weights: torch.Tensor,
+    token_weights: torch.Tensor | None,
     main_grad: torch.Tensor | None,
-) -> None:
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Check the tensors, and return targets and weights as `[tokens]`."""
     device = hidden.device
-    check_tensor("hidden", hidden, [None, None], FLOATS, device)
-    check_tensor("weight", weight, [None, hidden.shape[1]], [hidden.dtype], device)
-    check_range("weight's number of rows", len(weight), 1)
-    check_tensor("targets", targets, [len(hidden)], [torch.int64], device)
-    check_tensor("token_weights", token_weights, [len(hidden)], WEIGHT_DTYPES, device)
+    check_tensor("hidden", hidden, [None] * max(2, hidden.dim()), FLOATS, device)
+    check_tensor("weight", weight, [None, hidden.shape[-1]], [hidden.dtype], device)
+    check_range("the number of rows of weight", len(weight), 1)
     if main_grad is not None:
-        check_tensor("main_grad", main_grad, list(weight.shape), [torch.float32], device)
+        check_tensor("main_grad", main_grad, list(weight.shape), [torch.float32, torch.bfloat16], device)
+    return check_tokens(targets, token_weights, hidden.shape[:-1], device)

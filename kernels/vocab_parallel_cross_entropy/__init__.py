@@ -1,1 +1,1 @@
-"""Cross entropy of given logits over supervised rows only, the vocabulary sharded over ranks."""
+"""Cross entropy of given logits over supervised rows only, with the vocabulary sharded over ranks."""

@@ -1,23 +1,27 @@
-"""Triton kernels over rows of given logits: one program a row, each row read once forward and once backward.
+"""Triton kernels over rows of given logits: one program per row, which reads its row once per pass.
 
-Names: T rows of the logits, N supervised rows, V columns. Row offsets are int64: T x V passes 2**31 early.
+Names: T rows of the logits, N supervised rows, V columns. Row offsets are int64, because T x V easily exceeds 2**31.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 import triton
 import triton.language as tl
 
+from acc_megatron.kernels.shared import softmax_statistics
+
+LOWEST_MAXIMUM = tl.constexpr(softmax_statistics.LOWEST_MAXIMUM)
+
 
 @triton.jit
 def row_statistics(
     LOGITS, ROWS, COLUMN, MAXIMUM, SUM_EXP, TARGET_LOGIT, MOMENT, V, stride, B: tl.constexpr, ENTROPY: tl.constexpr
 ):
-    """Row ROWS[n] -> max z, sum e, the target's z, and sum of (z - max) e, with e = exp(z - max)."""
+    """Compute max z, sum e, the z of the target and sum (z - max) e of row ROWS[n], with e = exp(z - max)."""
     n = tl.program_id(0)
     row = LOGITS + tl.load(ROWS + n).to(tl.int64) * stride
     offsets = tl.arange(0, B)
     z = tl.load(row + offsets, mask=offsets < V, other=float("-inf")).to(tl.float32)
-    maximum = tl.max(z, 0)
+    maximum = tl.maximum(tl.max(z, 0), LOWEST_MAXIMUM)
     e = tl.exp(z - maximum)
     total = tl.sum(e, 0)
     moment = 0.0
@@ -34,7 +38,7 @@ def row_statistics(
         total = total * scale + tl.sum(e, 0)
         maximum = larger
     column = tl.load(COLUMN + n)
-    # a vector of one: the interpreter of Triton 3.9 takes no scalar comparison as a mask
+    # a vector of size 1: the interpreter of Triton 3.9 does not accept a scalar comparison as a mask
     one = tl.arange(0, 1) + column
     target = tl.load(row + one, mask=one >= 0, other=0.0).to(tl.float32)
     tl.store(MAXIMUM + n, maximum)
@@ -46,7 +50,7 @@ def row_statistics(
 
 @triton.jit
 def row_gradient(LOGITS, SLOT, COLUMN, LOG_SUM_EXP, SOFTMAX_SCALE, TARGET_SCALE, V, stride, B: tl.constexpr):
-    """Row t becomes its gradient by the values of slot SLOT[t], or zeros where that is -1, whatever it held."""
+    """Overwrite row t with its gradient from slot SLOT[t], or with zeros if the slot is -1."""
     t = tl.program_id(0).to(tl.int64)
     row = LOGITS + t * stride
     slot = tl.load(SLOT + t)

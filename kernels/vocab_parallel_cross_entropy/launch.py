@@ -1,9 +1,9 @@
-"""The row stages of `reference.py` through the kernels: grids, blocks and nothing else."""
+"""The functions of `reference.py` implemented by the kernels: grids and block sizes."""
 
 import torch
 import triton
 
-from acc_megatron.kernels.statistics import Statistics
+from acc_megatron.kernels.shared.softmax_statistics import Statistics
 from acc_megatron.kernels.vocab_parallel_cross_entropy import kernel
 
 BLOCK_COLUMNS = 8192
@@ -12,7 +12,7 @@ BLOCK_COLUMNS = 8192
 def row_statistics(
     logits_TV: torch.Tensor, rows_N: torch.Tensor, columns_N: torch.Tensor, with_entropy: bool
 ) -> Statistics:
-    """Statistics `[N]` in float32 of the chosen rows."""
+    """Statistics `[N]` of rows `rows_N`, in float32."""
     maximum_N, sum_exp_N, target_N, moment_N = torch.empty(
         4, len(rows_N), dtype=torch.float32, device=logits_TV.device
     ).unbind()
@@ -42,7 +42,7 @@ def row_gradient_(
     softmax_scale_N: torch.Tensor,
     target_scale_N: torch.Tensor,
 ) -> None:
-    """Overwrite the chosen rows with their gradient, and all others with zeros."""
+    """Overwrite rows `rows_N` with their gradient, and all other rows with zeros."""
     if not len(logits_TV):
         return
     slot_T = torch.full((len(logits_TV),), -1, dtype=torch.int64, device=logits_TV.device)

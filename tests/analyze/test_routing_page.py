@@ -1,15 +1,16 @@
-"""The routing page from results written by hand: every pair of tasks and every checkpoint is drawn."""
+"""The routing page of results written by hand: every pair of tasks and every checkpoint is drawn."""
 
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
-from acc_megatron.analyze.routing_page import routing_body
+from acc_megatron.analyze.routing_page import publish_routing
 
-# matplotlib draws text as paths and names it in a comment
+# matplotlib draws text as paths and writes it into a comment
 
 
-def result(tasks: Sequence[str], *names: str) -> dict[str, Any]:
+def result(tasks: Sequence[str], *names: str) -> Any:
     _, *others = names
     change = {
         "by_layer": [0.25, 0.5],
@@ -17,7 +18,8 @@ def result(tasks: Sequence[str], *names: str) -> dict[str, Any]:
         "most_changed_experts": {1: [{"expert": 3, "before": 0.75, "after": 0.25}]},
     }
     return {
-        "tasks": {task: {} for task in tasks},
+        "checkpoints": {name: {"path": name, "trained_tokens": 1} for name in names},
+        "tasks": {task: {"documents": [0], "num_documents": 1, "left_out_for_length": 0} for task in tasks},
         "routing": {name: {task: [{"frequency": [0.25] * 4}] * 2 for task in tasks} for name in names},
         "changes": {other: dict.fromkeys(tasks, change) for other in others},
         "task_divergence_bits": {
@@ -26,27 +28,31 @@ def result(tasks: Sequence[str], *names: str) -> dict[str, Any]:
     }
 
 
-def test_every_pair_of_five_tasks_is_drawn_for_every_checkpoint() -> None:
-    body = routing_body(result("abcde", "before", "after", "control"))
-    section = body.split("Tasks against each other")[1]
-    assert [section.count(f"<!-- {one} / {other} -->") for one, other in combinations("abcde", 2)] == [1] * 10
-    # a legend names the three once; markers of three lines of two layers in ten panels, and in the legend
-    assert [section.count(f"<!-- {name} -->") for name in ("before", "after", "control")] == [1] * 3
+def page(out: Path, tasks: Sequence[str], *names: str) -> str:
+    return publish_routing(out, result(tasks, *names)).read_text()
+
+
+def test_every_pair_of_five_tasks_is_drawn_for_every_checkpoint(tmp_path: Path) -> None:
+    body = page(tmp_path, "abcde", "before", "after", "control")
+    section = body.split("Differences between tasks")[1]
+    assert [section.count(f">{one} / {other}</text>") for one, other in combinations("abcde", 2)] == [1] * 10
+    # one legend names the three checkpoints; three lines of two layers in ten panels have at least 60 markers
+    assert [section.count(f">{name}</text>") for name in ("before", "after", "control")] == [1] * 3
     assert section.count("<use ") >= 10 * 3 * 2
 
 
-def test_the_most_changed_experts_are_shown_with_the_control() -> None:
-    body = routing_body(result("a", "before", "after", "control"))
+def test_the_most_changed_experts_are_shown_with_the_control(tmp_path: Path) -> None:
+    body = page(tmp_path, "a", "before", "after", "control")
     bars = body.split("</figure>")[1]
-    assert all(f"<!-- {name} -->" in bars for name in ("before", "after", "control"))
-    assert "<!-- layer 1 -->" in bars and "<!-- 3 -->" in bars
+    assert all(f">{name}</text>" in bars for name in ("before", "after", "control"))
+    assert ">layer 1</text>" in bars and ">3</text>" in bars
 
 
-def test_one_checkpoint_alone_is_told_what_it_lacks() -> None:
-    body = routing_body(result("a", "before"))
+def test_a_single_checkpoint_gets_a_hint_to_give_another(tmp_path: Path) -> None:
+    body = page(tmp_path, "a", "before")
     assert "give --after" in body and "<svg" not in body
 
 
-def test_a_tasks_name_is_drawn_as_it_is() -> None:
-    body = routing_body(result(["$\\no$", "_b"], "before", "after"))  # no such command of TeX
-    assert "<!-- $\\no$ / _b -->" in body
+def test_the_name_of_a_task_is_drawn_literally(tmp_path: Path) -> None:
+    body = page(tmp_path, ["$\\no$", "_b"], "before", "after")  # not a TeX command
+    assert ">$\\no$ / _b</text>" in body

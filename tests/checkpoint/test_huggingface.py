@@ -1,4 +1,4 @@
-"""Import and export: logits equal transformers', tensors come back bitwise, foreign folders are refused."""
+"""Import and export: logits equal transformers', tensors are unchanged bit by bit, unsupported folders are refused."""
 
 import json
 from collections.abc import Callable
@@ -7,15 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from import_memory import measure, measured_ranks, write_folder
-from make_inputs import TINY_MODEL
 from safetensors.torch import load_file, save_file
+from support.import_memory import measure, measured_ranks, write_folder
+from support.make_inputs import TINY_MODEL
 
+# the longest document has 30 tokens, nearly twice the original window
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
 VARIANTS: dict[str, dict[str, Any]] = {
     "top-k normalised": {},
     "top-k not normalised": {"norm_topk_prob": False},
     "tied embeddings": {"tie_word_embeddings": True},
     "one key-value head": {"num_key_value_heads": 1, "head_dim": 16},
+    "dense": {"family": "qwen3"},
+    "dense, tied, YaRN": {"family": "qwen3", "tie_word_embeddings": True, "rope_parameters": YARN},
+    "MoE, YaRN": {"rope_parameters": YARN},
 }
 
 
@@ -27,13 +32,13 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 def test_logits_of_an_imported_model_equal_those_of_transformers(
     variant: str, make_hf_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from acc_megatron.distributed import own_ranks, process_groups  # isort: split
+    from acc_megatron.mesh.process_groups import own_ranks, process_groups  # isort: split
     from megatron.core.packed_seq_params import PackedSeqParams
-    from transformers import Qwen3MoeForCausalLM
+    from transformers import AutoModelForCausalLM
 
     from acc_megatron.checkpoint.huggingface import HuggingFaceFolder, load_weights
     from acc_megatron.config import ParallelConfig
-    from acc_megatron.model.qwen3_moe import build_model
+    from acc_megatron.model.build import build_model
     from acc_megatron.model.transformer_config import transformer_config
 
     path = make_hf_folder(tmp_path / "hf", seed=3, vocab_size=512, **VARIANTS[variant])
@@ -50,7 +55,7 @@ def test_logits_of_an_imported_model_equal_those_of_transformers(
         load_weights(folder, model, layout, own_ranks())
         with torch.no_grad():
             logits = model(ids[None], positions[None], None, packed_seq_params=packed)[0]
-    reference = Qwen3MoeForCausalLM.from_pretrained(path)
+    reference = AutoModelForCausalLM.from_pretrained(path)
     with torch.no_grad():
         expected = torch.cat([reference(document[None]).logits[0] for document in ids.split(lengths)])
     assert expected.abs().max() > 0.1
@@ -58,7 +63,7 @@ def test_logits_of_an_imported_model_equal_those_of_transformers(
 
 
 def split(folder: Path, num_files: int, *, fused: bool = False) -> None:
-    """Cut a folder's one file into several with an index, its experts fused as transformers 5 keeps them if asked."""
+    """Split a folder's one file into several with an index; `fused` stores experts as transformers 5 can do."""
     state = tensors(folder)
     if fused:
         for layer in range(TINY_MODEL["num_hidden_layers"]):
@@ -82,20 +87,34 @@ def split(folder: Path, num_files: int, *, fused: bool = False) -> None:
 
 @pytest.fixture(scope="module")
 def qwen3() -> Any:
-    from acc_megatron.data_tools.tokenizer import load_tokenizer
+    from acc_megatron.data_tools.tokenizer.qwen_bpe import load_tokenizer
 
     return load_tokenizer("qwen3")
 
 
 @pytest.mark.parametrize(
-    ("tied", "fused", "num_files"), [(False, False, 1), (True, False, 3), (False, True, 2), (True, True, 1)]
+    ("family", "tied", "fused", "num_files"),
+    [
+        ("qwen3_moe", False, False, 1),
+        ("qwen3_moe", True, False, 3),
+        ("qwen3_moe", False, True, 2),
+        ("qwen3_moe", True, True, 1),
+        ("qwen3", True, False, 2),
+    ],
 )
-def test_an_import_exports_every_file_byte_for_byte(
-    tied: bool, fused: bool, num_files: int, qwen3: Any, make_hf_folder: Callable[..., Path], tmp_path: Path
+def test_an_export_of_an_import_has_the_same_files_byte_for_byte(
+    family: str,
+    tied: bool,
+    fused: bool,
+    num_files: int,
+    qwen3: Any,
+    make_hf_folder: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
-    from acc_megatron.checkpoint.exchange import export_folder, import_folder
+    from acc_megatron.checkpoint.export_folder import export_folder
+    from acc_megatron.checkpoint.import_folder import import_folder
 
-    source = make_hf_folder(tmp_path / "hf", seed=1, vocab_size=64, tie_word_embeddings=tied)
+    source = make_hf_folder(tmp_path / "hf", family=family, seed=1, vocab_size=64, tie_word_embeddings=tied)
     if num_files > 1 or fused:
         split(source, num_files, fused=fused)
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "chat_template.jinja"):
@@ -109,10 +128,11 @@ def test_an_import_exports_every_file_byte_for_byte(
         assert (source / name).read_bytes() == (tmp_path / "export" / name).read_bytes(), name
 
 
-def test_an_export_replaces_an_export_and_no_folder_that_holds_anything_else(
+def test_an_export_replaces_an_earlier_export_but_no_folder_with_other_files(
     qwen3: Any, make_hf_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from acc_megatron.checkpoint.exchange import export_folder, import_folder
+    from acc_megatron.checkpoint.export_folder import export_folder
+    from acc_megatron.checkpoint.import_folder import import_folder
     from acc_megatron.errors import DataError
 
     import_folder(make_hf_folder(tmp_path / "hf", seed=1, vocab_size=64), tmp_path / "checkpoint", "float32")
@@ -121,15 +141,16 @@ def test_an_export_replaces_an_export_and_no_folder_that_holds_anything_else(
     export_folder(tmp_path / "checkpoint", tmp_path / "link", qwen3)
     assert (tmp_path / "link").is_symlink() and len(list((tmp_path / "export").glob("*.safetensors"))) == 1
     (tmp_path / "export" / "thesis.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"export holds thesis\.txt, which would be removed with it"):
+    with pytest.raises(DataError, match=r"export also contains thesis\.txt, which would be removed"):
         export_folder(tmp_path / "checkpoint", tmp_path / "export", qwen3)
     assert (tmp_path / "export" / "thesis.txt").read_text() == "mine"
 
 
-def test_an_export_takes_the_dtype_the_naming_and_the_file_size_that_are_asked_for(
+def test_an_export_has_the_requested_dtype_expert_names_and_file_size(
     qwen3: Any, make_hf_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from acc_megatron.checkpoint.exchange import export_folder, import_folder
+    from acc_megatron.checkpoint.export_folder import export_folder
+    from acc_megatron.checkpoint.import_folder import import_folder
 
     source = make_hf_folder(tmp_path / "hf", seed=2, vocab_size=64)
     original = tensors(source)
@@ -150,22 +171,25 @@ def test_an_export_takes_the_dtype_the_naming_and_the_file_size_that_are_asked_f
     gate_up = tensors(fused)["model.layers.1.mlp.experts.gate_up_proj"]
     at = "model.layers.1.mlp.experts.3."
     assert torch.equal(gate_up[3], torch.cat([original[f"{at}{half}_proj.weight"] for half in ("gate", "up")]))
-    # transformers reads what was fused, and the fused import is the model that was imported one by one
+    # an import of fused experts is the same model as an import of single experts
     import_folder(fused, tmp_path / "again", "float32")
     export_folder(tmp_path / "again", tmp_path / "single", qwen3, experts="single")
     single = tensors(tmp_path / "single")
     assert set(single) == set(original) and all(torch.equal(single[name], original[name]) for name in original)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
-def test_two_ranks_hold_no_more_than_they_own_and_export_the_same_bytes(tmp_path: Path) -> None:
+def test_a_rank_needs_no_more_memory_than_its_part_and_two_ranks_export_the_same_bytes(tmp_path: Path) -> None:
     write_folder(tmp_path / "small", gigabytes=0.0, hidden=8, num_files=1)
     base_mb = measured_ranks(1, "import", tmp_path / "small", "--out", tmp_path / "s")[0]
     write_folder(tmp_path / "hf", gigabytes=0.35, hidden=512, num_files=3, fused=True)
     found = measure(tmp_path, tmp_path / "hf", tensor=2, expert=2)
     total_mb = sum(file.stat().st_size for file in (tmp_path / "hf").glob("*.safetensors")) / (1 << 20)
     assert found["own_mb"] < 0.51 * total_mb
-    assert found["import_peak_mb"] - base_mb < found["own_mb"] + 64 < total_mb - 64, "a rank that reads all would fail"
+    assert found["import_peak_mb"] - base_mb < found["own_mb"] + 64 < total_mb - 64, (
+        "reading all weights on a rank must exceed the limit"
+    )
     assert not found["differing"]
 
 
@@ -214,33 +238,47 @@ def _add_a_bias(folder: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "another architecture": (
         lambda f: _with(f, model_type="llama"),
-        "model_type is 'llama'; only 'qwen3_moe' is built",
+        "model_type 'llama' is not supported; supported: 'qwen3', 'qwen3_moe'",
     ),
     "dense layers": (lambda f: _with(f, mlp_only_layers=[0]), "mlp_only_layers = [0] is not supported"),
-    "scaled rope": (lambda f: _with(f, rope_parameters={"rope_type": "yarn"}), "rope_type = 'yarn' is not supported"),
+    "scaled rope": (
+        lambda f: _with(f, rope_parameters={"rope_type": "dynamic"}),
+        "rope_type = 'dynamic' is not supported",
+    ),
+    "an unknown number of experts": (
+        lambda f: _with(f, num_experts=None, num_local_experts=None),
+        "config.json has no num_experts",
+    ),
     "a missing tensor": (_remove_tensor, "lacks 1 tensors, the first is model.layers.1.mlp.gate.weight"),
-    "a wrong shape": (_shrink, "model.safetensors: model.norm.weight has shape (7,), config.json makes it (32,)"),
-    "a tensor too many": (_add_a_bias, "holds 1 tensors that qwen3_moe has no place for, the first is model.layers.0"),
+    "a wrong shape": (_shrink, "model.safetensors: model.norm.weight has shape (7,), config.json requires (32,)"),
+    "a tensor too many": (
+        _add_a_bias,
+        "has 1 tensors that model type 'qwen3_moe' does not have, the first is model.layers.0",
+    ),
     "a missing file": (_lose_a_file, "model-00002-of-00003.safetensors is missing"),
-    "an index of pickles": (_index_of_pickles, "names pytorch_model-00001-of-00002.bin: only safetensors are read"),
+    "an index of pickles": (
+        _index_of_pickles,
+        "names pytorch_model-00001-of-00002.bin: only safetensors files are read",
+    ),
     "a broken index": (
         lambda f: (f / "model.safetensors.index.json").write_text("[1"),
-        "index.json is damaged: it holds no weight_map",
+        "index.json is damaged: it has no weight_map",
     ),
     "a broken config": (lambda f: (f / "config.json").write_text("{"), "config.json is damaged"),
     "a cut file": (_cut, "model.safetensors is damaged"),
     "pickled weights": (
         _pickle,
-        "model.safetensors is missing: only safetensors are read, never pickled weights (pytorch_model.bin",
+        "model.safetensors is missing: only safetensors files are read, not pickled weights (the folder has "
+        "pytorch_model.bin)",
     ),
 }
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_a_folder_that_cannot_be_imported_is_refused_by_one_line_naming_what_is_wrong(
+def test_a_folder_that_cannot_be_imported_is_refused_with_one_line_that_names_the_problem(
     what: str, make_hf_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from acc_megatron.checkpoint.exchange import import_folder
+    from acc_megatron.checkpoint.import_folder import import_folder
     from acc_megatron.errors import CheckpointError
 
     damage, message = DAMAGE[what]
@@ -250,3 +288,23 @@ def test_a_folder_that_cannot_be_imported_is_refused_by_one_line_naming_what_is_
         import_folder(source, tmp_path / "out", "float32")
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not list(tmp_path.glob("out/step_*"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_refused_by_its_name_on_every_rank(
+    value: float, make_hf_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The weight belongs to an expert that only the second of two ranks reads."""
+    from support.run_processes import start
+
+    hf = make_hf_folder(tmp_path / "hf", vocab_size=512)
+    name = "model.layers.1.mlp.experts.3.down_proj.weight"
+    weights = load_file(hf / "model.safetensors")
+    weights[name][5, 7] = value
+    save_file(weights, hf / "model.safetensors", {"format": "pt"})
+    arguments = ["import", str(hf), "--out", str(tmp_path / "out"), "parallel.expert=2"]
+    run = start(tmp_path / "output", arguments, world=2)
+    assert run.wait() == [2, 2]
+    for rank in range(2):
+        assert f"{name} has 1 values that are NaN or infinite" in run.error_output(rank)
+    assert not (tmp_path / "out" / "step_00000000").exists()

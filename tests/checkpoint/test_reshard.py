@@ -1,11 +1,12 @@
-"""A checkpoint of any layout goes on in any other, optimizer included, as if the run had never stopped."""
+"""A run resumes in any other layout, with its optimizer, and has the losses of an uninterrupted run."""
 
 import shutil
 from pathlib import Path
 
 import pytest
-from layout_matrix import Case, Result, run_cases
-from make_inputs import make_recipe
+from support.layout_cases import Case
+from support.layout_matrix import Result, run_cases
+from support.make_inputs import make_recipe
 
 ADAM = (
     "optimizer.kind=adamw",
@@ -20,24 +21,28 @@ LAYOUTS = {
     "TP2": (2, ("parallel.tensor=2",)),
     "EP2": (2, ("parallel.expert=2",)),
     "PP2": (2, ("parallel.pipeline=2",)),
+    "PP2 VPP2": (2, ("parallel.pipeline=2", "parallel.virtual_pipeline=2")),
     "DP2 overlapped": (2, ("parallel.overlap_grad_reduce=true", "parallel.overlap_param_gather=true")),
     "TP2 CP2 EP4": (4, ("parallel.tensor=2", "parallel.context=2", "parallel.expert=4")),
+    "PP2 VPP2 DP2": (4, ("parallel.pipeline=2", "parallel.virtual_pipeline=2")),
+    "TP2 PP2 VPP2": (4, ("parallel.tensor=2", "parallel.pipeline=2", "parallel.virtual_pipeline=2")),
 }
-THERE_STEP, BACK_STEP, LAST_STEP = 2, 5, 8  # saved at the first, moved, saved at the second, moved back
-pytestmark = [pytest.mark.slow, pytest.mark.distributed]
+THERE_STEP, BACK_STEP, LAST_STEP = 2, 5, 8  # save, move to another layout, save, move back
+pytestmark = pytest.mark.distributed
+slow, long = pytest.mark.slow, [pytest.mark.slow, pytest.mark.long]
 
 
 def run_dir(recipe: Path, name: str) -> Path:
     return recipe.parent / name.replace(" ", "_").replace(">", "to")
 
 
-def go_on(recipe: Path, case: Case, _: Result | None) -> Result:
-    """Resume this case's run, or start it, and train for three steps or to the end; saves where others go on."""
-    from acc_megatron.distributed import process_groups  # isort: split
+def train_case(recipe: Path, case: Case, _: Result | None) -> Result:
+    """Start a run, or resume it and train for three steps; saves the checkpoints that other layouts resume from."""
+    from acc_megatron.mesh.process_groups import process_groups  # isort: split
     from acc_megatron.config import load_config
-    from acc_megatron.resume import restore, save
-    from acc_megatron.step import train_step
-    from acc_megatron.trainer import build_trainer
+    from acc_megatron.training.resume import restore, save
+    from acc_megatron.training.step import train_step
+    from acc_megatron.training.trainer import build_trainer
 
     config = load_config(recipe, [*ADAM, *case.overrides, f"train.run_dir={run_dir(recipe, case.name)}"])
     with process_groups(config.parallel, timeout_seconds=300) as layout:
@@ -47,14 +52,14 @@ def go_on(recipe: Path, case: Case, _: Result | None) -> Result:
         assert trainer.step == first
         losses = []
         while trainer.step < (first + 3 if first else LAST_STEP):
-            losses.append(train_step(trainer)["loss"])
+            losses.append(train_step(trainer).loss)
             if trainer.step in (THERE_STEP, BACK_STEP) and trainer.step > first:
                 save(trainer)
         return Result(losses=losses)
 
 
 def continued(recipe: Path, moves: list[tuple[str, str]], step: int) -> dict[str, Result]:
-    """Go on from the checkpoint that run `source` saved at `step`, in the layout `target`; by the target's name."""
+    """Resume the run `source` from its checkpoint of `step` in the layout `target`; results by the new run's name."""
     cases = []
     for source, target in moves:
         world, overrides = LAYOUTS[target]
@@ -62,20 +67,68 @@ def continued(recipe: Path, moves: list[tuple[str, str]], step: int) -> dict[str
         checkpoints = run_dir(recipe, cases[-1].name) / "checkpoints"
         name = f"step_{step:08d}"
         shutil.copytree(run_dir(recipe, source) / "checkpoints" / name, checkpoints / name)
-    return run_cases(recipe, cases, None, go_on)
+    return run_cases(recipe, cases, None, train_case)
 
 
-def test_a_checkpoint_moves_to_every_layout_and_back_with_its_optimizer(tmp_path: Path) -> None:
-    recipe = make_recipe(tmp_path)
-    whole = run_cases(recipe, [Case("TP1", 1)], None, go_on)["TP1"].losses
-    assert len(whole) == LAST_STEP and whole[0] - whole[-1] > 0.05
+@pytest.mark.parametrize(
+    "family, targets",
+    [
+        pytest.param("qwen3_moe", ["EP2"], id="EP2"),
+        pytest.param("qwen3_moe", ["EP2", "PP2 VPP2"], id="EP2 and PP2 VPP2", marks=slow),
+        pytest.param("qwen3_moe", [name for name in LAYOUTS if name != "TP1"], id="every layout", marks=long),
+        pytest.param("qwen3", ["TP2", "PP2 VPP2", "DP2 overlapped", "TP2 PP2 VPP2"], id="dense, tied", marks=long),
+    ],
+)
+def test_a_run_resumes_in_another_layout_and_back_with_its_optimizer(
+    family: str, targets: list[str], tmp_path: Path
+) -> None:
+    recipe = make_recipe(tmp_path, family=family, tie_word_embeddings=family == "qwen3")
+    complete = run_cases(recipe, [Case("TP1", 1)], None, train_case)["TP1"].losses
+    assert len(complete) == LAST_STEP and complete[0] - complete[-1] > 0.05
     there: dict[str, Result] = {}
-    for world in (2, 4):
-        targets = [name for name, (size, _) in LAYOUTS.items() if size == world]
-        there |= continued(recipe, [("TP1", target) for target in targets], THERE_STEP)
+    for world in sorted({LAYOUTS[name][0] for name in targets}):
+        moves = [("TP1", name) for name in targets if LAYOUTS[name][0] == world]
+        there |= continued(recipe, moves, THERE_STEP)
     back = continued(recipe, [(name, "TP1") for name in there], BACK_STEP)
-    assert len(there) == len(back) == len(LAYOUTS) - 1
+    assert len(there) == len(back) == len(targets)
     for name, result in there.items():
-        assert result.losses == pytest.approx(whole[THERE_STEP:BACK_STEP], abs=1e-5), name
+        assert result.losses == pytest.approx(complete[THERE_STEP:BACK_STEP], abs=1e-5), name
     for name, result in back.items():
-        assert result.losses == pytest.approx(whole[BACK_STEP:], abs=1e-5), name
+        assert result.losses == pytest.approx(complete[BACK_STEP:], abs=1e-5), name
+
+
+def save_and_resume(recipe: Path, case: Case, _: Result | None) -> Result:
+    """Return the losses of the two steps after a save, and then of the same steps after a resume from it."""
+    from acc_megatron.mesh.process_groups import process_groups  # isort: split
+    from acc_megatron.config import load_config
+    from acc_megatron.training.resume import restore, save
+    from acc_megatron.training.step import train_step
+    from acc_megatron.training.trainer import build_trainer
+
+    config = load_config(recipe, [*ADAM, *case.overrides, f"train.run_dir={run_dir(recipe, case.name)}"])
+    losses = []
+    with process_groups(config.parallel, timeout_seconds=300) as layout:
+        for first in (0, THERE_STEP):
+            trainer = build_trainer(config, layout)
+            restore(trainer)
+            assert trainer.step == first
+            while trainer.step < THERE_STEP + 2:
+                losses.append(train_step(trainer).loss)
+                if trainer.step == THERE_STEP:
+                    save(trainer)
+    return Result(losses=losses[THERE_STEP:])
+
+
+UNSHARDED = "parallel.distributed_optimizer=false"
+
+
+@pytest.mark.parametrize(
+    "layout", ["PP2 VPP2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("PP2 VPP2 DP2", "TP2 PP2 VPP2"))]
+)
+def test_a_run_with_a_virtual_pipeline_can_be_saved_and_resumed(layout: str, tmp_path: Path) -> None:
+    world, overrides = LAYOUTS[layout]
+    cases = [Case("sharded optimizer", world, overrides), Case("whole optimizer", world, (*overrides, UNSHARDED))]
+    for name, result in run_cases(make_recipe(tmp_path), cases, None, save_and_resume).items():
+        uninterrupted, resumed = result.losses[:2], result.losses[2:]
+        assert len(set(uninterrupted)) == 2
+        assert [loss.hex() for loss in resumed] == [loss.hex() for loss in uninterrupted], name

@@ -1,30 +1,30 @@
-"""Like rows share a microbatch: the same rows, less waiting."""
+"""Rows of similar cost share a microbatch, which reduces waiting and does not change the batch."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
+from support.commands import ROOT
 
 from acc_megatron.bench.balance import balance
 from acc_megatron.config import load_config
-from acc_megatron.data.balance import efficiency, least_wait, like_with_like, row_cost_flops
+from acc_megatron.data.balance import costliest_first, efficiency, row_cost_flops, wait_lower_bound
 
-RECIPE = Path(__file__).parent.parent.parent / "examples" / "qwen3_30b_a3b_128k_h100.toml"
-
-
-def test_the_batch_keeps_its_rows() -> None:
-    assert like_with_like([7, 3, 9, 1], [2.0, 5.0, 2.0, 8.0]) == [1, 3, 7, 9]
+RECIPE = ROOT / "tests" / "support" / "recipe_30b.toml"
 
 
-def test_efficiency_is_mean_work_over_awaited_work() -> None:
+def test_sorting_by_cost_keeps_the_rows_of_the_batch() -> None:
+    assert costliest_first([7, 3, 9, 1], [2.0, 5.0, 2.0, 8.0]) == [1, 3, 7, 9]
+
+
+def test_efficiency_is_the_mean_work_over_the_work_of_the_slowest_rank() -> None:
     assert efficiency([4.0, 2.0, 1.0, 1.0], 2) == pytest.approx((3 + 1) / (4 + 1))
     assert efficiency([4.0, 4.0, 1.0, 1.0], 2) == 1.0
 
 
-def test_the_cost_of_a_row_is_that_of_counting_its_multiplications() -> None:
+def test_the_cost_of_a_row_equals_a_count_of_its_multiplications() -> None:
     model = load_config(RECIPE).model
-    # one token of Qwen3-30B-A3B: 3 B active weights less embedding and head; attention over itself alone
+    # one token of Qwen3-30B-A3B: 3 billion active weights without embedding and head; attention to itself only
     body = 48 * (2048 * (2 * 4096 + 2 * 512) + 8 * 3 * 2048 * 768 + 2048 * 128)
     assert row_cost_flops([1], model) == pytest.approx(2 * body + 48 * 2 * 4096)
     assert row_cost_flops([100, 50], model) == pytest.approx(row_cost_flops([100], model) + row_cost_flops([50], model))
@@ -32,13 +32,13 @@ def test_the_cost_of_a_row_is_that_of_counting_its_multiplications() -> None:
     assert long > 3 * short, "at 128K attention is most of the work"
 
 
-def test_ranks_wait_far_less_than_in_random_order_over_the_same_batches() -> None:
+def test_ranks_wait_less_than_with_rows_in_random_order() -> None:
     result = balance(load_config(RECIPE), data_parallel=8, global_batch_rows=64)
     assert result["efficiency"] >= 0.90
     assert result["random_efficiency"] < 0.75
 
 
-def test_no_packing_of_a_batch_waits_less_than_the_bound() -> None:
+def test_no_packing_of_a_batch_waits_less_than_the_lower_bound() -> None:
     row_tokens, num_rows, num_ranks = 8, 4, 2
     rng = np.random.default_rng(0)
     tightest = 0.0
@@ -53,13 +53,13 @@ def test_no_packing_of_a_batch_waits_less_than_the_bound() -> None:
             if max(tokens) <= row_tokens:
                 best = min(best, max(work[:2]) + max(work[2:]))
         if best < float("inf"):
-            bound = least_wait(documents, row_tokens, num_rows, num_ranks)
+            bound = wait_lower_bound(documents, row_tokens, num_rows, num_ranks)
             assert bound <= best + 1e-9, documents
             tightest = max(tightest, bound / best)
-    assert tightest > 0.95, "the bound says something"
+    assert tightest > 0.95, "the bound is close to the optimum for some batch"
 
 
-def test_at_the_recipes_own_batch_the_lengths_forbid_what_a_larger_batch_reaches() -> None:
+def test_document_lengths_limit_the_balance_of_the_recipes_batch_but_not_of_a_larger_one() -> None:
     config = load_config(RECIPE)
     small = balance(config, data_parallel=8, global_batch_rows=config.train.global_batch_rows)
     large = balance(config, data_parallel=8, global_batch_rows=64)

@@ -1,6 +1,8 @@
-"""What the dataset tests share: the real tokenizer, clean chats, and one small dataset folder built once."""
+"""Fixtures of the dataset tests: the real tokenizer, clean chats, and one small dataset folder."""
 
+import fcntl
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +11,11 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from acc_megatron.data_tools import convert as convert_module
-from acc_megatron.data_tools.convert import ConvertSettings, convert
-from acc_megatron.data_tools.tokenizer import Tokenizer, load_tokenizer
-from acc_megatron.data_tools.tokenizer_files import write_tokenizer_files
+from acc_megatron.common.atomic_files import atomic_folder
+from acc_megatron.data_tools.convert import convert as convert_module
+from acc_megatron.data_tools.convert.convert import ConvertSettings, convert
+from acc_megatron.data_tools.tokenizer.huggingface_files import write_tokenizer_files
+from acc_megatron.data_tools.tokenizer.qwen_bpe import Tokenizer, load_tokenizer
 
 WORDS = (
     "the court of Graz  def f(x):\n\treturn x[1:]  12345 3.14 don't  naïve e\u0301te\u0301 \u1112\u1161\u11ab "
@@ -23,7 +26,7 @@ MAX_TOKENS = 900
 
 
 def clean_text(generator: random.Random, num_words: int) -> str:
-    """Mixed text without control strings that begins and ends with a word."""
+    """Text in several scripts without control strings; its first and last words are plain."""
     body = (generator.choice(WORDS) + generator.choice(["", " ", " ", "\n"]) for _ in range(num_words))
     return f"It {''.join(body)} end"
 
@@ -35,10 +38,15 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
-    """The Hugging Face files of our tokenizer, as an exported model carries them."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    write_tokenizer_files(tokenizer, folder, max_length_tokens=4096)
-    return folder
+    """The Hugging Face files of our tokenizer, as in an exported model; made once for all workers of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (shared / "tokenizer.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "tokenizer").is_dir():
+            with atomic_folder(shared / "tokenizer") as folder:
+                write_tokenizer_files(tokenizer, folder, max_length_tokens=4096)
+    return shared / "tokenizer"
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +56,7 @@ def huggingface(tokenizer_folder: Path) -> HuggingFaceTokenizer:
 
 @pytest.fixture(scope="session")
 def clean_chats() -> list[tuple[str, str, str]]:
-    """200 of (user, reasoning, answer) without control strings; blanks at their ends may merge with the template's."""
+    """200 of (user, reasoning, answer) without control strings; white space at their ends can join the template's."""
     generator = random.Random(20)
     chats = []
     for _ in range(200):
@@ -60,7 +68,7 @@ def clean_chats() -> list[tuple[str, str, str]]:
 
 @pytest.fixture(scope="session")
 def triple_rows() -> list[dict[str, Any]]:
-    """64 good triples; read only."""
+    """64 good triples; tests do not change them."""
     generator = random.Random(21)
     return [
         {
@@ -84,7 +92,7 @@ def triple_rows() -> list[dict[str, Any]]:
 
 
 def _write_rows(path: Path, rows: list[Any]) -> Path:
-    """JSON lines; a string is written as it is."""
+    """Write JSON lines; a string is written unchanged."""
     lines = (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
     return path
@@ -102,7 +110,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def mixed_input(tmp_path_factory: pytest.TempPathFactory, triple_rows: list[dict[str, Any]]) -> Path:
-    """64 good triples, then one broken line, one of unknown shape, one that spells a control token, one too long."""
+    """64 good triples, a broken line, a row of unknown shape, one with a control string, and one that is too long."""
     good = triple_rows[0]
     long = good | {"question": "word " * MAX_TOKENS}
     bad: list[Any] = ["{broken", {"shape": "other"}, good | {"answer": "<|im_end|>"}, long]
@@ -111,7 +119,7 @@ def mixed_input(tmp_path_factory: pytest.TempPathFactory, triple_rows: list[dict
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory, mixed_input: Path) -> Path:
-    """The mixed input as a dataset folder of 9 ranges, 8 with documents; never changed, copy it to damage it."""
+    """The dataset folder of the mixed input: 9 row ranges, 8 of them with documents. Copy it before you damage it."""
     out = tmp_path_factory.mktemp("dataset") / "data"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert_module, "ROWS_PER_SHARD", 8)

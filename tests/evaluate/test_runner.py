@@ -1,4 +1,4 @@
-"""Whole runs: against a real server over a tiny model and in a folder; killed, refused, broken, and gone on with."""
+"""Complete runs against a real server with a tiny model and in a folder: killed, rejected, broken and resumed."""
 
 import json
 import os
@@ -11,29 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ROOT, acc, good
-from make_inputs import make_hf_folder
-from model_server import answering
-from teacher_server import Behaviour, Teacher, completion, drip, send, send_json
+from support.commands import ROOT, good
+from support.eval_runs import TASK, endpoint, start, tree, truthful
+from support.in_process import acc_in_process
+from support.model_server import answering
+from support.teacher_server import Behaviour, Teacher, completion, drip, send, send_json
 
-from acc_megatron.errors import AccError, CheckpointError, DataError
-from acc_megatron.evaluate import graphwalks
+from acc_megatron.errors import DataError
 from acc_megatron.evaluate.runner import EvaluationIncomplete, check_complete, evaluate
 from acc_megatron.evaluate.settings import run_from_tree
-
-EDGE = re.compile(r"^(\w{10}) -> (\w{10})$", re.MULTILINE)
-TASK = re.compile(r"Find the parents of node (\w{10})\.|BFS from node (\w{10}) and return only.* depth (\d+) ")
-QUICK = {"tries": 2, "timeout_seconds": 20.0, "concurrency": 4}
-
-
-@pytest.fixture(scope="module")
-def hf_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Qwen3-MoE of one layer with the real vocabulary; its own generation settings must change nothing."""
-    folder = make_hf_folder(
-        tmp_path_factory.mktemp("hf") / "tiny", num_hidden_layers=1, hidden_size=16, max_position_embeddings=4096
-    )
-    (folder / "generation_config.json").write_text(json.dumps({"suppress_tokens": list(range(100_000))}))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -41,39 +27,10 @@ def model_answers(hf_dir: Path) -> Behaviour:
     return answering(hf_dir)
 
 
-def truthful(handler: Any, body: dict[str, Any], _: int) -> None:
-    """Solves the graph in the prompt by itself."""
-    text = body["messages"][0]["content"]
-    edges = EDGE.findall(text)
-    parents, start, depth = TASK.findall(text)[-1]
-    operation: Any = "parents" if parents else "bfs"
-    nodes = graphwalks.solve(edges, operation, parents or start, int(depth) if depth else None)
-    send_json(handler, completion(f"Final Answer: [{', '.join(nodes)}]", reasoning="I looked."))
-
-
-def endpoint(teacher: Teacher, **changes: Any) -> dict[str, Any]:
-    return {"endpoint": teacher.url, "model": "m", "window_tokens": 4096, **QUICK, **changes}
-
-
-def tree(models: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    generated = {"kind": "graphwalks", "items": 6, "length_tokens": [900], "max_new_tokens": 8}
-    return {"name": "test", "models": models, "benchmarks": {"walks": generated}, "bootstrap_samples": 50} | changes
-
-
-def start(out: Path, models: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    lines: list[str] = []
-    results = evaluate(run_from_tree(tree(models, **changes), "run.toml"), out, show=lines.append)
-    return results | {"lines": lines}
-
-
-def without_seconds(results: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in results.items() if key not in ("seconds", "requests", "lines")}
-
-
 def test_a_served_model_answers_as_the_same_model_in_a_folder(
     tmp_path: Path, hf_dir: Path, model_answers: Behaviour
 ) -> None:
-    """Same prompts, same ids, same greedy answers by both roads, and then no difference between the two models."""
+    """The same prompts, ids and greedy answers, and therefore no difference between the two models."""
     both = {
         kind: {"kind": kind, "items": 2, "length_tokens": [900], "max_new_tokens": 8} for kind in ("graphwalks", "mrcr")
     }
@@ -96,31 +53,8 @@ def test_a_served_model_answers_as_the_same_model_in_a_folder(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.sqlite", "report.html", "results.json"]
 
 
-def test_local_answers_are_the_greedy_continuation_of_the_rendered_prompt(tmp_path: Path, hf_dir: Path) -> None:
-    """Against a loop with no cache and no generate(): argmax of a full forward pass, token by token."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from acc_megatron.data_tools.tokenizer import load_tokenizer
-    from acc_megatron.evaluate.chat import chat_ids
-    from acc_megatron.evaluate.questions import make_questions
-
-    plan = run_from_tree(tree({"m": {"folder": str(hf_dir)}}, limit=1), "x")
-    (item,) = evaluate(plan, tmp_path, show=print)["items"]
-    qwen = load_tokenizer("qwen3")
-    (question,) = make_questions("walks", plan.benchmarks["walks"], plan, qwen.count).questions
-    model = AutoModelForCausalLM.from_pretrained(hf_dir, dtype=torch.float32).eval()
-    ids = chat_ids(question.messages, qwen).tolist()
-    num_prompt = len(ids)
-    with torch.inference_mode():
-        for _ in range(5):
-            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
-    assert item["answers"][0]["prompt_tokens"] == num_prompt
-    assert item["answers"][0]["response"].startswith(qwen.decode(ids[num_prompt:]))
-
-
-def test_a_run_killed_in_the_middle_asks_no_answered_question_again(tmp_path: Path, model_answers: Behaviour) -> None:
-    """SIGKILL to the real command; hanging, 500 and broken replies on the way; the same results as without these."""
+def test_a_killed_run_asks_no_answered_question_again(tmp_path: Path, model_answers: Behaviour) -> None:
+    """SIGKILL to the real command, with hanging, failed and broken replies: the results equal an undisturbed run's."""
     fates = {1: "hang", 2: "500", 3: "broken"}
     seen: list[str] = []
 
@@ -165,19 +99,19 @@ def test_a_run_killed_in_the_middle_asks_no_answered_question_again(tmp_path: Pa
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert not (tmp_path / "out" / "results.json").exists()
-        time.sleep(0.3)  # what the server was still writing is answered to nobody
+        time.sleep(0.3)  # the server may still be writing its last replies
         sent_before = dict(teacher.asked)
-        done = good(acc(*command[3:]))
+        done = good(acc_in_process(*command[3:]))
         assert done["walks"]["models"]["tiny"]["num_items"] == 10
         results = json.loads((tmp_path / "out" / "results.json").read_text())
         assert results["requests"]["from_cache"] >= 4
         again = {data for data, times in teacher.asked.items() if times > sent_before.get(data, 0)}
         in_flight = [data for data in again if data in sent_before]
-        # 6 whole replies left the server; at most the 2 in flight and those with a bad fate are sent again
+        # 6 complete replies were sent; at most the 2 in flight and the disturbed ones are repeated
         assert len(in_flight) <= 2 + len(fates)
         assert results["requests"]["from_cache"] == 10 - len(again)
         total = sum(teacher.asked.values())
-        assert good(acc(*command[3:])) == done
+        assert good(acc_in_process(*command[3:])) == done
         assert sum(teacher.asked.values()) == total  # a finished run asks nothing
         walks = {"kind": "graphwalks", "items": 10, "length_tokens": [900], "max_new_tokens": 4}
         models = {"tiny": endpoint(teacher)}
@@ -185,7 +119,7 @@ def test_a_run_killed_in_the_middle_asks_no_answered_question_again(tmp_path: Pa
         assert unbroken["items"] == results["items"]
 
 
-def test_right_answers_score_one_whatever_the_server_does_with_thinking(tmp_path: Path) -> None:
+def test_right_answers_score_one(tmp_path: Path) -> None:
     with Teacher(truthful) as teacher:
         results = start(tmp_path, {"m": endpoint(teacher)})
         summary = results["benchmarks"]["walks"]["models"]["m"]
@@ -200,7 +134,7 @@ def test_right_answers_score_one_whatever_the_server_does_with_thinking(tmp_path
     ("template", "message", "finish", "score"),
     [
         ("qwen3", {"content": "Final Answer: []"}, "length", True),
-        # thinking that the prompt opened: closed by nothing, by a tag, or by the server; it may be empty
+        # the prompt opened the thinking; nothing, a tag or the server closes it; it may be empty
         ("qwen3-thinking-2507", {"content": "so, Final Answer: []"}, "length", False),
         ("qwen3-thinking-2507", {"content": "so, Final Answer: []", "reasoning_content": None}, "stop", False),
         ("qwen3-thinking-2507", {"content": "so, Final Answer: []", "reasoning_content": ""}, "length", False),
@@ -211,18 +145,20 @@ def test_right_answers_score_one_whatever_the_server_does_with_thinking(tmp_path
         ("qwen3-thinking-2507", {"content": "Final Answer: []", "reasoning": "so"}, "stop", True),
     ],
 )
-def test_thinking_that_never_ends_is_no_answer(
+def test_unclosed_thinking_is_not_an_answer(
     tmp_path: Path, template: str, message: dict[str, Any], finish: str, score: bool
 ) -> None:
     reply = {"choices": [{"message": message, "finish_reason": finish}]}
     with Teacher(lambda handler, _, __: send_json(handler, reply)) as teacher:
         results = start(tmp_path, {"m": endpoint(teacher, template=template)})
-    assert (results["benchmarks"]["walks"]["models"]["m"]["means"]["f1"] > 0) == score  # some truths are empty
+    assert (
+        results["benchmarks"]["walks"]["models"]["m"]["means"]["f1"] > 0
+    ) == score  # the right answer of some questions is empty
     cut = results["benchmarks"]["walks"]["models"]["m"]["asked"]["num_cut_at_max_new_tokens"]
     assert cut == (6 if finish == "length" else 0)
 
 
-def test_a_server_that_splits_thinking_off_and_was_cut_gives_an_empty_answer(tmp_path: Path) -> None:
+def test_an_answer_that_was_cut_inside_separate_thinking_is_empty(tmp_path: Path) -> None:
     reply = completion("", reasoning="Final Answer: []", finish="length")
     reply["choices"][0]["message"]["content"] = None
     with Teacher(lambda handler, _, __: send_json(handler, reply)) as teacher:
@@ -231,7 +167,7 @@ def test_a_server_that_splits_thinking_off_and_was_cut_gives_an_empty_answer(tmp
     assert results["items"][0]["answers"][0]["reasoning_chars"] == len("Final Answer: []")
 
 
-def test_avg_at_k_asks_k_seeds_and_averages_them_within_an_item(tmp_path: Path) -> None:
+def test_avg_at_k_asks_with_k_seeds_and_averages_within_an_item(tmp_path: Path) -> None:
     def sometimes(handler: Any, body: dict[str, Any], times: int) -> None:
         if body["seed"] % 4:
             truthful(handler, body, times)
@@ -246,7 +182,7 @@ def test_avg_at_k_asks_k_seeds_and_averages_them_within_an_item(tmp_path: Path) 
     assert [item["scores"]["f1"] for item in results["items"]] == [0.75, 0.75]
 
 
-def test_what_is_too_long_is_counted_and_never_cut(tmp_path: Path) -> None:
+def test_a_prompt_over_the_window_is_counted_and_never_cut(tmp_path: Path) -> None:
     walks = {"kind": "graphwalks", "items": 2, "length_tokens": [900, 2000], "max_new_tokens": 8}
     with Teacher(truthful) as teacher:
         results = start(tmp_path, {"m": endpoint(teacher, window_tokens=1500)}, benchmarks={"walks": walks})
@@ -257,11 +193,11 @@ def test_what_is_too_long_is_counted_and_never_cut(tmp_path: Path) -> None:
     assert any(
         re.search(r"2 without answer, over_window: .* over the window of 1500", line) for line in results["lines"]
     )
-    check_complete(results)  # asking again would not help
+    check_complete(results)  # only questions that fit the window must have an answer
     assert "2 over_window" in (tmp_path / "report.html").read_text()
 
 
-def test_questions_without_an_answer_are_no_zeros_and_the_next_start_asks_them_alone(tmp_path: Path) -> None:
+def test_a_question_without_an_answer_is_not_scored_and_the_next_start_asks_only_these(tmp_path: Path) -> None:
     broken = True
 
     def behaviour(handler: Any, body: dict[str, Any], times: int) -> None:
@@ -293,13 +229,16 @@ def test_questions_without_an_answer_are_no_zeros_and_the_next_start_asks_them_a
         (lambda handler, _, __: send(handler, 200, b"[" * 1000), "bad_reply"),
         (
             lambda handler, _, __: send(handler, 401, b""),
-            r"models\.m: .* refused the key .* environment variable ACC_API_KEY",
+            r"models\.m: .* rejected the API key .* environment variable ACC_API_KEY",
         ),
-        (lambda handler, _, __: send(handler, 404, b""), r"models\.m: .* model .status 404.*asked for model 'm'"),
+        (
+            lambda handler, _, __: send(handler, 404, b""),
+            r"models\.m: .* model .status 404.*the request was for model 'm'",
+        ),
         (lambda handler, _, __: send(handler, 302, b"", Location="http://x.invalid/"), "redirects"),
     ],
 )
-def test_a_server_that_only_misbehaves_ends_the_run_with_its_reason(
+def test_a_server_without_any_usable_answer_ends_the_run_with_the_reason(
     tmp_path: Path, behaviour: Behaviour, reason: str
 ) -> None:
     with Teacher(behaviour) as teacher, pytest.raises(DataError, match=reason) as told:
@@ -308,7 +247,7 @@ def test_a_server_that_only_misbehaves_ends_the_run_with_its_reason(
     assert not (tmp_path / "results.json").exists()
 
 
-def test_budgets_of_requests_tokens_and_time_end_a_run_that_goes_on_later(tmp_path: Path) -> None:
+def test_budgets_of_requests_tokens_and_time_end_a_run(tmp_path: Path) -> None:
     def slow(handler: Any, body: dict[str, Any], times: int) -> None:
         time.sleep(0.8)
         truthful(handler, body, times)
@@ -334,12 +273,14 @@ def test_the_key_comes_from_the_environment_and_is_never_written(
     assert not any(b"sk-secret" in path.read_bytes() for path in tmp_path.iterdir())
 
 
-def test_two_runs_stand_side_by_side_and_beside_the_paper(tmp_path: Path, model_answers: Behaviour) -> None:
+def test_a_report_compares_two_runs_with_each_other_and_with_the_paper(
+    tmp_path: Path, model_answers: Behaviour
+) -> None:
     with Teacher(truthful) as right, Teacher(model_answers) as wrong:
         walks = {"kind": "graphwalks", "items": 2, "length_tokens": [900, 2100], "max_new_tokens": 4}
         start(tmp_path / "a", {"m": endpoint(wrong)}, benchmarks={"walks": walks})
-        plan = run_from_tree(tree({"m": endpoint(right)}, name="second", benchmarks={"walks": walks}), "x")
-        evaluate(plan, tmp_path / "b", beside=[tmp_path / "a"], show=print)
+        run = run_from_tree(tree({"m": endpoint(right)}, name="second", benchmarks={"walks": walks}), "x")
+        evaluate(run, tmp_path / "b", compare_with=[tmp_path / "a"], show=print)
     page = (tmp_path / "b" / "report.html").read_text()
     assert "m minus m (test)" in page
     assert ">100.0 [100.0, 100.0]<" in page and "-100.0" not in page
@@ -347,11 +288,11 @@ def test_two_runs_stand_side_by_side_and_beside_the_paper(tmp_path: Path, model_
         assert text in page
     assert "<script" not in page and "http://www" not in page.split("<body>")[0]
     with pytest.raises(DataError, match="no results of an evaluation"):
-        evaluate(plan, tmp_path / "b", beside=[tmp_path / "none"], show=print)
+        evaluate(run, tmp_path / "b", compare_with=[tmp_path / "none"], show=print)
 
 
-def test_a_folder_in_short_is_the_same_run_as_its_settings(tmp_path: Path, hf_dir: Path) -> None:
-    short = acc("eval", hf_dir, "--out", tmp_path / "a", "--items", "2", "--length-tokens", "1000",
+def test_a_folder_gives_the_same_run_as_the_settings_it_stands_for(tmp_path: Path, hf_dir: Path) -> None:
+    short = acc_in_process("eval", hf_dir, "--out", tmp_path / "a", "--items", "2", "--length-tokens", "1000",
                 "--max-new-tokens", "4", "--limit", "1", "--json")  # fmt: skip
     scores = good(short)
     page = (tmp_path / "a" / "report.html").read_text()
@@ -364,127 +305,16 @@ def test_a_folder_in_short_is_the_same_run_as_its_settings(tmp_path: Path, hf_di
         f'name = "tiny"\n[models.tiny]\nfolder = "{hf_dir}"\n'
         + "".join(f'[benchmarks.{kind}]\nkind = "{kind}"\n{benchmark}' for kind in ("graphwalks", "mrcr"))
     )
-    done = acc("eval", run, "--out", tmp_path / "b", "--limit", "1")
+    done = acc_in_process("eval", run, "--out", tmp_path / "b", "--limit", "1")
     assert done.returncode == 0, done.stderr
     assert re.search(r"graphwalks +tiny +1 item  f1 0\.0", done.stdout)
     pair = [json.loads((tmp_path / name / "results.json").read_text()) for name in "ab"]
     assert pair[0]["items"] == pair[1]["items"] and pair[0]["benchmarks"] == pair[1]["benchmarks"]
-    refused = acc("eval", run, "--out", tmp_path / "b", "--items", "3")
+    refused = acc_in_process("eval", run, "--out", tmp_path / "b", "--items", "3")
     assert refused.returncode == 2 and "--items is for an HF_DIR" in refused.stderr
-    refused = acc("eval", run, "--out", run, "--limit", "1")
+    refused = acc_in_process("eval", run, "--out", run, "--limit", "1")
     assert refused.returncode == 2
-    assert refused.stderr == f"error: {run}: a file stands where a folder goes: choose another path\n"
-
-
-def test_another_checkpoint_in_the_same_folder_is_asked_again(tmp_path: Path) -> None:
-    answers = []
-    for seed in (0, 1):
-        folder = make_hf_folder(tmp_path / "model", seed=seed, num_hidden_layers=1, hidden_size=16)
-        walks = {"kind": "graphwalks", "items": 1, "length_tokens": [700], "max_new_tokens": 6}
-        results = start(tmp_path / "out", {"m": {"folder": str(folder)}}, benchmarks={"walks": walks})
-        answers.append(results["items"][0]["answers"][0]["response"])
-        assert results["requests"]["from_cache"] == 0
-    assert answers[0] != answers[1]
-
-
-def test_a_damaged_folder_is_an_error_and_not_random_weights(tmp_path: Path, hf_dir: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    folder = tmp_path / "damaged"
-    folder.mkdir()
-    (folder / "config.json").write_bytes((hf_dir / "config.json").read_bytes())
-    models = {"m": {"folder": str(folder)}}
-    with pytest.raises(CheckpointError, match="cannot be loaded"):
-        start(tmp_path / "out", models, limit=1)
-    tensors = load_file(hf_dir / "model.safetensors")
-    name = next(name for name in tensors if name.endswith("q_proj.weight"))
-    del tensors[name]
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=f"missing keys, the first is .*{name}"):
-        start(tmp_path / "out", models, limit=1)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 151_668}))
-    with pytest.raises(CheckpointError, match=r"151668 token embeddings .* needs 151669"):
-        start(tmp_path / "out", models)
-    assert not (tmp_path / "out" / "results.json").exists()
-
-
-@pytest.mark.parametrize("stop", ["<|im_end|>", "<|endoftext|>"])
-def test_an_answer_ends_before_its_stop_token_and_is_not_cut(stop: str, hf_dir: Path) -> None:
-    import torch
-    from transformers.modeling_outputs import CausalLMOutputWithPast
-
-    from acc_megatron.data_tools.tokenizer import load_tokenizer
-    from acc_megatron.evaluate.chat import chat_ids
-    from acc_megatron.evaluate.generate import Sampling, generate, load_model
-
-    model, qwen = load_model(hf_dir), load_tokenizer("qwen3")
-    ids = chat_ids([{"role": "user", "content": "Hi"}], qwen)
-    fixed = [*qwen.encode("Done.").tolist(), qwen.control[stop], qwen.control["<|im_start|>"]]
-
-    def forward(input_ids: torch.Tensor, **_: object) -> CausalLMOutputWithPast:
-        """Logits that spell `fixed`, whatever the prompt; the real generate() must stop inside it."""
-        written.append(len(written))
-        logits = torch.zeros(1, 1, 151_936)
-        logits[0, 0, fixed[written[-1]]] = 1.0
-        return CausalLMOutputWithPast(logits=logits)
-
-    written: list[int] = []
-    model.forward = forward
-    made = generate(model, ids, qwen, 10, Sampling())
-    assert (made.text, made.cut, made.num_new_tokens) == ("Done.", False, len(fixed) - 1)
-    written.clear()
-    made = generate(model, ids, qwen, 1, Sampling())
-    assert (made.text, made.cut, made.num_new_tokens) == ("Done", True, 1)
-
-
-def test_samples_of_a_local_model_follow_their_seed(hf_dir: Path) -> None:
-    from acc_megatron.data_tools.tokenizer import load_tokenizer
-    from acc_megatron.evaluate.chat import chat_ids
-    from acc_megatron.evaluate.generate import Sampling, generate, load_model
-
-    model, qwen = load_model(hf_dir), load_tokenizer("qwen3")
-    ids = chat_ids([{"role": "user", "content": "Hi"}], qwen)
-    texts = [generate(model, ids, qwen, 6, Sampling(temperature=1.0, seed=seed)).text for seed in (0, 0, 1)]
-    assert texts[0] == texts[1] != texts[2]
-    likeliest = [generate(model, ids, qwen, 6, Sampling(temperature=1.0, top_k=1, seed=seed)).text for seed in (0, 1)]
-    assert likeliest == [generate(model, ids, qwen, 6, Sampling()).text] * 2
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"models": {}}, r"\[models\.NAME\]"),
-        ({"benchmarks": {}}, r"\[benchmarks\.NAME\]"),
-        ({"limit": 0}, "limit"),
-        ({"seed": -1}, "seed is -1"),
-        (
-            {"models": {"m": {"endpoint": "http://x", "model": "m", "window_tokens": 0}}},
-            r"models\.m\.window_tokens is 0",
-        ),
-        ({"repeats": 2}, "every repeat would be the same"),
-        ({"models": {"m": {"endpoint": "http://x"}}}, "window_tokens"),
-        ({"models": {"m": {}}}, "exactly one of endpoint and folder"),
-        ({"models": {"m": {"endpoint": "ftp://x", "model": "m", "window_tokens": 1}}}, "http"),
-        ({"models": {"m": {"folder": "absent"}}}, "config.json is missing"),
-        ({"models": {"m": {"endpont": "x"}}}, r"did you mean models\.m\.endpoint"),
-        ({"benchmarks": {"b": {"kind": "ruler"}}}, r"benchmarks\.b\.kind must be one of 'mrcr'"),
-        ({"benchmarks": {"b": {"kind": "mrcr", "tasks": ["x"]}}}, r"benchmarks\.b\.tasks means nothing"),
-        ({"benchmarks": {"b": {"kind": "mrcr", "rows": ["x"], "items": 3}}}, "items is for generated rows"),
-        ({"benchmarks": {"b": {"kind": "multiple_choice"}}}, "no generator"),
-        ({"benchmarks": {"b": {"kind": "lm_eval"}}}, "tasks is missing"),
-        ({"benchmarks": {"b": {"kind": "mrcr", "length_tokens": [100]}}}, "over the limit of 100"),
-        ({"benchmarks": {"b": {"kind": "graphwalks", "operations": ["dfs"]}}}, "parents and bfs"),
-        ({"benchmarks": {"b": {"kind": "graphwalks", "rows": ["absent.jsonl"]}}}, r"absent\.jsonl"),
-    ],
-)
-def test_a_wrong_setting_is_named_and_nothing_is_asked(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    with Teacher(truthful) as teacher:
-        plan = tree({"m": endpoint(teacher)}) | change
-        with pytest.raises(AccError, match=message):
-            evaluate(run_from_tree(plan, "run.toml"), tmp_path / "out", show=print)
-        assert not teacher.asked
-    assert not (tmp_path / "out" / "results.json").exists()
+    assert refused.stderr == f"error: {run}: a file exists where a folder is needed: choose another path\n"
 
 
 def test_importing_the_runner_does_not_import_torch() -> None:

@@ -1,4 +1,4 @@
-"""The command file of the ablations makes every arm from one folder of trajectories."""
+"""The script of the ablations makes every arm from one folder of trajectories."""
 
 import json
 import subprocess
@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.commands import ROOT
 
-ROOT = Path(__file__).parents[2]
 ARMS = ["acc", "no-distractors", "no-shuffle", "search-only", "swe-only", "sql-only", "masked-30", "agent-sft"]
 BASE = {"distractors": True, "shuffle": True, "arm": "acc", "mask_observations": 0.0, "agent": "auto"}
 CHANGES = {
@@ -29,7 +29,7 @@ def script(*arguments: Path, **environment: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.slow
-def test_every_arm_is_made_from_the_same_trajectories(tmp_path: Path) -> None:
+def test_all_arms_are_made_from_the_same_trajectories_and_a_second_call_repeats_nothing(tmp_path: Path) -> None:
     for name in ("sql", "swe", "search"):
         agent = ROOT / "examples" / "agents" / f"{name}_agent.py"
         command = [sys.executable, agent, "--out", tmp_path / "runs", "--count", "3", "--length-tokens", "1500"]
@@ -53,7 +53,7 @@ def test_every_arm_is_made_from_the_same_trajectories(tmp_path: Path) -> None:
     assert again.returncode == 0 and "documents in" not in again.stderr
 
 
-def test_wrong_use_ends_with_the_usage(tmp_path: Path) -> None:
+def test_wrong_arguments_print_the_usage(tmp_path: Path) -> None:
     assert script(tmp_path).returncode == 2
     assert "TRAJECTORIES OUT" in script(tmp_path).stderr
     unknown = script(tmp_path, tmp_path / "out", ARMS="acc-prime")

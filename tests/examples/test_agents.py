@@ -1,4 +1,4 @@
-"""The scripted agents: their logs are in the public formats, and what they claim is so."""
+"""The scripted agents: their logs have the public formats, and their answers are correct or wrong as intended."""
 
 import json
 import re
@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import ROOT
 
-AGENTS = Path(__file__).resolve().parents[2] / "examples" / "agents"
+AGENTS = ROOT / "examples" / "agents"
 COUNT = 8
 WRONG = [3]  # the fourth of every eight
 LENGTH_TOKENS = 3000
 
 
 def run_agent(agent: str, out: Path, *, count: int = COUNT, seed: int = 0, length_tokens: int = LENGTH_TOKENS) -> Path:
-    """Run an agent as a bare Python would, without site packages; returns its folder."""
+    """Run an agent without site packages; return its folder."""
     command = [sys.executable, "-S", str(AGENTS / f"{agent}_agent.py"), "--out", str(out), "--count", str(count)]
     command += ["--seed", str(seed), "--length-tokens", str(length_tokens)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -59,7 +60,7 @@ def traj_of(made: Path, instance: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("agent", ["sql", "swe", "search"])
-def test_same_arguments_give_the_same_bytes(agent: str, made: Path, tmp_path: Path) -> None:
+def test_equal_arguments_give_equal_bytes(agent: str, made: Path, tmp_path: Path) -> None:
     again = run_agent(agent, tmp_path)
     files = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(made / agent) for path in (made / agent).rglob("*") if path.is_file())
@@ -72,7 +73,7 @@ def test_another_seed_asks_other_questions(agent: str, made: Path, tmp_path: Pat
     assert (other / "trajectories.jsonl").read_bytes() != (made / agent / "trajectories.jsonl").read_bytes()
 
 
-def test_a_folder_of_someone_else_is_not_replaced(tmp_path: Path) -> None:
+def test_a_folder_that_no_agent_made_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "search").mkdir()
     (tmp_path / "search" / "mine.txt").write_text("keep")
     command = [sys.executable, str(AGENTS / "search_agent.py"), "--out", str(tmp_path), "--count", "1"]
@@ -103,14 +104,14 @@ def test_sql_rows_have_intercode_fields(sql_rows: list[dict[str, Any]]) -> None:
         assert row["summary"]["max_reward"] == history["rewards"][-1] and row["gold_error"] is None
 
 
-def test_sql_gold_queries_give_the_gold_results(made: Path, sql_rows: list[dict[str, Any]]) -> None:
+def test_sql_gold_queries_return_the_gold_results(made: Path, sql_rows: list[dict[str, Any]]) -> None:
     for row in sql_rows:
         connection = sqlite3.connect(f"file:{made}/sql/db/{row['db']}.sqlite?mode=ro", uri=True)
         assert [list(found) for found in connection.execute(row["gold_sql"])] == row["gold_result"] != []
         connection.close()
 
 
-def test_sql_observations_are_what_the_database_answers(made: Path, sql_rows: list[dict[str, Any]]) -> None:
+def test_sql_observations_are_the_results_of_the_database(made: Path, sql_rows: list[dict[str, Any]]) -> None:
     for row in sql_rows:
         connection = sqlite3.connect(f"file:{made}/sql/db/{row['db']}.sqlite?mode=ro", uri=True)
         for action, seen in zip(row["turn_history"]["actions"], row["turn_history"]["observations"], strict=True):
@@ -123,7 +124,7 @@ def test_sql_observations_are_what_the_database_answers(made: Path, sql_rows: li
         connection.close()
 
 
-def test_sql_rewards_fail_where_they_should(sql_rows: list[dict[str, Any]]) -> None:
+def test_sql_rewards_are_below_one_only_for_the_wrong_trajectories(sql_rows: list[dict[str, Any]]) -> None:
     assert [index for index, row in enumerate(sql_rows) if row["turn_history"]["rewards"][-1] < 1.0] == WRONG
 
 
@@ -179,7 +180,7 @@ def apply_patch(files: dict[str, str], patch: str) -> dict[str, str]:
 
 
 def script_output(files: dict[str, str], folder: Path) -> str:
-    """What the test script says when it runs on these files."""
+    """The output of the test script on these files."""
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(text.encode())
@@ -189,7 +190,7 @@ def script_output(files: dict[str, str], folder: Path) -> str:
     return done.stdout
 
 
-def test_swe_patches_mend_what_fails(instances: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_swe_patches_fix_the_failing_tests(instances: list[dict[str, Any]], tmp_path: Path) -> None:
     for instance in instances[:4]:
         files, names = instance["files_at_base_commit"], [name.split("::")[1] for name in instance["FAIL_TO_PASS"]]
         before = script_output(files, tmp_path / instance["instance_id"] / "before")
@@ -205,7 +206,9 @@ def test_swe_patches_touch_two_files(instances: list[dict[str, Any]]) -> None:
         assert re.fullmatch(r"[0-9a-f]{40}", instance["base_commit"])
 
 
-def test_swe_submissions_resolve_all_but_the_wrong_ones(made: Path, instances: list[dict[str, Any]]) -> None:
+def test_swe_submissions_resolve_all_instances_except_the_wrong_ones(
+    made: Path, instances: list[dict[str, Any]]
+) -> None:
     assert [index for index, instance in enumerate(instances) if not instance["resolved"]] == WRONG
     for instance in instances:
         submission = traj_of(made, instance)["info"]["submission"].removeprefix("\n")
@@ -278,7 +281,7 @@ def test_search_rows_are_webdancer_chats(search_rows: list[dict[str, Any]]) -> N
         assert len(parts_of(row["messages"][-1], "answer")) == 1
 
 
-def test_search_results_can_be_read_back(search_rows: list[dict[str, Any]]) -> None:
+def test_search_responses_have_the_format_of_webdancer(search_rows: list[dict[str, Any]]) -> None:
     for row in search_rows:
         for call, message in zip(calls_of(row), row["messages"][3::2], strict=False):
             blocks = parts_of(message, "tool_response")[0].split("\n=======\n")
@@ -292,7 +295,7 @@ def test_search_results_can_be_read_back(search_rows: list[dict[str, Any]]) -> N
                 assert len(hits) == int(head[2])
 
 
-def test_search_answers_stand_in_visited_pages(search_rows: list[dict[str, Any]]) -> None:
+def test_search_answers_are_contained_in_visited_pages(search_rows: list[dict[str, Any]]) -> None:
     for row in search_rows:
         pages = pages_of(row)
         urls = [url for call in calls_of(row) if call["name"] == "visit" for url in call["arguments"]["url"]]
@@ -300,7 +303,7 @@ def test_search_answers_stand_in_visited_pages(search_rows: list[dict[str, Any]]
         assert any(row["answer"][0][0] in text for text in pages.values())
 
 
-def test_search_answers_are_right_but_for_the_wrong_ones(search_rows: list[dict[str, Any]]) -> None:
+def test_search_answers_are_correct_except_for_the_wrong_trajectories(search_rows: list[dict[str, Any]]) -> None:
     said = [parts_of(row["messages"][-1], "answer")[0] for row in search_rows]
     pairs = enumerate(zip(said, search_rows, strict=True))
     assert [index for index, (answer, row) in pairs if row["answer"][0][0] not in answer] == WRONG
@@ -315,9 +318,9 @@ def test_search_questions_are_all_different(tmp_path: Path) -> None:
 # --- all three
 
 
-def test_compile_keeps_the_good_runs_and_drops_the_wrong_ones(made: Path, tmp_path: Path) -> None:
-    compile_module = pytest.importorskip("acc_megatron.data_tools.compile")
-    from acc_megatron.data_tools.tokenizer import load_tokenizer
+def test_compile_keeps_the_correct_trajectories_and_drops_the_wrong_ones(made: Path, tmp_path: Path) -> None:
+    compile_module = pytest.importorskip("acc_megatron.data_tools.compile.compile")
+    from acc_megatron.data_tools.tokenizer.qwen_bpe import load_tokenizer
 
     manifest = compile_module.compile_inputs(
         [made / agent for agent in ("sql", "swe", "search")],

@@ -1,24 +1,24 @@
-"""The examples of launching: the manifest is strictly valid, and nemo-run takes the Python file as it is."""
+"""The launch examples: the manifest is strictly valid, and nemo-run accepts the Python file."""
 
 import json
 from pathlib import Path
 
 import pytest
-from cluster import HERE, LAUNCHER, launch, need_launcher, read_json
-from commands import ROOT, run_command
+from support.commands import ROOT, run_command
+from support.slurm_cluster import LAUNCHER, SUPPORT, launch, need_launcher, read_json
 
 EXAMPLES = ROOT / "examples" / "launch"
 
 
-def test_the_plain_manifest_is_strictly_valid_and_is_what_launch_would_make(tmp_path: Path) -> None:
+def test_the_plain_manifest_is_strictly_valid_and_equals_that_of_launch(tmp_path: Path) -> None:
     need_launcher()
     python, manifest = str(LAUNCHER.with_name("python")), EXAMPLES / "train_job.yaml"
-    done = run_command([python, str(HERE / "kube_check.py"), str(manifest)])
+    done = run_command([python, str(SUPPORT / "kube_check.py"), str(manifest)])
     assert done.returncode == 0 and json.loads(done.stdout) == {str(manifest): []}, done.stdout + done.stderr
     as_json = "import sys, json, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))"
     service, job = json.loads(run_command([python, "-c", as_json, str(manifest)]).stdout)
     experiment = ROOT / "examples" / "experiment.toml"
-    options = ["workdir=/data/acc", "network.infiniband_adapters=mlx5", f"launch_dir={tmp_path}", "--stages", "train"]
+    options = ["workdir=/data/acc", "network.infiniband_adapters=mlx5", f"launch_dir={tmp_path}", "--jobs", "train"]
     made = read_json(launch("kubernetes", experiment, *options, "--dry-run", "--json"))["manifests"]["train"]
     _, made_service, made_job = json.loads(Path(made).read_text())["items"]
     assert made_service["spec"] == service["spec"]
@@ -33,10 +33,11 @@ def test_the_plain_manifest_is_strictly_valid_and_is_what_launch_would_make(tmp_
     names = {entry["name"]: entry for entry in made_main["env"]}
     assert all(names[entry["name"]] == entry for entry in main["env"])
     assert made_main["resources"] == main["resources"]
+    assert made_main["securityContext"] == main["securityContext"]
 
 
 @pytest.mark.slow
-def test_nemo_run_takes_the_python_file(tmp_path: Path) -> None:
+def test_nemo_run_accepts_the_python_file(tmp_path: Path) -> None:
     need_launcher()
     command = [str(LAUNCHER.with_name("python")), str(EXAMPLES / "with_nemo_run.py"), "--dry-run"]
     done = run_command([*command, "--home", str(tmp_path), "--account", "a", "--container", "r#img:1"])

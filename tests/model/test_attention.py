@@ -1,9 +1,9 @@
-"""Our core attention against a plain softmax in float64: document bounds, causality, context parallel."""
+"""Core attention, compared with a plain softmax in float64: document bounds, causality, context parallelism."""
 
 import pytest
 import torch
 import torch.distributed as dist
-from gloo import run_on_ranks
+from support.gloo import run_on_ranks
 
 BOUNDS = (0, 4, 20, 24, 64)
 HEADS, KV_HEADS, DIM = 4, 2, 8
@@ -17,7 +17,7 @@ def row(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """The dense definition: softmax over earlier tokens of the same document."""
+    """Compute the definition: softmax over the same and earlier tokens of the same document."""
     position = torch.arange(BOUNDS[-1])
     document = torch.bucketize(position, torch.tensor(BOUNDS[1:]), right=True)
     allowed = (position[:, None] >= position) & (document[:, None] == document)
@@ -28,7 +28,7 @@ def plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.
 
 
 def _attend(rank: int, context: int) -> None:
-    from acc_megatron import cpu_backend
+    from acc_megatron.mesh import cpu_backend
 
     cpu_backend.install()
     from types import SimpleNamespace
@@ -36,7 +36,7 @@ def _attend(rank: int, context: int) -> None:
     from megatron.core.packed_seq_params import PackedSeqParams
     from megatron.core.transformer.enums import AttnMaskType
 
-    from acc_megatron.data.context_shard import shard
+    from acc_megatron.mesh.context_shard import shard
     from acc_megatron.model.attention import PackedAttention
 
     config = SimpleNamespace(attention_dropout=0.0, kv_channels=DIM)
@@ -44,19 +44,19 @@ def _attend(rank: int, context: int) -> None:
     attention = PackedAttention(config, 1, AttnMaskType.causal, "self", pg_collection=groups)  # type: ignore[arg-type]
     bounds = torch.tensor(BOUNDS, dtype=torch.int32)
     packed = PackedSeqParams(qkv_format="thd", cu_seqlens_q=bounds, cu_seqlens_kv=bounds)
-    whole = [tensor.requires_grad_() for tensor in row()]
-    expected = plain(*whole)
+    complete = [tensor.requires_grad_() for tensor in row()]
+    expected = plain(*complete)
     cotangent = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     expected.backward(cotangent)
-    mine = [shard(tensor.detach(), BOUNDS, context, rank).requires_grad_() for tensor in whole]
+    mine = [shard(tensor.detach(), BOUNDS, context, rank).requires_grad_() for tensor in complete]
     actual = attention(*mine, packed_seq_params=packed)
     actual.backward(shard(cotangent, BOUNDS, context, rank))
     torch.testing.assert_close(actual, shard(expected, BOUNDS, context, rank), rtol=1e-9, atol=1e-9)
-    for local, full in zip(mine, whole, strict=True):
+    for local, full in zip(mine, complete, strict=True):
         torch.testing.assert_close(local.grad, shard(full.grad, BOUNDS, context, rank), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("context", [1, 2])
-def test_packed_attention_and_its_gradients_are_those_of_the_dense_definition(context: int) -> None:
+def test_packed_attention_and_its_gradients_match_the_dense_definition(context: int) -> None:
     run_on_ranks(_attend, context, context)

@@ -1,22 +1,23 @@
-"""The table of precisions against the installed megatron-core and Transformer Engine's published wheel."""
+"""Precisions and FP8 recipes, compared with the installed megatron-core and Transformer Engine's published wheel."""
 
 import ast
 import importlib.util
 from pathlib import Path
 
 import pytest
-from commands import ROOT
-from engine_wheel import arguments, definition
+from support.commands import ROOT
+from support.engine_wheel import arguments, definition
 
 from acc_megatron.config import Fp8Config, load_config
-from acc_megatron.model.precision import PRECISIONS, ddp_fields, optimizer_fields, quantised_dims, transformer_fields
+from acc_megatron.model.families import FAMILIES
+from acc_megatron.model.precision import PRECISIONS, ddp_fields, optimizer_fields, transformer_fields
 
 FP8 = [name for name, precision in PRECISIONS.items() if precision.recipe]
 EVERYTHING = Fp8Config(bf16_layers_at_start=1, bf16_layers_at_end=1, param_gather=True)
 
 
 def megatron_source(module: str) -> ast.Module:
-    spec = importlib.util.find_spec("megatron")  # a namespace: naming it imports nothing
+    spec = importlib.util.find_spec("megatron")  # a namespace package: finding it imports nothing
     assert spec is not None and spec.submodule_search_locations
     file = Path(*module.split(".")[1:]).with_suffix(".py")
     roots = [Path(root) for root in spec.submodule_search_locations]
@@ -24,7 +25,7 @@ def megatron_source(module: str) -> ast.Module:
 
 
 def fields(module: str, *classes: str) -> dict[str, str]:
-    """field -> annotation of megatron-core's dataclasses, read without importing them."""
+    """Return the annotations of megatron-core's dataclasses by field, without importing them."""
     return {
         node.target.id: ast.unparse(node.annotation)
         for found in megatron_source(module).body
@@ -35,7 +36,7 @@ def fields(module: str, *classes: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("precision", FP8)
-def test_every_field_name_is_one_of_the_installed_megatron(precision: str) -> None:
+def test_every_field_name_exists_in_the_installed_megatron(precision: str) -> None:
     core = "megatron.core"
     transformer = fields(f"{core}.transformer.transformer_config", "TransformerConfig")
     ddp = fields(f"{core}.distributed.distributed_data_parallel_config", "DistributedDataParallelConfig")
@@ -48,7 +49,7 @@ def test_every_field_name_is_one_of_the_installed_megatron(precision: str) -> No
     assert set(optimizer_fields(precision, EVERYTHING)) <= set(optimizer)
 
 
-def test_precisions_without_fp8_set_none_of_its_fields() -> None:
+def test_precisions_without_fp8_set_no_fp8_fields() -> None:
     for precision in set(PRECISIONS) - set(FP8):
         made = (
             transformer_fields(precision, Fp8Config(), dispatcher="alltoall"),
@@ -71,11 +72,11 @@ def test_every_recipe_class_and_argument_is_in_the_published_wheel(precision: st
         for node in found.body
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "fp8_format" and node.value is not None
     )
-    assert default == f"Format.{recipe.format.upper()}", "the recipe's own format is ours"
+    assert default == f"Format.{recipe.default_format.upper()}"
 
 
 @pytest.mark.parametrize("precision", FP8)
-def test_megatron_makes_that_recipe_of_those_arguments(precision: str) -> None:
+def test_megatron_passes_exactly_these_arguments_to_the_recipe(precision: str) -> None:
     recipe = PRECISIONS[precision].recipe
     assert recipe is not None
     name = "TEDelayedScaling" if precision == "fp8_delayed" else recipe.engine_class
@@ -98,7 +99,7 @@ def test_megatron_makes_that_recipe_of_those_arguments(precision: str) -> None:
         assert calls[name] == set(recipe.engine_arguments)
 
 
-def test_the_alignment_of_expert_tokens_is_megatrons() -> None:
+def test_the_alignment_of_expert_tokens_is_the_one_of_megatron() -> None:
     source = ast.unparse(
         next(
             node
@@ -111,7 +112,8 @@ def test_the_alignment_of_expert_tokens_is_megatrons() -> None:
     assert aligned == {name: 32 if name == "fp8_mxfp8" else 16 for name in FP8}
 
 
-def test_the_dims_are_those_of_the_models_matrices() -> None:
-    config = load_config(ROOT / "examples" / "qwen3_30b_a3b_128k_h100.toml")
-    # linear_qkv of Qwen3-30B-A3B is 5120 x 2048, linear_proj 2048 x 4096, experts 768 wide; TP 2 halves the first two
-    assert [size for _, size in quantised_dims(config)] == [2048, 2560, 2048, 768]
+def test_the_quantised_dims_are_those_of_the_matrices_of_the_model() -> None:
+    config = load_config(ROOT / "tests" / "support" / "recipe_30b.toml")
+    # Qwen3-30B-A3B has linear_qkv 5120 x 2048, linear_proj 2048 x 4096 and experts of width 768; TP 2 splits two
+    dims = FAMILIES[config.model.family].quantised_dims(config.model, config.parallel)
+    assert [size for _, size in dims] == [2048, 2560, 2048, 768]

@@ -1,4 +1,4 @@
-"""Trackers take what the run logs, go on in the same place after a restart, and never stop a run by failing."""
+"""Trackers get the logged numbers, continue after a restart, and never stop a run by an error."""
 
 import dataclasses
 import math
@@ -6,13 +6,15 @@ import time
 from pathlib import Path
 
 import pytest
-from make_inputs import TINY_MODEL
+from support.make_inputs import TINY_MODEL
 
 from acc_megatron.compatibility import check_compatible
 from acc_megatron.config import Config, DataConfig, ModelConfig, ObserveConfig, OptimizerConfig, TrainConfig
 from acc_megatron.errors import EnvironmentProblem
-from acc_megatron.layout import Layout
+from acc_megatron.mesh.layout import Layout
 from acc_megatron.observe.metrics import MetricsLog, read_steps
+
+ONE_PROCESS = Layout(world=1, tensor=1, context=1, pipeline=1, expert=1, expert_tensor=1)
 
 
 def make_config(run_dir: Path, **observe: str) -> Config:
@@ -33,7 +35,7 @@ def log_two_parts(run_dir: Path, config: Config) -> None:
                 log.step(step, loss=10.0 / step, expert_load_max_over_mean=[1.0, 1.0 + step], layout="TP1")
 
 
-def test_mlflow_has_every_number_of_a_restarted_run_in_one_run(tmp_path: Path) -> None:
+def test_mlflow_has_all_numbers_of_a_restarted_run_in_one_run(tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     from mlflow.tracking import MlflowClient
 
@@ -50,7 +52,7 @@ def test_mlflow_has_every_number_of_a_restarted_run_in_one_run(tmp_path: Path) -
     assert [metric.value for metric in sorted(worst, key=lambda metric: metric.step)] == [2.0, 3.0, 4.0, 5.0]
 
 
-def test_wandb_takes_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_records_a_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}.items():
         monkeypatch.setenv(name, value)
@@ -59,7 +61,7 @@ def test_wandb_takes_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         log.step(1, loss=2.5)
     (written,) = (run_dir / "wandb").glob("offline-run-*/*.wandb")
     expected = [b"loss", b"2.5", (run_dir / "wandb_run_id").read_bytes()]
-    until = time.monotonic() + 30  # its own process writes behind our back
+    until = time.monotonic() + 30  # a process of wandb writes the file
     while not all(part in written.read_bytes() for part in expected):
         assert time.monotonic() < until, written.read_bytes()
         time.sleep(0.1)
@@ -70,7 +72,7 @@ def test_a_tracker_that_fails_does_not_stop_the_run(tmp_path: Path, capsys: pyte
     (tmp_path / "no_folder").write_text("")
     log_two_parts(tmp_path / "run", make_config(tmp_path / "run", mlflow=f"{tmp_path}/no_folder/x"))
     assert len(read_steps(tmp_path / "run")) == 4
-    assert "observe.mlflow failed, the run goes on without it" in capsys.readouterr().err
+    assert "observe.mlflow failed and is turned off; the run continues" in capsys.readouterr().err
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_the_run(
@@ -78,12 +80,12 @@ def test_a_tracker_that_is_not_installed_is_refused_before_the_run(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config = make_config(tmp_path, wandb="project")
-    with pytest.raises(EnvironmentProblem, match=r"pip install 'acc-megatron\[wandb\]'"):
-        check_compatible(config, Layout(1, 1, 1, 1, 1, 1), has_gpu=True)
+    with pytest.raises(EnvironmentProblem, match=r"pip install wandb"):
+        check_compatible(config, ONE_PROCESS, has_gpu=True)
     off = dataclasses.replace(config, observe=ObserveConfig())
-    check_compatible(off, Layout(1, 1, 1, 1, 1, 1), has_gpu=True)
+    check_compatible(off, ONE_PROCESS, has_gpu=True)
 
 
-def test_a_number_that_json_does_not_know_is_refused(tmp_path: Path) -> None:
+def test_a_number_that_is_not_valid_json_is_refused(tmp_path: Path) -> None:
     with MetricsLog(tmp_path, active=True) as log, pytest.raises(ValueError, match="not JSON compliant"):
         log.step(1, loss=math.nan)

@@ -1,17 +1,31 @@
-"""`plan` as a user runs it: its object, its table, its refusals, and what it costs itself."""
+"""`acc-megatron plan` as a user runs it: its JSON, its table, its errors, and its own memory."""
 
 import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from commands import ROOT, acc, good, run_command
+from support.commands import ROOT, run_command
+from support.in_process import acc_in_process
+from support.run_processes import start
 
-RECIPE = "examples/qwen3_30b_a3b_128k_h100.toml"
+from acc_megatron.cli import main
+
+RECIPE = str(ROOT / "tests" / "support" / "recipe_30b.toml")
+TINY_RECIPE = str(ROOT / "examples" / "tiny_cpu.toml")
 MEMORY = ("weights", "gradients", "optimizer", "activations", "loss", "buffers", "total")
 
 
-def test_a_plan_for_1024_gpus_has_every_key_and_takes_less_than_a_gibibyte(tmp_path: Path) -> None:
+def plan_output(folder: Path, *arguments: str) -> str:
+    """What `plan` prints, in a process of its own because it builds a model."""
+    run = start(folder, ["plan", *arguments])
+    assert run.wait() == [0], run.error_output()[-2000:]
+    return run.output()
+
+
+def test_a_plan_for_1024_gpus_has_every_key_and_needs_less_than_one_gibibyte(tmp_path: Path) -> None:
     starter = [sys.executable, "acc_megatron/bench/run_measured.py", str(tmp_path / "usage.json")]
     arguments = ["plan", RECIPE, "parallel.context=32", "parallel.pipeline=2", "--gpus", "1024", "--json"]
     out = tmp_path / "plan.json"
@@ -27,7 +41,7 @@ def test_a_plan_for_1024_gpus_has_every_key_and_takes_less_than_a_gibibyte(tmp_p
     for stage in plan["stages"]:
         sizes = [stage["memory_bytes"][name] for name in MEMORY]
         assert sum(sizes[:-1]) == pytest.approx(sizes[-1], abs=len(sizes))
-    # both stages, both tensor ranks and all expert ranks hold the model once: 30.5 thousand million parameters
+    # the stages and expert ranks together have each of the 30.5 billion parameters once
     experts = sum(stage["expert_params"] for stage in plan["stages"]) * 8
     assert experts == 48 * 128 * 3 * 2048 * 768
     assert plan["parameters"] == 30_532_122_624
@@ -35,39 +49,67 @@ def test_a_plan_for_1024_gpus_has_every_key_and_takes_less_than_a_gibibyte(tmp_p
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
-        (["--gpus", "60"], "tp 2 x cp 8 x pp 1 = 16 does not divide 60 ranks"),
-        (["--gpus", "1024"], "train.global_batch_rows = 16 does not divide by data-parallel ranks = 64"),
-        (["parallel.tensor=8", "--gpus", "64"], "model.num_key_value_heads = 4 does not divide by parallel.tensor = 8"),
+        (["--gpus", "60"], "tp 2 x cp 8 x pp 1 = 16"),
+        (["--gpus", "1024"], "train.global_batch_rows = 16"),
+        (["parallel.tensor=8", "--gpus", "64"], "model.num_key_value_heads = 4"),
         (["--machine", "v100"], "unknown machine 'v100'; known: h100, h200, b200"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(arguments: list[str], said: str) -> None:
-    done = acc("plan", RECIPE, *arguments)
-    assert done.returncode == 2 and said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1 and not done.stdout
+def test_an_impossible_plan_is_refused_in_one_line(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["acc-megatron", "plan", RECIPE, *arguments])
+    with pytest.raises(SystemExit) as exit_status:
+        main()
+    printed = capsys.readouterr()
+    assert exit_status.value.code == 2 and message in printed.err
+    assert len(printed.err.strip().splitlines()) == 1 and not printed.out
 
 
-def test_the_table_is_readable_at_80_columns_and_says_what_no_gpu_has_confirmed() -> None:
-    done = acc(
-        "plan", RECIPE, "parallel.pipeline=4", "parallel.context=4", "moe.dispatcher=deepep",
-        "memory.recompute=selective",
-        "memory.recompute_modules=['layernorm','moe_act']", "--gpus", "64",
+def test_the_table_fits_80_columns_and_lists_its_assumptions(tmp_path: Path) -> None:
+    text = plan_output(
+        tmp_path, RECIPE, "parallel.pipeline=4", "parallel.context=4", "moe.dispatcher=deepep",
+        "memory.recompute=selective", "memory.recompute_modules=['layernorm','moe_act']", "--gpus", "64",
     )  # fmt: skip
+    # a command stays on one line, so that it can be copied
+    assert max(len(line) for line in text.splitlines() if not line.startswith("  acc-megatron plan ")) <= 80
+    for line in (
+        "The step is not confirmed on any GPU. It assumes:",
+        "- attention forward 643.8 TFLOP/s",
+        "assumed, because data/acc is not a dataset",
+        "DOES NOT FIT: ",
+    ):
+        assert line in text
 
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    for said in ("No GPU has confirmed", "assumed: data/acc is no dataset", "DOES NOT FIT: "):
-        assert said in done.stdout
+
+def test_search_prints_its_ranking_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["plan", TINY_RECIPE, "data.path=nowhere", "--gpus", "4", "--search", "--json"]
+    monkeypatch.setattr(sys, "argv", ["acc-megatron", *arguments])
+    with pytest.raises(SystemExit) as exit_status:
+        main()
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert exit_status.value.code == 0
+    assert result["world_size"] == 4 and result["best"][0]["step_seconds"] <= result["best"][1]["step_seconds"]
 
 
-def test_search_prints_its_ranking_as_json_too() -> None:
-    said = good(acc("plan", "examples/tiny_cpu.toml", "data.path=nowhere", "--gpus", "4", "--search", "--json"))
-    assert said["world_size"] == 4 and said["best"][0]["step_seconds"] <= said["best"][1]["step_seconds"]
+def test_the_default_world_size_is_the_smallest_that_the_layout_allows(tmp_path: Path) -> None:
+    assert json.loads(plan_output(tmp_path, RECIPE, "parallel.expert=32", "--json"))["world_size"] == 32
 
 
-def test_the_default_world_is_the_smallest_that_the_layout_allows() -> None:
-    assert (ROOT / RECIPE).is_file()
-    said = good(acc("plan", RECIPE, "parallel.expert=32", "--json"))
-    assert said["world_size"] == 32
+def test_the_page_of_a_plan_shows_the_numbers_of_its_json(tmp_path: Path) -> None:
+    arguments = ("plan", ROOT / "examples" / "tiny_cpu.toml", "--gpus", 2, "--html", tmp_path / "plan.html", "--json")
+    shown = json.loads(acc_in_process(*arguments).stdout)
+    text = (tmp_path / "plan.html").read_text()
+    (stage,) = shown["stages"]
+    sizes = dict(re.findall(r"</i>(weights|gradients|optimizer|activations|loss|buffers): ([\d.]+) GB", text))
+    assert {
+        name: f"{size / 1e9:.2f}" for name, size in stage["memory_bytes"].items() if size and name != "total"
+    } == sizes
+    parts = dict(re.findall(r"</i>([a-z ]+): ([\d.e-]+) s<", text.split("Time of a step")[1]))
+    seconds = {name.replace("_", " "): value for name, value in shown["step_seconds_by_part"].items() if value}
+    assert {name: float(text) for name, text in parts.items()} == pytest.approx(seconds, rel=0.01)
+    assert "The layout fits" in text and "<script" not in text
+    refused = acc_in_process(*arguments[:-1], "--search")
+    assert refused.returncode == 2 and "--html FILE draws the layout in CONFIG" in refused.stderr

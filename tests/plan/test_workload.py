@@ -1,17 +1,18 @@
-"""What a plan reads: the dataset's own rows where there is one, else lengths that it says are assumed."""
+"""A plan uses the rows of the dataset, or without one assumed document lengths, and says so."""
 
 from pathlib import Path
 
 import pytest
-from memory_cases import write_dataset
+from support.commands import ROOT
 
+from acc_megatron.bench.random_dataset import write_dataset
 from acc_megatron.config import load_config
 from acc_megatron.plan.workload import read_workload
 
-RECIPE = Path(__file__).parents[2] / "examples" / "qwen3_30b_a3b_128k_h100.toml"
+RECIPE = ROOT / "tests" / "support" / "recipe_30b.toml"
 
 
-def test_a_datasets_own_lengths_are_planned_for(tmp_path: Path) -> None:
+def test_a_plan_uses_the_document_lengths_of_the_dataset(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "dataset", [640, 320, 64, 960, 40], 1000, supervised_share=0.25)
     config = load_config(
         RECIPE,
@@ -26,13 +27,13 @@ def test_a_datasets_own_lengths_are_planned_for(tmp_path: Path) -> None:
     assert sorted(workload.fullest.documents_tokens) == [64, 960] and workload.fullest.supervised_tokens == 256
 
 
-def test_without_a_dataset_the_assumption_is_said() -> None:
+def test_without_a_dataset_the_source_says_that_lengths_are_assumed() -> None:
     workload = read_workload(load_config(RECIPE, ["data.path=nowhere"]))
-    assert workload.source.startswith("assumed: nowhere is no dataset")
+    assert workload.source.startswith("assumed, because nowhere is not a dataset")
     assert workload.supervised_tokens / workload.document_tokens == pytest.approx(0.04, rel=0.01)
 
 
-def test_ranks_that_wait_for_one_another_lose_what_their_rows_differ() -> None:
+def test_more_data_parallel_ranks_wait_longer_for_each_other() -> None:
     workload = read_workload(load_config(RECIPE, ["data.path=nowhere"]))
     assert workload.balance(1, 16) == 1.0
     assert 0.5 < workload.balance(16, 16) < workload.balance(4, 16) < 1.0

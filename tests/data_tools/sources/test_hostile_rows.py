@@ -1,26 +1,27 @@
-"""Whatever stands in a row, a reader gives a trajectory or a verdict, and never stops the run."""
+"""Whatever a row contains, an agent kind reads it or drops it, in time linear in its size."""
 
 import copy
 import json
 import random
+import signal
 import sqlite3
-import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from acc_megatron.data_tools.jsonl import Row
-from acc_megatron.data_tools.resources import Resources
-from acc_megatron.data_tools.schema import Dropped, Trajectory
-from acc_megatron.data_tools.sources import search, sql, swe
-from acc_megatron.data_tools.sources.messages import with_plain_messages
-from acc_megatron.data_tools.sources.recognise import SOURCES, agent_of, described
-from acc_megatron.data_tools.sources.text_calls import calls_in_text, text_without_calls
-from acc_megatron.data_tools.turns import turns_of
+from acc_megatron.common.json_rows import Row
+from acc_megatron.data_tools.schema import Trajectory
+from acc_megatron.data_tools.sources.agent_kind import AgentKind
+from acc_megatron.data_tools.sources.formats.known_formats import turns_of, with_openai_messages
+from acc_megatron.data_tools.sources.formats.text_calls import calls_in_text, text_without_calls
+from acc_megatron.data_tools.sources.known_agents import AGENT_KINDS, agent_of, describe_row
+from acc_megatron.data_tools.sources.resources import Resources
+from acc_megatron.errors import Dropped
+
+search, sql, swe = AGENT_KINDS["search"], AGENT_KINDS["sql"], AGENT_KINDS["swe"]
 
 RESPONSE = "<tool_response>A Google search for 'x' found 1 results:\n\n1. [T](https://x.org)\n\ntext</tool_response>"
 SEARCH = {
@@ -103,8 +104,8 @@ def resources(tmp_path: Path) -> Resources:
     return found
 
 
-def outcome(source: ModuleType, value: dict[str, Any], resources: Resources, file: str = "o__t-1.traj") -> str:
-    row = with_plain_messages(Row(value=value, file=file, line=1, byte_offset=0, sha256="0" * 64))
+def outcome(source: AgentKind, value: dict[str, Any], resources: Resources, file: str = "o__t-1.traj") -> str:
+    row = with_openai_messages(Row(value=value, file=file, line=1, byte_offset=0, sha256="0" * 64))
     if not source.recognises(row.value):
         return "unrecognised"
     try:
@@ -171,18 +172,21 @@ CASES += [(search, SEARCH_SHAREGPT), (swe, SWE_SDK), (swe, SWE_EVENTS), (sql, SQ
 FORGIVING = (SEARCH_STEPS, SEARCH_SHAREGPT, SWE_EVENTS, SWE_SDK)
 
 
+@pytest.mark.parametrize("num_variants", [300, pytest.param(1500, marks=[pytest.mark.slow, pytest.mark.long])])
 @pytest.mark.parametrize(("source", "value"), CASES)
-def test_a_changed_row_is_read_or_dropped(source: ModuleType, value: dict[str, Any], resources: Resources) -> None:
+def test_a_changed_row_is_read_or_dropped(
+    source: AgentKind, value: dict[str, Any], num_variants: int, resources: Resources
+) -> None:
     assert outcome(source, value, resources) == "read"
     outcomes = set()
-    for changed in variants(value, 1500):
+    for changed in variants(value, num_variants):
         outcomes.add(outcome(source, changed, resources))
-        assert agent_of(changed) in (None, *SOURCES) and described(changed)
+        assert agent_of(changed) in (None, search, sql, swe) and describe_row(changed)
     assert {"read", "unrecognised"} <= outcomes
-    assert "malformed" in outcomes or value in FORGIVING, "what has another shape there is no run"
+    assert "malformed" in outcomes or value in FORGIVING, "in these formats a changed field is another format or no run"
 
 
-def test_a_changed_instance_is_used_or_refused(tmp_path: Path) -> None:
+def test_a_changed_instance_is_used_or_dropped(tmp_path: Path) -> None:
     outcomes = set()
     path = tmp_path / "instances.json"
     for changed in variants(INSTANCE, 300):
@@ -194,6 +198,23 @@ def test_a_changed_instance_is_used_or_refused(tmp_path: Path) -> None:
 
 
 N = 40_000
+HANG_SECONDS = 20  # of CPU time; each case needs less than one if its cost is linear, and minutes if it is quadratic
+
+
+@contextmanager
+def ended_if_it_hangs() -> Iterator[None]:
+    """Raises after HANG_SECONDS of CPU time."""
+
+    def stop(*_: object) -> None:
+        raise AssertionError(f"not done after {HANG_SECONDS} s of CPU time")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 @pytest.mark.parametrize(
@@ -207,11 +228,12 @@ N = 40_000
         "<answer>" + "Paris " * N + "</answer>",
     ],
 )
-def test_a_hostile_answer_costs_linear_time(text: str, resources: Resources) -> None:
+def test_the_cost_of_a_hostile_answer_is_linear(text: str, resources: Resources) -> None:
     changed: dict[str, Any] = copy.deepcopy(SEARCH)
     changed["messages"][4]["content"] = text
     changed["answer"] = "Paris " * (N // 2)
-    assert seconds(search, changed, resources) < 3
+    with ended_if_it_hangs():
+        outcome(search, changed, resources)
 
 
 @pytest.mark.parametrize(
@@ -224,49 +246,46 @@ def test_a_hostile_answer_costs_linear_time(text: str, resources: Resources) -> 
         + "</tool_response>",
     ],
 )
-def test_a_hostile_response_costs_linear_time(text: str, resources: Resources) -> None:
+def test_the_cost_of_a_hostile_response_is_linear(text: str, resources: Resources) -> None:
     changed: dict[str, Any] = copy.deepcopy(SEARCH)
     changed["messages"][3]["content"] = text
-    assert seconds(search, changed, resources) < 3
+    with ended_if_it_hangs():
+        outcome(search, changed, resources)
 
 
 @pytest.mark.parametrize("unit", ["'\\", '"', "/*", "a AS (", "from (", ") AS (", "`", "#"])
-def test_hostile_sql_costs_linear_time(unit: str, resources: Resources) -> None:
+def test_the_cost_of_hostile_sql_is_linear(unit: str, resources: Resources) -> None:
     changed: dict[str, Any] = copy.deepcopy(SQL)
     changed["turn_history"]["actions"] = ["WITH x AS (SELECT " + unit * N]
-    assert seconds(sql, changed, resources) < 3
+    with ended_if_it_hangs():
+        outcome(sql, changed, resources)
 
 
 @pytest.mark.parametrize("unit", ["[File: ", "running `cat -n` on x", "--- a\n+++ "])
-def test_a_hostile_log_costs_linear_time(unit: str, resources: Resources) -> None:
+def test_the_cost_of_a_hostile_log_is_linear(unit: str, resources: Resources) -> None:
     changed: dict[str, Any] = copy.deepcopy(SWE)
     changed["trajectory"][0] = {"observation": unit * N, "state": {"working_dir": "/a__" * N}}
-    assert seconds(swe, changed, resources) < 3
+    with ended_if_it_hangs():
+        outcome(swe, changed, resources)
 
 
 @pytest.mark.parametrize(
     "unit",
     ["Action: a\nAction Input: x\n", "Action: a [", "a[]", "<function=f><parameter=p>", "<tool_call>{", "```sh\n"],
 )
-def test_hostile_calls_cost_linear_time(unit: str) -> None:
-    start = time.process_time()
-    calls_in_text(unit * N)
-    calls_in_text("Action: " + unit.strip() * N + " " * N)
-    text_without_calls(unit * N)
-    assert time.process_time() - start < 5
+def test_the_cost_of_hostile_calls_is_linear(unit: str) -> None:
+    with ended_if_it_hangs():
+        calls_in_text(unit * N)
+        calls_in_text("Action: " + unit.strip() * N + " " * N)
+        text_without_calls(unit * N)
 
 
 @pytest.mark.parametrize("unit", ["cat a.py;", "cat " + "a/" * 50, "cat a.py ", "cd x && ", "cat '"])
-def test_a_hostile_command_costs_linear_time(unit: str, resources: Resources) -> None:
+def test_the_cost_of_a_hostile_command_is_linear(unit: str, resources: Resources) -> None:
     changed: dict[str, Any] = copy.deepcopy(SWE)
     changed["trajectory"][0]["action"] = unit * N
-    assert seconds(swe, changed, resources) < 3
-
-
-def seconds(source: ModuleType, value: dict[str, Any], resources: Resources) -> float:
-    start = time.process_time()
-    outcome(source, value, resources)
-    return time.process_time() - start
+    with ended_if_it_hangs():
+        outcome(swe, changed, resources)
 
 
 ITEM: dict[str, Any] = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]}
@@ -281,12 +300,11 @@ UNITS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("key", "unit"), UNITS)
-def test_a_hostile_list_of_messages_costs_linear_time(key: str, unit: dict[str, Any], resources: Resources) -> None:
+def test_the_cost_of_a_hostile_list_of_messages_is_linear(key: str, unit: dict[str, Any], resources: Resources) -> None:
     end: dict[str, Any] = {"type": "function_call_output", "output": "x"} if "type" in unit else {}
-    value = {"instance_id": "o__t-1", key: [unit] * 30_000 + ([end] if end else [])}
-    start = time.process_time()
-    row = with_plain_messages(Row(value=value, file="f", line=1, byte_offset=0, sha256="0" * 64))
-    assert agent_of(row.value) == "swe" and outcome(swe, value, resources) in ("read", "no_trajectory")
-    with suppress(Dropped):
-        turns_of(row.value, swe.read(row, resources))
-    assert time.process_time() - start < 8
+    value = {"instance_id": "o__t-1", key: [unit] * 10_000 + ([end] if end else [])}
+    with ended_if_it_hangs():
+        row = with_openai_messages(Row(value=value, file="f", line=1, byte_offset=0, sha256="0" * 64))
+        assert agent_of(row.value) is swe and outcome(swe, value, resources) in ("read", "no_trajectory")
+        with suppress(Dropped):
+            turns_of(row.value, swe.read(row, resources))

@@ -1,16 +1,16 @@
-"""A process that interprets, repaired; problems and the plain code that kernels are held to."""
+"""Fixes the interpreter of this process, and uses large tiles for float32."""
 
 import pytest
 import torch
 
-from acc_megatron.kernels import interpreter
+from acc_megatron.kernels.shared import triton_interpreter
 
-interpreter.install()
+triton_interpreter.install()
 
 
 @pytest.fixture(autouse=True)
 def _large_float32_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter's time follows the number of tiles; those of the GPU for float32 are small."""
+    """The time of the interpreter grows with the number of tiles, and the GPU's tiles for float32 are small."""
     from acc_megatron.kernels.masked_linear_cross_entropy import launch
 
     monkeypatch.setattr(launch, "FLOAT32", launch.HOPPER)

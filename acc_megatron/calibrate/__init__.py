@@ -1,0 +1,1 @@
+"""Measures what a plan otherwise assumes about the machine: `acc-megatron calibrate`."""

@@ -1,0 +1,1 @@
+"""Benchmarks: how each asks its questions and grades the answers."""

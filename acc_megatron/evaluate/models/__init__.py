@@ -1,0 +1,1 @@
+"""Models that an evaluation can ask: endpoints, local folders and vLLM servers."""

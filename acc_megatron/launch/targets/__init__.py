@@ -1,0 +1,1 @@
+"""The launch targets: this machine, SLURM and Kubernetes."""

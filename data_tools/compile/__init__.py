@@ -1,0 +1,1 @@
+"""Trajectories to triples: inputs, order, budget, distractors and the output folder."""

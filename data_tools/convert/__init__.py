@@ -1,0 +1,1 @@
+"""Triples to a dataset folder: templates, rendering, shards, merge and verification."""

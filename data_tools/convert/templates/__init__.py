@@ -1,0 +1,1 @@
+"""Chat templates: how a model family writes a chat, one object per template."""

@@ -1,0 +1,1 @@
+"""Verified reasoning from a teacher model."""

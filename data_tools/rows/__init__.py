@@ -1,0 +1,1 @@
+"""Reading rows from untrusted files: JSON lines, one JSON document and Parquet."""

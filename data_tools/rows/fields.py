@@ -1,0 +1,80 @@
+"""Typed access to the fields of untrusted rows: a field of the wrong type drops its row, never the run."""
+
+import re
+from typing import Any
+
+from acc_megatron.common.json_rows import BadJson, parse_json
+from acc_megatron.errors import Dropped
+
+_FENCED = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def text_of(value: dict[str, Any], key: str) -> str:
+    """The string under `key`. Raises Dropped('malformed') for anything else."""
+    return _typed(value, key, str, "a string")
+
+
+def list_of(value: dict[str, Any], key: str) -> list[Any]:
+    """The list under `key`. Raises Dropped('malformed') for anything else."""
+    return _typed(value, key, list, "a list")
+
+
+def object_of(value: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object under `key`. Raises Dropped('malformed') for anything else."""
+    return _typed(value, key, dict, "an object")
+
+
+def texts_of(value: dict[str, Any], key: str) -> list[str]:
+    """The list of strings under `key`. Raises Dropped('malformed') for anything else."""
+    texts = list_of(value, key)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise Dropped("malformed", f"{key}[{i}] must be a string, got {type(text).__name__}")
+    return texts
+
+
+def objects_of(value: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The list of objects under `key`. Raises Dropped('malformed') for anything else."""
+    objects = list_of(value, key)
+    for i, item in enumerate(objects):
+        if not isinstance(item, dict):
+            raise Dropped("malformed", f"{key}[{i}] must be an object, got {type(item).__name__}")
+    return objects
+
+
+def optional_object(value: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object under `key`, or an empty one for anything else."""
+    found = value.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def embedded_object(value: object) -> dict[str, Any]:
+    """A value that is an object, or the object in its JSON text; an empty one for anything else."""
+    if isinstance(value, str):
+        try:
+            value = parse_json(value.strip().encode())
+        except BadJson:
+            return {}
+    return value if isinstance(value, dict) else {}
+
+
+def fenced_blocks(text: str) -> list[str]:
+    """The contents of the fenced code blocks of a text, each with its last newline."""
+    return _FENCED.findall(text)
+
+
+def tagged(text: str, tag: str) -> list[str]:
+    """The text between each `<tag>` and the next `</tag>`, in time linear in the text."""
+    found, opening, closing, position = [], f"<{tag}>", f"</{tag}>", 0
+    while (start := text.find(opening, position)) >= 0 and (end := text.find(closing, start)) >= 0:
+        found.append(text[start + len(opening) : end])
+        position = end + len(closing)
+    return found
+
+
+def _typed(value: dict[str, Any], key: str, kind: type, words: str) -> Any:
+    found = value.get(key)
+    if isinstance(found, kind):
+        return found
+    got = type(found).__name__ if key in value else "nothing"
+    raise Dropped("malformed", f"{key!r} must be {words}, got {got}")

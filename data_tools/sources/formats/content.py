@@ -1,0 +1,49 @@
+"""The text of a message's content: a string, a list of parts, or a tool output that is written as data."""
+
+import json
+from typing import Any
+
+_PART_TYPES = {
+    "text", "input_text", "output_text", "image", "image_url", "input_image", "document", "thinking",
+    "redacted_thinking", "tool_use", "tool_result",
+}  # fmt: skip
+_PART_KEYS = {"type", "text", "annotations", "citations", "cache_control"}
+
+
+def text_of_parts(content: object) -> str:
+    """A text, the text of one part, or the texts of a list of parts, one on each line."""
+    parts = content if isinstance(content, list) else [content]
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def with_data_as_text(output: object) -> object:
+    """A tool output with its data as JSON text: an object, a list of objects, or the objects between other items.
+
+    A string, null and a list of content parts stay as they are.
+    """
+    if isinstance(output, dict):
+        return [output] if _is_part(output) else _json(output)
+    if not isinstance(output, list) or all(_is_part(item) for item in output):
+        return output
+    if all(isinstance(item, dict | list) for item in output):
+        return _json(output)
+    return "\n".join(text_of_parts(item) if isinstance(item, str) or _is_part(item) else _json(item) for item in output)
+
+
+def thinking_of(content: object) -> str:
+    """The text of Anthropic's `thinking` parts, separated by blank lines; '' if none."""
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    thoughts = [part.get("thinking") for part in parts if part.get("type") == "thinking"]
+    return "\n\n".join(thought for thought in thoughts if isinstance(thought, str) and thought.strip())
+
+
+def _is_part(item: object) -> bool:
+    if not isinstance(item, dict):
+        return False
+    kind: Any = item.get("type")
+    return (isinstance(kind, str) and kind in _PART_TYPES) or ("text" in item and set(item) <= _PART_KEYS)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,62 @@
+"""InterCode's logs of SQL runs: `turn_history` with parallel lists of actions, observations and thoughts."""
+
+import re
+from typing import Any
+
+from acc_megatron.data_tools.conversation import Turn, agent_turn, call_text
+from acc_megatron.data_tools.rows.fields import object_of, texts_of
+from acc_megatron.data_tools.schema import Trajectory
+from acc_megatron.data_tools.sources.formats.log_format import Fences, LogFormat, Step, Transcript
+
+_EXECUTE = re.compile(r"\s*execute\[(.*)\]\s*", re.DOTALL)
+_SUBMIT = re.compile(r"\s*submit(?:\[.*\])?\s*", re.DOTALL)
+
+
+class InterCode(LogFormat):
+    """Actions are SQL, bare or inside `execute[...]`; `submit` ends the run."""
+
+    name = "InterCode turn history"
+    agent = "sql"
+
+    def recognises(self, value: dict[str, Any]) -> bool:
+        """Whether the row has a `turn_history` object."""
+        return isinstance(value.get("turn_history"), dict)
+
+    def transcript(self, value: dict[str, Any], *, fences: Fences = "") -> Transcript:
+        """A step for each query; the prompt is the row's `question`. Raises Dropped('malformed')."""
+        steps, _ = _steps_and_last_thought(object_of(value, "turn_history"))
+        question = value.get("question")
+        return Transcript(prompt=question if isinstance(question, str) else "", steps=tuple(steps), final="")
+
+    def turns(self, value: dict[str, Any], trajectory: Trajectory) -> list[Turn]:
+        """The question, a call and an output for each query, and the answer of the trajectory."""
+        steps, last_thought = _steps_and_last_thought(object_of(value, "turn_history"))
+        turns = [Turn(role="user", text=trajectory.question)]
+        for step in steps:
+            turns.append(agent_turn(reasoning=step.thought, calls=(call_text(step.tool, step.arguments),)))
+            turns.append(Turn(role="tool", text=step.output))
+        return [*turns, agent_turn(trajectory.answer, reasoning=last_thought)]
+
+
+def query_of(action: str) -> str:
+    """The SQL of an action, without the `execute[...]` around it."""
+    wrapped = _EXECUTE.fullmatch(action)
+    return (wrapped[1] if wrapped else action).strip()
+
+
+def thoughts_of(history: dict[str, Any]) -> list[str]:
+    """The thoughts of a `turn_history`, empty if it has none. Raises Dropped('malformed')."""
+    return texts_of(history, "thoughts") if history.get("thoughts") is not None else []
+
+
+def _steps_and_last_thought(history: dict[str, Any]) -> tuple[list[Step], str]:
+    """The steps before `submit`, and the thought of `submit`."""
+    actions, observations = texts_of(history, "actions"), texts_of(history, "observations")
+    thoughts = thoughts_of(history)
+    steps: list[Step] = []
+    for i, (action, output) in enumerate(zip(actions, observations, strict=False)):
+        thought = thoughts[i] if i < len(thoughts) else ""
+        if _SUBMIT.fullmatch(action):
+            return steps, thought
+        steps.append(Step(thought=thought, tool="sql", arguments={"query": query_of(action)}, output=output))
+    return steps, ""

@@ -1,0 +1,67 @@
+"""The base of every format that is a list of messages: a subclass rewrites it as OpenAI's messages."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar, TypeGuard
+
+from acc_megatron.data_tools.conversation import Turn
+from acc_megatron.data_tools.schema import Trajectory
+from acc_megatron.data_tools.sources.formats.log_format import Fences, LogFormat, Transcript
+from acc_megatron.data_tools.sources.formats.message_steps import called_tools, transcript_of_messages
+from acc_megatron.data_tools.sources.formats.message_turns import turns_of_messages
+
+MESSAGE_KEYS = ("messages", "history", "trajectory", "conversation", "conversations", "intermediate_steps")
+Message = dict[str, Any]
+
+
+class MessageLog(LogFormat):
+    """A list of messages under one of `keys`; steps and turns are read from its OpenAI form."""
+
+    keys: ClassVar[tuple[str, ...]] = MESSAGE_KEYS
+
+    @abstractmethod
+    def recognises_list(self, items: list[Message]) -> bool:
+        """Whether a list of objects is written in this format."""
+
+    @abstractmethod
+    def messages(self, items: list[Message]) -> list[Message]:
+        """The list as OpenAI messages with `role`, `content` and `tool_calls`."""
+
+    def recognises(self, value: dict[str, Any]) -> bool:
+        """Whether one of `keys` contains a list in this format."""
+        return self._key(value) is not None
+
+    def transcript(self, value: dict[str, Any], *, fences: Fences = "") -> Transcript:
+        """The steps of the messages. Raises Dropped('malformed')."""
+        return transcript_of_messages(self._messages(value), fences)
+
+    def turns(self, value: dict[str, Any], trajectory: Trajectory) -> list[Turn]:
+        """The turns of the messages; the trajectory's question opens a log without a user message."""
+        turns = turns_of_messages(self._messages(value))
+        if turns and not any(turn.role == "user" for turn in turns):
+            start = next((number for number, turn in enumerate(turns) if turn.role != "system"), len(turns))
+            turns.insert(start, Turn(role="user", text=trajectory.question))
+        return turns
+
+    def tool_names(self, value: dict[str, Any]) -> set[str]:
+        """The names of the tools that the messages call; reading stops after 50."""
+        return called_tools(self._messages(value))
+
+    def _key(self, value: dict[str, Any]) -> str | None:
+        keys = (key for key in self.keys if _is_objects(found := value.get(key)) and self.recognises_list(found))
+        return next(keys, None)
+
+    def _messages(self, value: dict[str, Any]) -> list[Message]:
+        key = self._key(value)
+        return self.messages(value[key]) if key else []
+
+
+def message_key(value: dict[str, Any]) -> str | None:
+    """The key of the first list of objects in which at least one has a role."""
+    for key in MESSAGE_KEYS:
+        if _is_objects(found := value.get(key)) and any("role" in item for item in found):
+            return key
+    return None
+
+
+def _is_objects(value: object) -> TypeGuard[list[Message]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)

@@ -1,0 +1,73 @@
+"""The turns of a run that is a list of OpenAI messages.
+
+Calls become JSON in Qwen's form, so that one renderer serves every agent; calls in the text stay as they were written.
+"""
+
+import re
+from typing import Any
+
+from acc_megatron.data_tools.conversation import Turn, agent_turn, call_text
+from acc_megatron.data_tools.rows.fields import embedded_object, optional_object, tagged
+from acc_megatron.data_tools.sources.formats.content import text_of_parts
+from acc_megatron.data_tools.sources.formats.message_steps import THOUGHT_KEYS, text_of_message
+
+_TAGS = re.compile(r"<(think|tool_call|answer|tool_response)>.*?</\1>", re.DOTALL)
+_TERMINAL = str.maketrans("", "", "\r\b")
+
+
+def turns_of_messages(messages: list[dict[str, Any]]) -> list[Turn]:
+    """One turn a message; a user message after the agent's first turn is an observation."""
+    turns: list[Turn] = []
+    has_started = False
+    for message in messages:
+        role, text = message.get("role"), observation_text(message.get("content"))
+        if message.get("is_demo"):
+            continue
+        if role == "assistant":
+            has_started = True
+            turns.append(_assistant_turn(message, text))
+        elif role == "tool" or (role == "user" and has_started):
+            turns += [Turn(role="tool", text=observation_text(part).strip("\n")) for part in _outputs(message, text)]
+        elif role in ("system", "user"):
+            turns.append(Turn(role=role, text=text))
+    return turns
+
+
+def observation_text(content: object) -> str:
+    """The text of a string or a list of parts, without the control characters of a terminal; '' for anything else."""
+    if isinstance(content, list):
+        content = text_of_parts(content)
+    return content.translate(_TERMINAL) if isinstance(content, str) else ""
+
+
+def _assistant_turn(message: dict[str, Any], text: str) -> Turn:
+    thoughts = [observation_text(message.get(name)).strip() for name in THOUGHT_KEYS]
+    thoughts += [thought.strip() for thought in tagged(text, "think")]
+    answer = "\n".join(part.strip() for part in tagged(text, "answer"))
+    plain = _TAGS.sub("", text).strip()
+    reasoning = "\n\n".join(dict.fromkeys(thought for thought in thoughts if thought))
+    parts = (plain if plain != reasoning else "", answer)  # SWE-agent writes its thought a second time as content
+    return agent_turn("\n\n".join(part for part in parts if part), reasoning=reasoning, calls=_calls(message, text))
+
+
+def _calls(message: dict[str, Any], text: str) -> tuple[str, ...]:
+    """The calls of a message as JSON text, wherever they are written."""
+    calls = [call.strip() for call in tagged(text, "tool_call")]
+    listed, action, content = message.get("tool_calls"), message.get("action"), message.get("content")
+    for call in listed if isinstance(listed, list) else []:
+        function = (optional_object(call, "function") or call) if isinstance(call, dict) else {}
+        arguments = function.get("arguments")
+        calls.append(call_text(str(function.get("name")), embedded_object(arguments) or arguments))
+    if isinstance(listed, str) and isinstance(action, str):  # SWE-agent's history can contain the repr of its calls
+        calls.append(call_text("execute", {"command": action.strip()}))
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    calls += [call_text(str(part.get("name")), part.get("input")) for part in parts if part.get("type") == "tool_use"]
+    return tuple(calls)
+
+
+def _outputs(message: dict[str, Any], text: str) -> list[str]:
+    """The tool outputs of a message: its `tool_result` parts, otherwise its tagged responses, otherwise its text."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    results = [text_of_message(part) for part in parts if part.get("type") == "tool_result"]
+    return results or tagged(text, "tool_response") or [text]

@@ -1,0 +1,103 @@
+"""Runs that are written as one text: ReAct, and queries with documents in tags (tagged_run.py)."""
+
+import re
+from typing import Any
+
+from acc_megatron.data_tools.conversation import Turn
+from acc_megatron.data_tools.schema import Trajectory
+from acc_megatron.data_tools.sources.formats.log_format import Fences, LogFormat, Transcript
+from acc_megatron.data_tools.sources.formats.message_log import Message
+from acc_megatron.data_tools.sources.formats.message_steps import called_tools, transcript_of_messages
+from acc_megatron.data_tools.sources.formats.message_turns import turns_of_messages
+from acc_megatron.data_tools.sources.formats.tagged_run import messages_of_tagged_run, tags_of
+
+TEXT_KEYS = (
+    "full_output", "traj", "trajectory", "output", "response", "completion", "generated_text", "prompt", "text",
+    "scratchpad",
+)  # fmt: skip
+_ACTION = re.compile(r"^Action(?: \d{1,4})?:", re.MULTILINE)
+_OBSERVATION = re.compile(r"^Observation(?: \d{1,4})?:[ \t]*", re.MULTILINE)
+_NEXT = re.compile(r"^(?:Thought|Action|Final Answer)(?: \d{1,4})?:", re.MULTILINE)
+# a question of ReAct, after its demonstrations, is followed by a thought or an action
+_REACT_QUESTION = re.compile(
+    r"^(?:Question|Claim):[ \t]*([^\n]{1,4000})\n\s{0,80}(?=(?:Thought|Action)(?: \d{1,4})?:)", re.MULTILINE
+)
+_INSTRUCTION, _RESPONSE = "### Instruction:\n", "### Response:\n"
+_REPLY_MARKS = ("<|im_start|>assistant\n", "<|start_header_id|>assistant<|end_header_id|>\n")
+_TASK_MARK, _QUESTION_MARK = "Answer the given question", "Question:"
+
+
+class RunText(LogFormat):
+    """A run in one string under a key of TEXT_KEYS; the question is the row's `question`, or is in the text."""
+
+    name = "text of a run"
+
+    def recognises(self, value: dict[str, Any]) -> bool:
+        """Whether a text contains an action with its observation, or a query with its documents in tags."""
+        return _text(value) is not None
+
+    def transcript(self, value: dict[str, Any], *, fences: Fences = "") -> Transcript:
+        """The steps of the text. Raises Dropped('malformed')."""
+        return transcript_of_messages(_messages(value), fences)
+
+    def turns(self, value: dict[str, Any], trajectory: Trajectory) -> list[Turn]:
+        """The question, the texts of the agent with their calls, and the outputs."""
+        _, run = _question_and_run(_text(value) or "")
+        question = Turn(role="user", text=trajectory.question)
+        return [question, *turns_of_messages([{"role": "user", "content": ""}, *_messages_of(run)])[1:]]
+
+    def tool_names(self, value: dict[str, Any]) -> set[str]:
+        """The names of the tools that the text calls."""
+        return called_tools(_messages(value))
+
+
+def _text(value: dict[str, Any]) -> str | None:
+    texts = (value[key] for key in TEXT_KEYS if isinstance(value.get(key), str))
+    return next((text for text in texts if _is_react(text) or tags_of(text)), None)
+
+
+def _is_react(text: str) -> bool:
+    action = _ACTION.search(text)
+    return action is not None and _OBSERVATION.search(text, action.end()) is not None
+
+
+def _messages(value: dict[str, Any]) -> list[Message]:
+    question, run = _question_and_run(_text(value) or "")
+    own = value.get("question")
+    prompt = own if isinstance(own, str) and own.strip() else question
+    return [{"role": "user", "content": prompt}, *_messages_of(run)]
+
+
+def _messages_of(run: str) -> list[Message]:
+    return messages_of_tagged_run(run) if tags_of(run) else _messages_of_react(run)
+
+
+def _messages_of_react(run: str) -> list[Message]:
+    """Thoughts with an action, each followed by its observation; the calls stay in the text."""
+    messages: list[Message] = []
+    position = 0
+    while observation := _OBSERVATION.search(run, position):
+        following = _NEXT.search(run, observation.end())
+        end = following.start() if following else len(run)
+        messages.append({"role": "assistant", "content": run[position : observation.start()].strip()})
+        messages.append({"role": "tool", "content": run[observation.end() : end].strip()})
+        position = end
+    rest = run[position:].strip()
+    return [*messages, {"role": "assistant", "content": rest}] if rest else messages
+
+
+def _question_and_run(text: str) -> tuple[str, str]:
+    """The question in a text ('' if none) and the text of the agent after it, without demonstrations."""
+    before, mark, run = text.partition(_RESPONSE)
+    if mark:
+        return before.rpartition(_INSTRUCTION)[2].strip(), run
+    if questions := list(_REACT_QUESTION.finditer(text)):
+        return questions[-1][1].strip(), text[questions[-1].end() :]
+    prompt, run = next(
+        ((before, run) for mark in _REPLY_MARKS for before, found, run in (text.partition(mark),) if found), ("", text)
+    )
+    if _TASK_MARK in (prompt or text[:2000]):
+        _, mark, rest = (prompt or text).partition(_QUESTION_MARK)
+        question, _, after = rest.partition("\n")
+        return question.removesuffix("<|im_end|>").strip(), run if prompt else after
+    return "", run

@@ -1,0 +1,141 @@
+"""Tool calls inside the text of an assistant message.
+
+A text uses one syntax: the first in SYNTAXES that finds a call. Every syntax takes time linear in the text.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from acc_megatron.data_tools.rows.fields import embedded_object, tagged
+from acc_megatron.data_tools.sources.formats.log_format import Fences
+
+_ACTION = re.compile(r"^Action(?: \d{1,4})?:([\w .-]{1,80}?)(?:\[(.*)\])?[ \t]*$", re.MULTILINE)
+_THOUGHT = re.compile(r"\AThought(?: \d{1,4})?:")
+_ACTION_INPUT = re.compile(r"\s{0,8}^Action Input(?: \d{1,4})?:[ \t]*", re.MULTILINE)
+_OBSERVATION = "\nObservation"
+_PLAIN_FENCE = "```\n"
+_FENCES = ("```bash\n", "```mswea_bash_command\n", "```sh\n")
+_SQL_FENCE = re.compile(r"^```(?:sql|sqlite|postgresql|mysql)[ \t]*\n", re.MULTILINE | re.IGNORECASE)
+
+
+class Call(NamedTuple):
+    """One tool call."""
+
+    tool: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CallSyntax:
+    """A way to write calls: the strings that can begin a call, and the function that reads all calls of a text."""
+
+    openings: tuple[str, ...]
+    calls: Callable[[str], list[Call]]
+
+
+def calls_in_text(text: str, fences: Fences = "") -> list[Call]:
+    """Every call in order; if there is none, the last code block without a language, or each of SQL (see Fences)."""
+    if "<answer>" in text:  # a final answer may quote any syntax
+        return _tagged_calls(text)
+    calls = next((calls for syntax in SYNTAXES if (calls := syntax.calls(text))), [])
+    if not calls and fences == "sql":
+        return _sql_blocks(text)
+    if not calls and fences == "plain" and (block := _plain_block(text)):
+        return [Call("bash", {"command": text[block[0] + len(_PLAIN_FENCE) : block[1]]})]
+    return calls
+
+
+def text_without_calls(text: str, fences: Fences = "") -> str:
+    """The thought of a text with calls: its `<think>` sections, otherwise the text before the first call."""
+    if thoughts := tagged(text, "think"):
+        return "\n\n".join(thought.strip() for thought in thoughts)
+    openings = (opening for syntax in SYNTAXES for opening in syntax.openings)
+    ends = [position for opening in openings if (position := f"\n{text}".find(opening)) >= 0]
+    if action := _ACTION.search(text):
+        ends.append(action.start() + 1)
+    if not ends and fences == "sql" and (match := _SQL_FENCE.search(text)):
+        ends = [match.start() + 1]
+    elif not ends and fences == "plain" and (block := _plain_block(text)):
+        ends = [block[0] + 1]
+    return _THOUGHT.sub("", text[: max(0, min(ends, default=len(text) + 1) - 1)].strip()).strip()
+
+
+def _tagged_calls(text: str) -> list[Call]:
+    """`<tool_call>{"name", "arguments"}</tool_call>` (Qwen, WebDancer); a call that is not JSON is skipped."""
+    found = [embedded_object(call) for call in tagged(text, "tool_call")]
+    return [
+        Call(call["name"], embedded_object(call.get("arguments")))
+        for call in found
+        if isinstance(call.get("name"), str)
+    ]
+
+
+def _function_calls(text: str) -> list[Call]:
+    """`<function=NAME><parameter=KEY>value</parameter></function>` (OpenHands)."""
+    calls: list[Call] = []
+    for part in text.split("<function=")[1:]:
+        name, end, body = part.partition(">")
+        if end and name.strip().isidentifier():
+            pairs = (piece.partition("</parameter>")[0].partition(">") for piece in body.split("<parameter=")[1:])
+            calls.append(Call(name.strip(), {key: value.strip("\n") for key, _, value in pairs}))
+    return calls
+
+
+def _actions(text: str) -> list[Call]:
+    """`Action: NAME[input]`, or `Action: NAME` followed by a line `Action Input: ...` (ReAct)."""
+    calls: list[Call] = []
+    matches = list(_ACTION.finditer(text))
+    starts = [match.start() for match in matches] + [len(text)]
+    for match, end in zip(matches, starts[1:], strict=True):
+        given = match[2]
+        if given is None:
+            head = _ACTION_INPUT.match(text, match.end(), end)
+            if head is None:
+                continue
+            given = text[head.end() : end].partition(_OBSERVATION)[0].strip()
+        calls.append(Call(match[1].strip(), embedded_object(given) or {"input": given}))
+    return calls
+
+
+def _fenced_commands(text: str) -> list[Call]:
+    """One code block of bash (mini-swe-agent)."""
+    for fence in _FENCES:
+        _, mark, rest = text.partition(fence)
+        command, end, _ = rest.partition("\n```")
+        if mark and end:
+            return [Call("bash", {"command": command})]
+    return []
+
+
+def _plain_block(text: str) -> tuple[int, int] | None:
+    """Where the last code block without a language begins, and where its command ends (SWE-agent)."""
+    end = text.rfind("\n```")
+    start = text.rfind(_PLAIN_FENCE, 0, end + 1) if end >= 0 else -1
+    return (start, end) if start >= 0 else None
+
+
+def _sql_blocks(text: str) -> list[Call]:
+    """Every closed code block of SQL."""
+    calls: list[Call] = []
+    position = 0
+    while (opening := _SQL_FENCE.search(text, position)) and (end := text.find("\n```", opening.end() - 1)) >= 0:
+        calls.append(Call("sql", {"query": text[opening.end() : end].strip()}))
+        position = end + len("\n```")
+    return calls
+
+
+def _searches(text: str) -> list[Call]:
+    """`<search>query</search>` on one line (Search-R1)."""
+    queries = (query.strip() for query in tagged(text, "search"))
+    return [Call("search", {"query": query}) for query in queries if query and "\n" not in query]
+
+
+SYNTAXES = (
+    CallSyntax(("<tool_call>",), _tagged_calls),
+    CallSyntax(("<function=",), _function_calls),
+    CallSyntax(("\nAction:",), _actions),
+    CallSyntax(_FENCES, _fenced_commands),
+    CallSyntax(("<search>",), _searches),
+)

@@ -1,0 +1,17 @@
+"""One key for all spellings of the URL of a page."""
+
+from urllib.parse import unquote
+
+
+def page_key(url: str) -> str:
+    """The URL without scheme, `www.`, anchor, final slash and %-escapes; an id that is no http URL is its own key.
+
+    A fragment that begins with `!` or `/` names a page and stays.
+    """
+    scheme, mark, rest = url.strip().partition("://")
+    if not mark or scheme.lower() not in ("http", "https"):
+        return url
+    address, _, fragment = rest.partition("#")
+    host, slash, path = address.partition("/")
+    own = f"#{fragment}" if fragment.startswith(("!", "/")) else ""
+    return host.lower().removeprefix("www.") + unquote(slash + path).rstrip("/") + own

@@ -1,0 +1,42 @@
+"""Takes out of an answer what it reports or denies but does not state, and writes it as the truth is written.
+
+"Some say X, but it was Y", "X? No, Y", "Y (others say X)" and "X's father" do not state X.
+"""
+
+import re
+
+_SAYS = r"(?:say|says|said|believed?|thinks?|thought|claim(?:s|ed)?|suggest(?:s|ed)?|argued?|assumed?)"
+_HEARSAY = re.compile(
+    rf"\b(?:some|many|most|others|people|sources)\b[^.!?\n]{{0,40}}\b{_SAYS}\b[^.!?\n]{{0,200}}?\b(?:but|however)\b",
+    re.IGNORECASE,
+)
+_ASIDE = re.compile(r"\((?:not|others?|some|or|formerly|rather|instead)\b[^)\n]{0,200}\)", re.IGNORECASE)
+_ASKED = re.compile(r"[^.!?\n]{1,100}\?\s{1,4}no\b", re.IGNORECASE)
+_NO_AFTER = re.compile(r"\?\s{1,4}no\b", re.IGNORECASE)
+_INITIAL = re.compile(r"(?<=[a-z] )[A-Z]\. (?=[A-Z])")
+_MONEY = re.compile(r"(?:US)?([$€£])\s?(\d[\d,.]{0,30}(?: (?:hundred|thousand|million|billion|trillion))?)")
+_CURRENCIES = {"$": "dollars", "€": "euros", "£": "pounds"}
+_MAX_CHARACTERS = 20_000  # no answer is longer, and the search for clauses is slow
+_POSSESSIVE = re.compile(r"['’]s (?=\w)")
+_SAINT = re.compile(r"\bSt\.?(?= [A-Z])")
+
+
+def stated(answer: str, truth: str) -> str:
+    """The part of an answer that states something, in the spelling of the truth. A very long answer stays as it is."""
+    if len(answer) > _MAX_CHARACTERS:
+        return answer
+    text = _ASIDE.sub(" ", _HEARSAY.sub(" ", answer))
+    if _NO_AFTER.search(text):
+        text = _ASKED.sub("No", text)
+    if len(plain := truth.strip()) > 1 and _POSSESSIVE.search(text):  # no pattern is compiled for most answers
+        text = re.sub(rf"{re.escape(plain)}['’]s (?=\w)", " ", text, flags=re.IGNORECASE)
+    if not _INITIAL.search(truth):
+        text = _INITIAL.sub("", text)
+    if any(name[:-1] in truth.lower() for name in _CURRENCIES.values()):
+        text = _MONEY.sub(lambda match: f"{match[2].rstrip('.,')} {_CURRENCIES[match[1]]}", text)
+    return with_saints(text)
+
+
+def with_saints(text: str) -> str:
+    """A text with 'Saint' for 'St.' before a name."""
+    return _SAINT.sub("Saint", text)

@@ -1,0 +1,136 @@
+"""The words of answers in one spelling: case, accents, punctuation, numbers, units, dates and names of states."""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+_ARTICLES = {"a", "an", "the"}
+_UNIT_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+)
+_TEN_WORDS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_UNITS = {word: number for number, word in enumerate(_UNIT_WORDS.split())}
+_TENS = {word: 10 * number for number, word in enumerate(_TEN_WORDS.split(), start=2)}
+_SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+_ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)")
+# C++ and C# are other words than C
+_WORD = re.compile(r"(?<!\S)[-−]\d+(?:\.\d+)?%?|\d+(?:st|nd|rd|th)\b|\d+(?:\.\d+)?%?|[^\W\d_]+(?:\+\+(?!\w)|#(?!\w))?")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
+_ISO_DATE = re.compile(r"\b(\d{4})-(\d{2})-(\d{2})\b")
+_MONTHS = ("january february march april may june july august september october november december").split()
+# the spellings of a unit after a number
+_MEASURES = {
+    spelling: group.split()[0]
+    for group in (
+        "ft feet foot", "in inches inch", "mi miles mile", "yd yards yard",
+        "km kilometers kilometres kilometer kilometre",
+        "m meters metres meter metre", "cm centimeters centimetres centimeter centimetre", "kg kilograms kilogram",
+        "mm millimeters millimetres millimeter millimetre", "g grams gram", "lb lbs pounds pound", "oz ounces ounce",
+        "h hours hour hrs hr", "min minutes minute mins", "s seconds second secs sec", "yr years year yrs",
+        "mph", "kmh", "t tonnes tonne tons ton", "l liters litres liter litre",
+    )
+    for spelling in group.split()
+}  # fmt: skip
+_STATES = dict(
+    pair.split(":")
+    for pair in (
+        "al:alabama ak:alaska az:arizona ar:arkansas ca:california co:colorado ct:connecticut de:delaware fl:florida "
+        "ga:georgia hi:hawaii id:idaho il:illinois in:indiana ia:iowa ks:kansas ky:kentucky la:louisiana me:maine "
+        "md:maryland ma:massachusetts mi:michigan mn:minnesota ms:mississippi mo:missouri mt:montana ne:nebraska "
+        "nv:nevada nh:new_hampshire nj:new_jersey nm:new_mexico ny:new_york nc:north_carolina nd:north_dakota oh:ohio "
+        "ok:oklahoma or:oregon pa:pennsylvania ri:rhode_island sc:south_carolina sd:south_dakota tn:tennessee tx:texas "
+        "ut:utah vt:vermont va:virginia wa:washington wv:west_virginia wi:wisconsin wy:wyoming"
+    ).split()
+)
+_STATE_AT_END = re.compile(r",\s*([A-Za-z]{2})\b\.?(?=\s*$|\s*[.,;)*\n])")
+_COUNTRY = re.compile(r"\bU\.?[SK]|\bunited states of", re.IGNORECASE)
+_COUNTRIES = (
+    (re.compile(r"\b(?:U\.S\.A\.|U\.S\.|USA\b|US\b)"), "United States"),
+    (re.compile(r"\b(?:U\.K\.|UK\b)"), "United Kingdom"),
+    (re.compile(r"\bUnited States of America\b", re.IGNORECASE), "United States"),
+)
+
+
+def normalise(text: str) -> list[str]:
+    """Words of a text: folded case, no accents, articles or punctuation; numbers as digits ('1,948' -> '1948')."""
+    return [word for word in all_words(text) if word not in _ARTICLES]
+
+
+def all_words(text: str) -> list[str]:
+    """The words of a text with its articles."""
+    return list(_words(text))
+
+
+@lru_cache(maxsize=16)  # an answer is compared with each form of the truth
+def _words(text: str) -> tuple[str, ...]:
+    if _COUNTRY.search(text):
+        for pattern, name in _COUNTRIES:
+            text = pattern.sub(name, text)
+    text = _ISO_DATE.sub(_date_in_words, _STATE_AT_END.sub(_state_in_words, text)).replace("&", " and ")
+    if text.isascii():
+        text = text.lower()
+    else:
+        text = unicodedata.normalize("NFKD", text.replace("°", " ")).casefold()
+        text = "".join(character for character in text if not unicodedata.combining(character))
+        text = unicodedata.normalize("NFC", text)  # Hangul is syllables again
+    text = _THOUSANDS.sub("", text).replace("'", "").replace("’", "")
+    words = [_ORDINAL.sub(r"\1", word).replace("−", "-") for word in _WORD.findall(text)]
+    return tuple(_measured(_number_words_as_digits(words)))
+
+
+def is_number(word: str) -> bool:
+    """Whether a word is a number, also with a sign or %."""
+    return word.lstrip("-")[:1].isdigit()
+
+
+def _state_in_words(match: re.Match[str]) -> str:
+    name = _STATES.get(match[1].lower())
+    return f", {name.replace('_', ' ')}" if name else match[0]
+
+
+def _date_in_words(match: re.Match[str]) -> str:
+    year, month, day = (int(part) for part in match.groups())
+    return f"{day} {_MONTHS[month - 1]} {year}" if 1 <= month <= len(_MONTHS) else match[0]
+
+
+def _measured(words: list[str]) -> list[str]:
+    """Numbers without zeros at the end of their decimals, with one spelling of the unit after them."""
+    result: list[str] = []
+    for word in words:
+        before = result[-1] if result else ""
+        if is_number(word) and "." in word:
+            mark = "%" if word.endswith("%") else ""
+            word = word.rstrip("%").rstrip("0").rstrip(".") + mark
+        if is_number(before) and word in ("percent", "percentage") and not before.endswith("%"):
+            result[-1] = f"{before}%"
+        else:
+            result.append(_MEASURES.get(word, word) if is_number(before) else word)
+    return result
+
+
+def _number_words_as_digits(words: list[str]) -> list[str]:
+    """'two hundred and ninety eight' -> '298', '5 million' -> '5000000'; single words too, so that 'Four' meets '4'."""
+    result: list[str] = []
+    total, current, is_open, joining = 0, 0, False, False
+    for word in [*words, ""]:
+        if word in _UNITS or word in _TENS:
+            current += _UNITS.get(word, _TENS.get(word, 0))
+            is_open, joining = True, False
+        elif word in _SCALES and is_open and current < 1000:
+            scale, joining = _SCALES[word], False
+            current, total = (current * scale, total) if scale == 100 else (0, total + current * scale)
+        elif word in _SCALES and result and not is_open and re.fullmatch(r"\d{1,6}(?:\.\d{1,6})?", result[-1]):
+            number = float(result[-1]) * _SCALES[word]
+            result[-1] = str(int(number)) if number.is_integer() else str(number)
+        elif word == "and" and is_open:
+            joining = True
+        else:
+            if is_open:
+                result.append(str(total + current))
+                total, current, is_open = 0, 0, False
+            if joining:
+                result.append("and")
+                joining = False
+            result.append(word)
+    return result[:-1]

@@ -1,0 +1,66 @@
+"""The ground truth of a search row and its aliases, under the names that data sets use.
+
+Data sets write the truth as a text, a number, a list of texts (an answer with its aliases), or an object with such a
+list (`ground_truth.target`, `answer.aliases`), in the row itself or in one of _PLACES.
+"""
+
+from typing import Any
+
+from acc_megatron.data_tools.rows.fields import embedded_object
+from acc_megatron.errors import Dropped
+
+TRUTH_KEYS = (
+    "ground_truth", "gold_answer", "gold", "label", "golden_answers", "gold_answers", "golden", "golden_answer",
+    "true_answer", "gt", "gt_answer", "correct_answer", "correct_answers", "reference_answer", "reference_answers",
+    "expected_answer", "expected", "ground_truths", "groundtruth", "ground_truth_answer", "gold_label",
+    "possible_answers", "answer_list", "target", "targets",
+    "reference", "solution", "answer_key", "Answer",
+)  # fmt: skip
+ANSWER_KEYS = ("answer", "answers")  # the truth, unless another key has it
+_PLACES = ("reward_model", "extra_info", "metadata", "meta")  # verl, and the rows of data sets around a run
+_MAIN_KEYS = ("target", "value", "answer", "ground_truth", "text", "answers")
+_LIST_KEYS = ("target", "targets", "aliases", "normalized_aliases", "answers", "text")
+_ALIAS_KEYS = ("golden_answers", "answers", "answer_aliases", "aliases")  # lists of correct answers
+
+
+def find_truth(value: dict[str, Any]) -> tuple[str, str, list[str]]:
+    """The key of the ground truth, the ground truth, and other answers that the row accepts.
+
+    Raises Dropped('no_ground_truth').
+    """
+    keys = (*TRUTH_KEYS, *ANSWER_KEYS)
+    places = [value, *(embedded_object(value.get(place)) for place in _PLACES)]
+    present = [(key, place) for place in places for key in keys if place.get(key) is not None]
+    read = ((key, place, _texts(place[key], is_list_of_aliases=key in _ALIAS_KEYS)) for key, place in present)
+    key, place, texts = next((found for found in read if found[2]), (*(present or [("answer", value)])[0], []))
+    if not texts:
+        if key not in place:
+            raise Dropped("no_ground_truth", f"the row has none of the keys {', '.join(keys)}")
+        found = place[key]
+        raise Dropped("no_ground_truth", f"{key!r} must be one string, or one list of strings, got {found!r:.200}")
+    lists = [found for alias_key in _ALIAS_KEYS if isinstance(found := value.get(alias_key), list)]
+    aliases = [*texts[1:], *(text.strip() for found in lists for text in found if isinstance(text, str))]
+    others = [text for text in dict.fromkeys(aliases) if text and text != texts[0]]
+    return key if place is value else "", texts[0], others
+
+
+def _texts(found: Any, *, is_list_of_aliases: bool) -> list[str]:
+    """The truth and its aliases; empty for a list of several lists, and for any other value."""
+    if isinstance(found, str) and found.lstrip()[:1] == "{" and (read := embedded_object(found)):
+        found = read
+    if isinstance(found, dict):
+        main = next((found[key] for key in _MAIN_KEYS if found.get(key) is not None), None)
+        more = [item for key in _LIST_KEYS if isinstance(found.get(key), list) for item in found[key]]
+        return list(dict.fromkeys([*_texts(main, is_list_of_aliases=True), *_strings(more)]))
+    while isinstance(found, list) and len(found) == 1 and isinstance(found[0], list) and len(found[0]) == 1:
+        found = found[0]
+    if not isinstance(found, list):
+        return _strings([found])
+    texts = _strings(found)
+    return texts if len(texts) == len(found) or is_list_of_aliases else []
+
+
+def _strings(items: list[Any]) -> list[str]:
+    """Texts and numbers as texts, without blank ones."""
+    texts = (str(item).strip() for item in items if isinstance(item, str | int | float) and not isinstance(item, bool))
+    return [text for text in texts if text]

@@ -1,0 +1,95 @@
+"""The rows that a SQL agent saw, read from the text of a table: JSON objects, Markdown, psql, CSV, or one number.
+
+Text does not say whether its first line is a header, so a text has several readings. A text that may be cut, or that
+may be a sentence, has none.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any
+
+from acc_megatron.common.json_rows import BadJson, parse_json
+from acc_megatron.data_tools.sources.sql.observed_rows import observed_rows, same_as_observed
+
+_ROW_KEYS = ("rows", "results", "result", "data", "records", "values", "output")
+_NUMBER = re.compile(r"[-+]?\d{1,40}(?:\.\d{1,40})?")
+_RULE = re.compile(r"[\s|+:=-]*-[\s|+:=-]*")
+_CUT = re.compile(r"\.\.\.|…|truncated|more rows|omitted|first \d+ rows", re.IGNORECASE)
+_FOOTER = re.compile(r"\(?\d+ rows?(?: in set)?(?: \(\S{1,20} sec\))?\)?\.?|rows?: \d+", re.IGNORECASE)
+_FENCE = re.compile(r"```\w*")
+_EMPTY = {"null", "none", "nan", "<na>", ""}
+_MAX_CHARACTERS = 1 << 16
+
+
+def states_other_rows(text: str, rows: Sequence[Sequence[Any]], *, ordered: bool) -> bool | None:
+    """Whether a text states other rows than these; None if it states no rows that can be read."""
+    num_columns = len(rows[0]) if rows else 0
+    found = list(_readings(text, num_columns))
+    if not found:
+        return None
+    wanted = [[_value(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    return not any(same_as_observed(reading, wanted, ordered=ordered) for reading in found)
+
+
+def _readings(text: str, num_columns: int) -> Iterator[list[list[Any]]]:
+    text = text.strip()
+    if not text or len(text) > _MAX_CHARACTERS or _CUT.search(text):
+        return
+    if text.startswith("(") and (rows := observed_rows(f"[{text}]")) is not None:
+        yield rows  # one row as Python writes it
+        return
+    if text.startswith(("[", "{")):
+        if (rows := _of_json(text)) is not None:
+            yield rows
+        return
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    lines = [line for line in lines if not _FENCE.fullmatch(line)]
+    has_rule = any(_RULE.fullmatch(line) for line in lines)
+    lines = [line for line in lines if not _RULE.fullmatch(line) and not _FOOTER.fullmatch(line)]
+    separator = next((mark for mark in ("|", "\t", ",") if lines and all(mark in line for line in lines)), None)
+    cells = [_cells(line, separator) for line in lines]
+    widths = {len(row) for row in cells}
+    if len(widths) != 1:
+        return
+    if has_rule:
+        yield [[_value(cell) for cell in row] for row in cells[1:]]
+        return
+    is_table = separator is not None and len(cells) > 1 and num_columns in widths
+    for found in (cells, cells[1:]):
+        if found and (is_table or (separator is None and all(_NUMBER.fullmatch(row[0]) for row in found))):
+            yield [[_value(cell) for cell in row] for row in found]
+
+
+def _cells(line: str, separator: str | None) -> list[str]:
+    if separator == ",":
+        return next(csv.reader([line]))
+    if separator is None:
+        return [line]
+    return [cell.strip() for cell in (line.strip("|") if separator == "|" else line).split(separator)]
+
+
+def _of_json(text: str) -> list[list[Any]] | None:
+    """The rows of a list of objects or lists, also under a key such as `rows`; None for other JSON."""
+    try:
+        value: Any = parse_json(text.encode())
+    except BadJson:
+        return None
+    if isinstance(value, dict):
+        value = next((value[key] for key in _ROW_KEYS if isinstance(value.get(key), list)), None)
+    if not isinstance(value, list) or not all(isinstance(row, dict | list) for row in value):
+        return None
+    rows = [list(row.values()) if isinstance(row, dict) else row for row in value]
+    return [[json.dumps(cell) if isinstance(cell, dict | list) else _value(cell) for cell in row] for row in rows]
+
+
+def _value(cell: Any) -> Any:
+    """A number of a text as a Decimal, which states only its own digits; a text for an empty cell is None."""
+    if not isinstance(cell, str):
+        return cell
+    plain = cell.strip()
+    if _NUMBER.fullmatch(plain):
+        return Decimal(plain) if "." in plain else int(plain)
+    return None if plain.lower() in _EMPTY else plain

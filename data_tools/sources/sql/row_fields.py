@@ -1,0 +1,67 @@
+"""The fields of SQL rows under the names that benchmarks use: database, question with its hint, and gold query.
+
+Known are Spider and InterCode (`db`, `query`, `gold`), BIRD (`db_id`, `evidence`, `SQL`), Spider 2 (`instruction`), and
+BIRD-Interact and LiveSQLBench (`selected_database`, `amb_user_query`, `sol_sql`).
+"""
+
+from typing import Any
+
+from acc_megatron.data_tools.rows.fields import optional_object
+from acc_megatron.data_tools.sources.sql.table_names import is_select
+from acc_megatron.errors import Dropped
+
+DATABASE_KEYS = ("db", "db_id", "database", "db_name", "selected_database", "database_name", "database_id")
+GOLD_KEYS = (
+    "gold_sql", "gold_query", "sol_sql", "SQL", "sql", "gold", "ground_truth_sql", "golden_sql", "sql_query", "query",
+)  # fmt: skip
+# `query` is the clear question of LiveSQLBench and the SQL of Spider
+_QUESTION_KEYS = ("question", "query", "instruction", "user_query", "amb_user_query", "utterance", "Task")
+_PLACES = ("metadata", "meta", "extra_info")
+_HINT_KEYS = ("evidence", "hint", "hints", "external_knowledge", "knowledge", "knowledge_evidence")
+
+
+def database_of(value: dict[str, Any]) -> str:
+    """The name of the row's database; '' if none."""
+    return _first(value, DATABASE_KEYS)
+
+
+def question_of(value: dict[str, Any]) -> str:
+    """The row's question without its hint; '' if the row has none of the keys."""
+    texts = (value[key] for key in _QUESTION_KEYS if isinstance(value.get(key), str))
+    return next((text.strip() for text in texts if text.strip() and not is_select(text)), "")
+
+
+def with_hint(question: str, value: dict[str, Any]) -> str:
+    """The question, followed by the row's hint (BIRD's `evidence`) unless the question contains it."""
+    known = " ".join(question.split()).lower()
+    hints = [hint for hint in _hints(value) if " ".join(hint.split()).lower() not in known]
+    return "\n\nHint: ".join([question.strip(), "\n".join(hints)]) if hints else question.strip()
+
+
+def gold_query_of(value: dict[str, Any]) -> str:
+    """The gold query: a text, or the last SELECT of a list. Raises Dropped('malformed') without one."""
+    for key in GOLD_KEYS:
+        found = value.get(key)
+        texts = [text for text in (found if isinstance(found, list) else [found]) if isinstance(text, str)]
+        queries = [text for text in texts if is_select(text)] or [text for text in texts if text.strip()]
+        if queries and (key != "query" or is_select(queries[-1])):
+            return queries[-1]
+    found = value.get(GOLD_KEYS[0])
+    got = type(found).__name__ if GOLD_KEYS[0] in value else "nothing"
+    raise Dropped("malformed", f"no gold query: {GOLD_KEYS[0]!r} must be a string, got {got}")
+
+
+def _hints(value: dict[str, Any]) -> list[str]:
+    """The texts of all hints; a single word is the name of a file (Spider 2), and numbers are ids (LiveSQLBench)."""
+    places = (value, *(optional_object(value, place) for place in _PLACES))
+    found = [item for place in places for key in _HINT_KEYS for item in _as_list(place.get(key))]
+    texts = (item.strip() for item in found if isinstance(item, str))
+    return list(dict.fromkeys(text for text in texts if len(text.split()) > 1))
+
+
+def _as_list(found: object) -> list[object]:
+    return found if isinstance(found, list) else [found]
+
+
+def _first(value: dict[str, Any], keys: tuple[str, ...]) -> str:
+    return next((value[key] for key in keys if isinstance(value.get(key), str) and value[key].strip()), "")

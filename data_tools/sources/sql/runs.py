@@ -1,0 +1,140 @@
+"""The queries of a SQL run, and whether its row says that the answer is correct."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from acc_megatron.data_tools.rows.fields import embedded_object, list_of, object_of, text_of, texts_of
+from acc_megatron.data_tools.sources.formats.intercode import query_of, thoughts_of
+from acc_megatron.data_tools.sources.formats.known_formats import has_run_of, transcript_of
+from acc_megatron.data_tools.sources.formats.log_format import Step, Transcript
+from acc_megatron.data_tools.sources.sql.row_fields import DATABASE_KEYS, database_of, question_of, with_hint
+from acc_megatron.data_tools.sources.sql.table_names import is_select
+from acc_megatron.data_tools.sources.verdict import says_failed, says_succeeded
+from acc_megatron.errors import Dropped
+
+_SQL_ARGUMENTS = ("sql", "query", "sql_query", "statement", "command", "code", "input")
+_ERROR = "Error executing query"
+_FAILED = re.compile(
+    r"\W{0,3}(?:sqlite3?\.|mysql\.|psycopg2?\.)?(?:\w{0,40}error\b|error|exception|traceback|execution failed|no such)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlRun:
+    """A run with its successful SELECTs; `is_verified` if its row says that the answer is correct.
+
+    `outputs` are observations of which one must state the gold result: the rewarded one, those of all SELECTs if the
+    row judges the run as a whole, or that of the last SELECT if nobody judged it.
+    """
+
+    database: str
+    question: str
+    queries: list[str]
+    thoughts: str
+    is_verified: bool
+    outputs: list[str] = field(default_factory=list)
+
+
+def is_sql_run(value: dict[str, Any]) -> bool:
+    """Whether a row is an InterCode run, or has tool calls and the name of a database."""
+    if "turn_history" in value:
+        has_database = bool(database_of(value)) or "db" in value or "gold_sql" in value
+        return bool(value.get("question") or question_of(value)) and has_database
+    return any(isinstance(value.get(key), str) for key in DATABASE_KEYS) and has_run_of("sql", value)
+
+
+def run_of(value: dict[str, Any]) -> SqlRun:
+    """The run of a row. Raises Dropped: malformed, or wrong_answer if the row says that the run failed."""
+    return _of_turns(value) if "turn_history" in value else _of_calls(value)
+
+
+def executed_queries(actions: list[str], observations: list[str]) -> list[str]:
+    """The SELECTs among the actions, bare or inside `execute[...]`, whose observation is not an error."""
+    if len(actions) != len(observations):
+        raise Dropped("malformed", f"{len(actions)} actions and {len(observations)} observations")
+    queries = []
+    for action, observation in zip(actions, observations, strict=True):
+        query = query_of(action)
+        if is_select(query) and not observation.startswith(_ERROR):
+            queries.append(query)
+    return queries
+
+
+def same_result(found: list[list[Any]], expected: list[list[Any]], *, ordered: bool) -> bool:
+    """Whether two results are equal: as multisets unless `ordered`; 1 equals 1.0, and 9 digits of fractions count."""
+    left, right = [[tuple(_comparable(cell) for cell in row) for row in rows] for rows in (found, expected)]
+    return left == right if ordered else Counter(left) == Counter(right)
+
+
+def _of_turns(value: dict[str, Any]) -> SqlRun:
+    history = object_of(value, "turn_history")
+    question = question_of(value) or text_of(value, "question")
+    name = database_of(value) or text_of(value, "db")
+    _check_reward(list_of(history, "rewards"))
+    observations = texts_of(history, "observations")
+    queries = executed_queries(texts_of(history, "actions"), observations)
+    text = "\n\n".join(thought.strip() for thought in thoughts_of(history) if thought.strip())
+    return SqlRun(
+        database=name,
+        question=with_hint(question, value),
+        queries=queries,
+        thoughts=text,
+        is_verified=True,
+        outputs=observations[-1:],
+    )
+
+
+def _of_calls(value: dict[str, Any]) -> SqlRun:
+    if says_failed(value):
+        raise Dropped("wrong_answer", "the row says that the run failed")
+    own = question_of(value)
+    transcript = _transcript(value).of_one_question(own)
+    question = own or transcript.prompt
+    if not question.strip():
+        raise Dropped("no_question", "no 'question' and no user message")
+    steps = [step for step in transcript.steps if _query(step) and not _is_error(step.output)]
+    is_verified = says_succeeded(value)
+    return SqlRun(
+        database=database_of(value),
+        question=with_hint(question, value),
+        queries=[_query(step) for step in steps],
+        thoughts=transcript.thoughts(),
+        is_verified=is_verified,
+        outputs=[step.output for step in (steps if is_verified else steps[-1:])],
+    )
+
+
+def _transcript(value: dict[str, Any]) -> Transcript:
+    """The run; if it calls no tool with a query, its code blocks of SQL are the calls."""
+    transcript = transcript_of(value)
+    if any(map(_query, transcript.steps)):
+        return transcript
+    return transcript_of(value, fences="sql")
+
+
+def _query(step: Step) -> str:
+    """The SELECT of a call; '' if none."""
+    query = step.argument(*_SQL_ARGUMENTS).strip()
+    return query if is_select(query) else ""
+
+
+def _is_error(output: str) -> bool:
+    text = output.strip()
+    return _FAILED.match(text) is not None or (text.startswith("{") and bool(embedded_object(text).get("error")))
+
+
+def _check_reward(rewards: list[Any]) -> None:
+    last = rewards[-1] if rewards else None
+    if isinstance(last, bool) or not isinstance(last, int | float):
+        raise Dropped("malformed", f"the last reward must be a number, got {last!r}")
+    if last != 1.0:
+        raise Dropped("wrong_answer", f"the last reward is {last}, not 1.0")
+
+
+def _comparable(cell: Any) -> Any:
+    if isinstance(cell, float):
+        return int(cell) if cell.is_integer() else float(f"{cell:.9g}")
+    return cell if isinstance(cell, int | str | None) else str(cell)

@@ -1,0 +1,76 @@
+"""Triples of SWE runs without an instance row: the run's own patch, and the files that it changes as the run saw them.
+
+Only a run that is known to have passed is used. Every line that the patch removes or keeps as context must have been
+seen, with its number, before the run changed the file: otherwise the patch does not follow from the evidence.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from acc_megatron.data_tools.schema import Kind, Piece
+from acc_megatron.data_tools.sources.formats.swe_agent import first_prompt
+from acc_megatron.data_tools.sources.resources import is_safe_path
+from acc_megatron.data_tools.sources.swe.seen_files import SeenFile
+from acc_megatron.data_tools.sources.swe.unified_diff import Hunk, PatchError, parse_patch
+from acc_megatron.errors import Dropped
+
+RULE = "as_seen"
+_STATEMENT_KEYS = ("problem_statement", "issue", "issue_text", "task_description")
+_TAGS = ("pr_description", "issue_description", "github_issue", "issue", "problem_statement", "task_description")
+_ISSUE = re.compile(r"^ISSUE:[ \t]*\n(.*?)(?=^INSTRUCTIONS:|\Z)", re.DOTALL | re.MULTILINE)
+
+
+def statement_of(value: dict[str, Any]) -> str:
+    """The problem statement of a row, or in the tags of its first prompt. Raises Dropped('no_question')."""
+    texts = (value[key] for key in _STATEMENT_KEYS if isinstance(value.get(key), str))
+    if found := next((text.strip() for text in texts if text.strip()), ""):
+        return found
+    prompt = first_prompt(value)
+    for tag in _TAGS:
+        _, mark, rest = prompt.partition(f"<{tag}>")
+        inside, end, _ = rest.partition(f"</{tag}>")
+        if mark and end and inside.strip():
+            return inside.strip().removeprefix("Consider the following PR description:").strip()
+    if issue := _ISSUE.search(prompt):
+        return issue[1].strip()
+    if not prompt.strip():
+        raise Dropped("no_question", "the row has neither 'problem_statement' nor a first message of the user")
+    return prompt.strip()
+
+
+def pieces_as_seen(patch: str, seen: Mapping[str, SeenFile]) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    """The files that a patch changes, and the other files that the run saw.
+
+    Raises Dropped: own_patch_malformed, own_patch_not_seen, unsafe_path, and no_evidence if it changes no known file.
+    """
+    try:
+        changes = parse_patch(patch)
+    except PatchError as error:
+        raise Dropped(f"own_patch_{error.reason}", error.detail) from None
+    old = {change.old_path: change.hunks for change in changes if change.old_path is not None}
+    if not old:
+        raise Dropped("no_evidence", f"the run's own patch changes no existing file, only {len(changes)} new ones")
+    if unsafe := [path for path in old if not is_safe_path(path)]:
+        raise Dropped("unsafe_path", f"the run's own patch names {unsafe!r:.300}")
+    for path, hunks in old.items():
+        if path not in seen:
+            raise Dropped("own_patch_not_seen", f"the run changed {path!r:.200} and saw no line of it before that")
+        for hunk in hunks:
+            _check_seen(hunk, seen[path])
+    evidence = tuple(_piece(seen[path], "evidence") for path in old)
+    others = (file for path, file in seen.items() if path not in old and is_safe_path(path))
+    return evidence, tuple(_piece(file, "distractor") for file in others)
+
+
+def _check_seen(hunk: Hunk, file: SeenFile) -> None:
+    for number, line in enumerate(hunk.old, start=hunk.start):
+        if file.lines.get(number) != line.removesuffix("\n"):
+            what = "other text in" if number in file.lines else "nothing of"
+            raise Dropped(
+                "own_patch_not_seen", f"the run saw {what} line {number} of {file.path!r:.200} before it changed it"
+            )
+
+
+def _piece(file: SeenFile, kind: Kind) -> Piece:
+    return Piece(id=file.path, title=file.path, text=file.text(), kind=kind)

@@ -1,0 +1,1 @@
+"""What both operations share: argument checks, the choice of backend, supervised rows, softmax statistics."""

@@ -1,0 +1,150 @@
+"""Chats in every published layout become the same turns, and the loss covers the assistant's turns."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.official_templates import official_text
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+from acc_megatron.data_tools.conversation import Turn
+from acc_megatron.data_tools.convert.chat_rows import read_chat
+from acc_megatron.data_tools.convert.convert import ConvertSettings, convert
+from acc_megatron.data_tools.convert.dataset_folder import open_dataset
+from acc_megatron.data_tools.convert.templates.registry import TEMPLATES
+from acc_megatron.data_tools.convert.verify import verify
+from acc_megatron.data_tools.tokenizer.qwen_bpe import Tokenizer
+
+Writer = Callable[[Path, list[Any]], Path]
+TOOL = {"type": "function", "function": {"name": "search", "description": "Find.", "parameters": {"type": "object"}}}
+FUNCTION = {"name": "search", "arguments": {"q": "naïve"}}
+CALL = '{"name": "search", "arguments": {"q": "naïve"}}'
+OPENAI: dict[str, Any] = {
+    "messages": [
+        {"role": "system", "content": "Be good."},
+        {"role": "user", "content": "Where?"},
+        {
+            "role": "assistant",
+            "content": "I look.",
+            "tool_calls": [{"function": FUNCTION}],
+        },
+        {"role": "tool", "content": "a hit"},
+        {"role": "assistant", "content": "In Paris."},
+        {"role": "user", "content": [{"type": "text", "text": "And when?"}]},
+        {"role": "assistant", "content": "<think>\nI know.\n</think>\n\nIn 1900."},
+    ],
+    "tools": [TOOL],
+}
+SHAREGPT: dict[str, Any] = {
+    "system": "Be good.",
+    "tools": json.dumps([TOOL]),
+    "conversations": [
+        {"from": "human", "value": "Where?"},
+        {"from": "gpt", "value": f"I look.\n<tool_call>\n{CALL}\n</tool_call>"},
+        {"from": "tool", "value": "<tool_response>\na hit\n</tool_response>"},
+        {"from": "gpt", "value": "In Paris."},
+        {"from": "human", "value": "And when?"},
+        {"from": "gpt", "value": "<think>\nI know.\n</think>\n\nIn 1900."},
+    ],
+}  # fmt: skip
+
+
+def turns_of(row: dict[str, Any]) -> list[Turn]:
+    chat = read_chat(row, "f:1")
+    assert chat is not None
+    return list(chat.turns)
+
+
+def test_openai_and_sharegpt_rows_with_tools_have_the_same_turns() -> None:
+    turns = turns_of(OPENAI)
+    assert [turn.role for turn in turns] == ["system", "user", "assistant", "tool", "assistant", "user", "assistant"]
+    assert turns[0] == Turn(role="system", text="Be good.", tools=(json.dumps(TOOL),))
+    assert turns[2] == Turn(role="assistant", text="I look.", tool_calls=(CALL,), supervised=True)
+    assert turns[6].reasoning == "I know." and turns[6].text.strip() == "In 1900."
+    assert turns_of(SHAREGPT) == turns
+    apart = {"role": "assistant", "reasoning_content": "I know.", "content": "\n\nIn 1900."}
+    assert turns_of({"messages": [*OPENAI["messages"][:-1], apart], "tools": [TOOL]}) == turns
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_chat_with_tools_has_the_ids_that_transformers_gives(
+    name: str, tokenizer: Tokenizer, huggingface: HuggingFaceTokenizer, tmp_path: Path, write_rows: Writer
+) -> None:
+    messages = [*OPENAI["messages"][:-1], {"role": "assistant", "content": "In 1900."}]
+    messages[5] = {"role": "user", "content": "And when?"}
+    source = write_rows(tmp_path / "chats.jsonl", [{"messages": messages, "tools": [TOOL]}])
+    manifest = convert([source], tmp_path / "out", ConvertSettings(template=name))
+    assert manifest["documents_out"] == 1 and verify(tmp_path / "out") == []
+    ids, mask = open_dataset(tmp_path / "out").document(0)
+    text = official_text(name, messages, [TOOL])
+    if name == "qwen3-thinking-2507":  # the loss on a reply needs the thinking block that its prompt opens
+        empty = "<think>\n\n</think>\n\n"
+        for start in ("I look", "In P"):
+            text = text.replace(f"assistant\n{start}", f"assistant\n{empty}{start}")
+        assert tokenizer.decode(ids) == text
+        return
+    assert ids.tolist() == huggingface.encode(text).ids
+    changes = np.flatnonzero(np.diff(mask)) + 1
+    parts = [tokenizer.decode(ids[part]) for part in np.split(np.arange(len(ids)), changes) if mask[part[0]]]
+    assert len(parts) == 3 and all(part.endswith("<|im_end|>") for part in parts)
+    assert [part.split("\n")[0].removesuffix("<|im_end|>") for part in parts[:2]] == ["I look.", "In Paris."]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Where?", "completion": "In Paris."},
+        {
+            "prompt": [{"role": "user", "content": "Where?"}],
+            "completion": [{"role": "assistant", "content": "In Paris."}],
+        },
+        {"instruction": "Where?", "input": "", "output": "In Paris."},
+        {"instruction": "Where?", "context": "", "response": "In Paris.", "category": "x"},
+        {"conversations": [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "In Paris."}]},
+    ],
+)  # fmt: skip
+def test_every_layout_of_one_exchange_has_the_same_turns(row: dict[str, Any]) -> None:
+    expected = [Turn(role="user", text="Where?"), Turn(role="assistant", text="In Paris.", supervised=True)]
+    assert turns_of(row) == expected
+    with_system = [Turn(role="system", text="s"), *expected]
+    assert turns_of(row | {"system": "s"}) == with_system
+
+
+def test_alpaca_input_and_history_come_before_the_answer() -> None:
+    row = {"instruction": "Add.", "input": "1 2", "output": "3", "history": [["Hi", "Hello"]]}
+    assert [turn.text for turn in turns_of(row)] == ["Hi", "Hello", "Add.\n\n1 2", "3"]
+
+
+def test_replies_in_a_prompt_and_replies_with_weight_0_have_no_loss() -> None:
+    reply = {"role": "assistant", "content": "a"}
+    prompt = [{"role": "user", "content": "q"}, reply, {"role": "user", "content": "q"}]
+    assert [turn.supervised for turn in turns_of({"prompt": prompt, "completion": [reply]})] == [False] * 3 + [True]
+    for key in ("weight", "train", "loss"):
+        turns = turns_of({"messages": [*prompt[:1], reply | {key: 0}, *prompt[2:], reply | {key: 1}]})
+        assert [turn.supervised for turn in turns] == [False] * 3 + [True]
+
+
+def test_arguments_that_are_json_text_stay_as_they_are() -> None:
+    call = {"type": "function", "id": "1", "function": {"name": "f", "arguments": '{"a":1}'}}
+    turns = turns_of({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [call]}]})
+    assert turns[1].tool_calls == ('{"name": "f", "arguments": {"a":1}}',)
+
+
+def test_rows_that_are_tokenized_keep_their_ids_and_labels(tmp_path: Path, write_rows: Writer) -> None:
+    rows = [
+        {"id": "a", "input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8], "source": "x"},
+        {"id": "b", "input_ids": [5, 6], "labels": [5, 6], "attention_mask": [1, 1]},
+        {"id": "c", "input_ids": [5, 6], "labels": [-100, -100]},
+        {"id": "d", "input_ids": [5, 999_999], "labels": [-100, 999_999]},
+        {"id": "e", "input_ids": [5, -1], "labels": [-100, -1]},
+    ]
+    manifest = convert([write_rows(tmp_path / "tokens.jsonl", rows)], tmp_path / "out", ConvertSettings())
+    assert manifest["documents_out"] == 2 and verify(tmp_path / "out") == []
+    assert manifest["dropped"] == {"id_outside_vocabulary": 2, "nothing_supervised": 1}
+    dataset = open_dataset(tmp_path / "out")
+    assert [part.tolist() for part in dataset.document(0)] == [[5, 6, 7, 8], [0, 0, 1, 1]]
+    assert [part.tolist() for part in dataset.document(1)] == [[5, 6], [0, 1]]
+    assert json.loads(dataset.samples["extra"][0].as_py()) == {"id": "a", "source": "x"}

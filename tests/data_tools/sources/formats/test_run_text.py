@@ -1,0 +1,113 @@
+"""A run that is written as one text gives the question, the steps and the answer that the text states."""
+
+import json
+from typing import Any
+
+import pytest
+
+from acc_megatron.common.json_rows import Row
+from acc_megatron.data_tools.schema import Trajectory
+from acc_megatron.data_tools.sources.formats.known_formats import (
+    format_of,
+    transcript_of,
+    turns_of,
+    with_openai_messages,
+)
+from acc_megatron.data_tools.sources.formats.tagged_run import messages_of_tagged_run
+from acc_megatron.data_tools.sources.known_agents import AGENT_KINDS, agent_of
+from acc_megatron.data_tools.sources.resources import Resources
+
+TAGS = {
+    "Search-R1": ("<search>{}</search>", "<information>{}</information>"),
+    "ReSearch": ("<search> {} </search>", "<result>\n{}\n</result>"),
+    "R1-Searcher": ("<|begin_of_query|>{}<|end_of_query|>", "<|begin_of_documents|>\n{}<|end_of_documents|>"),
+    "Search-o1": ("<|begin_search_query|>{}<|end_search_query|>", "<|begin_search_result|>{}<|end_search_result|>"),
+}
+FIRST = 'Doc 1(Title: "Tower") The tower was built by Ann Lee.\nDoc 2(Title: "Mill") The mill is of brick.'
+SECOND = 'Doc 1(Title: "Ann Lee") Ann Lee was born in Hull.'
+DEMONSTRATION = (
+    "Solve a question with Thought, Action, Observation steps.\nQuestion: Who made the bridge?\n"
+    "Thought 1: I search bridge.\nAction 1: Search[bridge]\nObservation 1: Bo Ek made it.\n"
+    "Thought 2: Bo Ek.\nAction 2: Finish[Bo Ek]\n"
+)
+REACT = (
+    "Thought 1: I search tower.\nAction 1: Search[tower]\nObservation 1: The tower was built by Ann Lee in the year "
+    "1897 and restored a century later.\nIt is open.\nThought 2: I know it.\nAction 2: Finish[Ann Lee]\n"
+    "Observation 2: Episode finished, reward = 1\n"
+)
+
+
+def tagged(name: str) -> str:
+    query, documents = TAGS[name]
+    return (
+        f"<think>First the tower.</think>\n{query.format('tower')}\n\n{documents.format(FIRST)}\n\n"
+        f"<think>Now Ann Lee.</think>\n{query.format('Ann Lee')}\n{documents.format(SECOND)}\n"
+        "<think>She is from Hull.</think>\n<answer>Hull</answer>"
+    )
+
+
+def read(value: dict[str, Any]) -> tuple[Row, Trajectory]:
+    row = with_openai_messages(Row(value=value, file="runs.jsonl", line=1, byte_offset=0, sha256="ab" * 32))
+    assert agent_of(row.value) is AGENT_KINDS["search"]
+    return row, AGENT_KINDS["search"].read(row, Resources())
+
+
+@pytest.mark.parametrize("name", TAGS)
+@pytest.mark.parametrize("key", ["full_output", "response", "messages"])
+def test_a_run_in_tags_has_one_page_for_each_document(name: str, key: str) -> None:
+    text: Any = tagged(name)
+    if key == "messages":
+        text = [{"role": "user", "content": "Where is she from?"}, {"role": "assistant", "content": text}]
+    row, found = read({"question": "Where is she from?", "golden": ["Hull"], key: text, "correct": True})
+    texts = {piece.id: piece.text for piece in found.evidence}
+    assert list(texts) == ["Tower", "Mill", "Ann Lee"]
+    assert texts["Mill"].endswith("The mill is of brick.") and "brick" not in texts["Tower"]
+    assert (found.question, found.answer, found.notes["agent_answer"]) == ("Where is she from?", "Hull", "Hull")
+    turns = turns_of(row.value, found)
+    assert [turn.role for turn in turns] == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
+    assert [json.loads(call)["arguments"] for turn in turns for call in turn.tool_calls] == [
+        {"query": "tower"},
+        {"query": "Ann Lee"},
+    ]
+    assert turns[1].reasoning == "First the tower." and (turns[-1].text, turns[-1].supervised) == ("Hull", True)
+    assert [turn.text for turn in turns if turn.role == "tool"] == [FIRST, SECOND]
+
+
+def test_a_query_without_documents_stays_in_the_text_before_the_next_one() -> None:
+    text = "<search>a</search> no, <search>b</search><information>x</information>done <search>c</search>"
+    messages = messages_of_tagged_run(text)
+    assert [message["content"] for message in messages] == ["<search>a</search> no,", "x", "done <search>c</search>"]
+    assert messages[0]["tool_calls"][0]["function"]["arguments"] == {"query": "b"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{DEMONSTRATION}Question: Who built the tower?\n{REACT}",
+        f"Below is an instruction.\n\n### Instruction:\nWho built the tower?\n\n### Response:\n{REACT}",
+    ],
+)
+@pytest.mark.parametrize("key", ["prompt", "traj"])
+def test_react_text_is_read_without_its_demonstrations(text: str, key: str) -> None:
+    row, found = read({"prompt": "", key: text, "gt": "ann lee", "pred": "ann lee", "reward": True})
+    assert (found.question, found.answer, found.is_judged) == ("Who built the tower?", "ann lee", True)
+    (piece,) = found.evidence
+    assert "Ann Lee" in piece.text and "It is open." in piece.text and "Bo Ek" not in piece.text
+    assert found.reasoning == "I search tower.\n\nI know it."
+    turns = turns_of(row.value, found)
+    assert [turn.role for turn in turns] == ["user", "assistant", "tool", "assistant"]
+    assert turns[0].text == "Who built the tower?" and turns[1].text.endswith("Action 1: Search[tower]")
+
+
+def test_a_prompt_of_search_r1_gives_the_question_after_it() -> None:
+    prompt = (
+        "Answer the given question. You can search with <search> query </search> and it returns results between "
+        "<information> and </information>. Question: Where is she from?\n"
+    )
+    found = transcript_of({"response": prompt + tagged("Search-R1")})
+    assert found.prompt == "Where is she from?" and [step.tool for step in found.steps] == ["search", "search"]
+
+
+@pytest.mark.parametrize("text", ["", "Action: think\nand act", "<search>x</search>", "Observation: x\nAction: y[z]"])
+def test_a_text_without_a_call_and_its_output_is_no_run(text: str) -> None:
+    assert format_of({"prompt": text, "question": "q"}) is None

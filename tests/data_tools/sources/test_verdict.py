@@ -1,0 +1,36 @@
+"""Verdicts are read from the keys, words and places in which rows and harnesses state them."""
+
+from typing import Any
+
+import pytest
+
+from acc_megatron.data_tools.sources.verdict import says_failed, says_succeeded
+
+FAILED: list[dict[str, Any]] = [
+    {"reward": 0.0}, {"success": False}, {"resolved": "False"}, {"resolved": 0}, {"reward": "0.0"}, {"score": 0.5},
+    {"status": "failed"}, {"outcome": "Failure"}, {"passed": "no"}, {"is_resolved": False}, {"reward": -1},
+    {"info": {"resolved": False}}, {"metadata": {"reward": 0}}, {"test_result": {"report": {"resolved": False}}},
+    {"evaluation": {"correct": False}}, {"resolved": True, "reward": 0}, {"verdict": "incorrect"},
+]  # fmt: skip
+PASSED: list[dict[str, Any]] = [
+    {"reward": 1}, {"resolved": "True"}, {"score": "1.0"}, {"status": "resolved"}, {"info": {"success": True}},
+]  # fmt: skip
+UNJUDGED: list[dict[str, Any]] = [
+    {}, {"resolved": -1}, {"status": "completed"}, {"result": "2"}, {"correct": "5"}, {"metadata": {"score": 0.4}},
+    {"reward": None}, {"resolved": ["a__b-1"]}, {"outcome": 7},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", FAILED)
+def test_a_row_that_says_failed_failed(row: dict[str, Any]) -> None:
+    assert says_failed(row) and not says_succeeded(row)
+
+
+@pytest.mark.parametrize("row", PASSED)
+def test_a_row_that_says_passed_passed(row: dict[str, Any]) -> None:
+    assert says_succeeded(row) and not says_failed(row)
+
+
+@pytest.mark.parametrize("row", UNJUDGED)
+def test_other_values_are_no_verdict(row: dict[str, Any]) -> None:
+    assert not says_succeeded(row) and not says_failed(row)

@@ -1,0 +1,1 @@
+"""Helpers that tests share: inputs, servers, process groups and reference programs."""

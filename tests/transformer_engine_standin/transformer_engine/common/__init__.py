@@ -1,5 +1,0 @@
-"""What the frameworks share: the recipes."""
-
-from . import recipe
-
-__all__ = ["recipe"]

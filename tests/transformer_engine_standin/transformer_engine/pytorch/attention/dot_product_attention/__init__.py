@@ -1,5 +1,0 @@
-"""Core attention."""
-
-from .dot_product_attention import DotProductAttention
-
-__all__ = ["DotProductAttention"]

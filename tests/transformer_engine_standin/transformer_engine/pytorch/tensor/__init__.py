@@ -1,5 +1,0 @@
-"""Tensors in FP8."""
-
-from ..quantized_tensor import QuantizedTensor
-
-__all__ = ["QuantizedTensor"]
