@@ -53,8 +53,9 @@ def in_processes(num_workers: int) -> Runner:
             try:
                 while queued:
                     done, queued = wait(queued, return_when=FIRST_COMPLETED)
+                    finished = [future.result() for future in done]
                     queued |= {pool.submit(_make_in_worker, task) for task in islice(remaining, len(done))}
-                    yield from (future.result() for future in done)
+                    yield from finished
             except BrokenProcessPool:
                 raise EnvironmentProblem(
                     "a worker process was killed, most often because the machine ran out of memory: run the same "

@@ -97,7 +97,7 @@ def test_a_killed_worker_is_reported_and_the_first_error_ends_the_run(
     monkeypatch.setattr(convert_module, "make_shard", failing)
     with pytest.raises(DataError, match="no more"):
         convert([source], tmp_path / "out", ConvertSettings(), num_workers=2)
-    assert len(list(tmp_path.glob("tried-*"))) < 8, "of 20 or so"
+    assert len(list(tmp_path.glob("tried-*"))) <= 4, "two tasks for each worker are queued, and an error queues no more"
     monkeypatch.setattr(convert_module, "make_shard", shards_module.make_shard)
     assert convert([source], tmp_path / "out", ConvertSettings(), num_workers=2)["documents_out"] == 24
 
