@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import acc_megatron.common
 from acc_megatron.common.atomic_files import sha256_file, size_and_time, write_json
 from acc_megatron.common.folder_lock import folder_lock
 from acc_megatron.common.progress import Progress
@@ -17,6 +18,8 @@ from acc_megatron.data_tools.sharding.worker_processes import Make, Runner, Task
 from acc_megatron.errors import DataError
 
 RECORD = "record.json"
+# the code that decides what the rows of a shard become; acc_megatron.errors only carries messages
+_CODE_FOLDERS = [Path(__file__).parents[1], *map(Path, acc_megatron.common.__path__)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,10 @@ class InputFile:
 def open_work_folder(out: Path, record: Mapping[str, Any]) -> Path:
     """The folder for the finished shards of `out`, with the record that `merge` needs.
 
-    Folders left by other inputs or settings are removed.
+    Folders left by other inputs, other settings or other code are removed.
     """
-    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+    identity = json.dumps(record, sort_keys=True) + code_sha256(_CODE_FOLDERS)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     work = out.with_name(f".{out.name}.work-{digest}")
     for old in _work_folders(out):
         if old != work:
@@ -59,6 +63,16 @@ def open_work_folder(out: Path, record: Mapping[str, Any]) -> Path:
     if not (work / RECORD).is_file():
         write_json(work / RECORD, record)
     return work
+
+
+def code_sha256(folders: Sequence[Path]) -> str:
+    """SHA-256 of the paths and texts of all Python files in the folders."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            text = path.read_bytes()
+            digest.update(f"{path.relative_to(folder)} {len(text)} ".encode() + text)
+    return digest.hexdigest()
 
 
 def find_work_folder(out: Path) -> Path | None:
