@@ -103,7 +103,6 @@ class MemoryConfig:
     recompute: Literal["none", "full", "selective"] = "none"
     # for "selective" only; core_attn is not among them, because fused attention saves little and costs the most
     recompute_modules: list[str] = field(default_factory=lambda: ["moe_act", "layernorm"])
-    offload_layers: int = 0  # number of layers whose activations are offloaded to host memory; GPU only
     # modules whose inputs are offloaded to host memory: qkv_linear, core_attn, attn_proj, mlp_norm, expert_fc1, moe_act
     offload_modules: list[str] = field(default_factory=list)  # GPU only
 
@@ -163,6 +162,8 @@ class OptimizerConfig:
     learning_rate: float  # the highest rate, reached at the end of the warm-up
     min_learning_rate: float  # the rate of the last step
     warmup_fraction: float = 0.05  # share of all steps in which the rate rises linearly from 0
+    decay_fraction: float = 0.2  # share of the steps after the warm-up in which the rate falls; schedule "wsd" only
+    decay_shape: Literal["minus_sqrt", "linear", "cosine", "exponential"] = "minus_sqrt"  # how it falls; "wsd" only
     weight_decay: float = 0.1
     adam_beta1: float = 0.9
     adam_beta2: float = 0.95

@@ -51,7 +51,7 @@ REFUSED = [
     (
         ["optimizer.schedule=square"],
         1,
-        "optimizer.schedule must be one of 'cosine', 'linear', 'constant', got 'square'",
+        "optimizer.schedule must be one of 'cosine', 'linear', 'constant', 'wsd', got 'square'",
     ),
     (["parallel.virtual_pipeline=2"], 1, "parallel.virtual_pipeline = 2 needs parallel.pipeline > 1"),
     (
@@ -105,18 +105,8 @@ REFUSED = [
         1,
         "memory.recompute_modules: unknown module 'attention'; known modules: core_attn",
     ),
-    (
-        ["memory.offload_layers=1", "memory.recompute=full"],
-        1,
-        "memory.offload_layers does not work with memory.recompute = 'full'",
-    ),
-    (
-        ["memory.offload_layers=1", "parallel.pipeline=2"],
-        2,
-        "memory.offload_layers does not work with parallel.pipeline = 2",
-    ),
-    (["memory.offload_layers=2"], 1, "memory.offload_layers = 2 must be less than model.num_hidden_layers = 2"),
-    (["memory.offload_layers=1"], 1, "memory.offload_layers needs a GPU"),
+    (["optimizer.warmup_fraction=1.5"], 1, "optimizer.warmup_fraction = 1.5 must be from 0 to 1"),
+    (["optimizer.decay_fraction=0.0"], 1, "optimizer.decay_fraction = 0.0 must be greater than 0"),
     (["memory.offload_modules=['core_attn']"], 1, "memory.offload_modules needs a GPU; without one, activations are"),
     (["memory.offload_modules=['attention']"], 1, "memory.offload_modules: unknown module 'attention'; known modules"),
     (
@@ -131,11 +121,6 @@ REFUSED = [
         ["memory.offload_modules=['core_attn']", "memory.recompute=full"],
         1,
         "memory.offload_modules has no effect with memory.recompute = 'full'",
-    ),
-    (
-        ["memory.offload_modules=['core_attn']", "memory.offload_layers=1"],
-        1,
-        "memory.offload_modules does not work with memory.offload_layers",
     ),
     (
         [*SELECTIVE, "memory.recompute_modules=['moe']", "memory.offload_modules=['expert_fc1']"],

@@ -44,10 +44,10 @@ def check_compatible(config: Config, layout: Layout, *, has_gpu: bool, capabilit
     FAMILIES[config.model.family].check(config.model)
     if not config.model.num_experts and config.moe != MoEConfig():
         raise ConfigError(f"[moe] has no effect: model.family = {config.model.family!r} has no experts; remove it")
-    SCHEDULES[config.optimizer.schedule]  # raises if it is unknown
+    _check_schedule(config)
     check_optimizer(config)
     check_parallel(config, layout)
-    check_memory(config, layout)
+    check_memory(config)
     check_precision(config, layout, capability)
     check_deterministic(config)
     check_held_out(config)
@@ -57,6 +57,19 @@ def check_compatible(config: Config, layout: Layout, *, has_gpu: bool, capabilit
     _check_profile(config, layout)
     if not has_gpu:
         _check_cpu(config)
+
+
+def _check_schedule(config: Config) -> None:
+    """Refuse an unknown schedule, and shares of the steps that are none."""
+    settings = config.optimizer
+    SCHEDULES[settings.schedule]  # raises if it is unknown
+    if not 0 <= settings.warmup_fraction <= 1:
+        raise ConfigError(f"optimizer.warmup_fraction = {settings.warmup_fraction} must be from 0 to 1")
+    if not 0 < settings.decay_fraction <= 1:
+        raise ConfigError(
+            f"optimizer.decay_fraction = {settings.decay_fraction} must be greater than 0 and at most 1; "
+            "optimizer.schedule = 'constant' never falls"
+        )
 
 
 def _check_resilience(config: Config) -> None:
@@ -109,8 +122,6 @@ def _check_cpu(config: Config) -> None:
     for name in ("nvtx", "memory"):
         if getattr(config.profile, name):
             raise ConfigError(f"profile.{name} needs a GPU; profile.trace works without one")
-    if config.memory.offload_layers:
-        raise ConfigError("memory.offload_layers needs a GPU; without one, activations are in host memory already")
     if config.memory.offload_modules:
         raise ConfigError("memory.offload_modules needs a GPU; without one, activations are in host memory already")
     if config.memory.recompute == "selective" and "moe_act" in config.memory.recompute_modules:

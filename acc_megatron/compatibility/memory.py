@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from acc_megatron.config import Config, MemoryConfig
 from acc_megatron.errors import ConfigError
-from acc_megatron.mesh.layout import Layout
 
 # every module of megatron-core, and for those that no model here has, why
 RECOMPUTE_MODULES = ("core_attn", "layernorm", "moe", "moe_act")
@@ -29,8 +28,8 @@ ABSENT_OFFLOAD_MODULES = {
 INSIDE_MOE = ("expert_fc1", "moe_act")
 
 
-def check_memory(config: Config, layout: Layout) -> None:
-    """Raise ConfigError for settings in [memory] that this model or this layout does not support."""
+def check_memory(config: Config) -> None:
+    """Raise ConfigError for settings in [memory] that this model does not support."""
     memory = config.memory
     is_moe = config.model.num_experts > 0
     # the default list is for models with experts and has no effect without selective recompute
@@ -41,8 +40,6 @@ def check_memory(config: Config, layout: Layout) -> None:
     if (uses_activation or set(INSIDE_MOE) & set(memory.offload_modules)) and not config.moe.grouped_gemm:
         key = "recompute_modules" if uses_activation else "offload_modules"
         raise ConfigError(f"memory.{key}: the modules of the experts need moe.grouped_gemm = true")
-    if memory.offload_layers:
-        _check_offload_layers(config, layout)
     if memory.offload_modules:
         _check_offload_modules(config)
 
@@ -59,27 +56,10 @@ def _check_names(key: str, names: list[str], known: tuple[str, ...], absent: Map
         raise ConfigError(f"memory.{key} = {names} names a module twice")
 
 
-def _check_offload_layers(config: Config, layout: Layout) -> None:
-    memory = config.memory
-    if memory.recompute != "none":
-        raise ConfigError(f"memory.offload_layers does not work with memory.recompute = {memory.recompute!r}")
-    if layout.pipeline > 1:
-        raise ConfigError(f"memory.offload_layers does not work with parallel.pipeline = {layout.pipeline}")
-    if not 0 < memory.offload_layers < config.model.num_hidden_layers:
-        raise ConfigError(
-            f"memory.offload_layers = {memory.offload_layers} must be less than model.num_hidden_layers = "
-            f"{config.model.num_hidden_layers}"
-        )
-
-
 def _check_offload_modules(config: Config) -> None:
     memory = config.memory
     known = OFFLOAD_MODULES if config.model.num_experts else DENSE_OFFLOAD_MODULES
     _check_names("offload_modules", memory.offload_modules, known, ABSENT_OFFLOAD_MODULES, config)
-    if memory.offload_layers:
-        raise ConfigError(
-            "memory.offload_modules does not work with memory.offload_layers, which offloads whole layers: remove one"
-        )
     if memory.recompute == "full":
         raise ConfigError(
             "memory.offload_modules has no effect with memory.recompute = 'full', which saves no activations of modules"

@@ -115,8 +115,6 @@ def _memory_fields(memory: MemoryConfig) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if memory.recompute == "selective":
         fields = {"recompute_granularity": "selective", "recompute_modules": list(memory.recompute_modules)}
-    if memory.offload_layers:
-        return {"cpu_offloading": True, "cpu_offloading_num_layers": memory.offload_layers}
     if memory.offload_modules:
         fields |= {"fine_grained_activation_offloading": True, "offload_modules": list(memory.offload_modules)}
     return fields

@@ -79,8 +79,6 @@ def describe_storage(config: Config) -> str:
     words = []
     if memory.offload_modules:
         words.append(f"offload {', '.join(memory.offload_modules)}")
-    if memory.offload_layers:
-        words.append(f"offload {memory.offload_layers} layers")
     for key in ("moments", "gradients", "master_weights"):
         if getattr(optimizer, key) != "float32":
             words.append(f"{key} {getattr(optimizer, key)}")

@@ -36,6 +36,22 @@ def constant(progress: float, settings: OptimizerConfig) -> float:
     return settings.learning_rate
 
 
+# share of the decay -> share of the way from the minimum to the highest rate; names and formulas of Megatron
+DECAY_SHAPES: dict[str, Callable[[float], float]] = {
+    "minus_sqrt": lambda share: 1 - math.sqrt(share),
+    "linear": lambda share: 1 - share,
+    "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),
+    "exponential": lambda share: 2 * 0.5**share - 1,
+}
+
+
+def wsd(progress: float, settings: OptimizerConfig) -> float:
+    """Stay at the highest rate, then fall to the minimum rate in the last steps (arXiv 2404.06395, 2405.18392)."""
+    high, low = settings.learning_rate, settings.min_learning_rate
+    share = max(0.0, (progress - (1 - settings.decay_fraction)) / settings.decay_fraction)
+    return low + (high - low) * DECAY_SHAPES[settings.decay_shape](share)
+
+
 SCHEDULES: Registry[Schedule] = Registry(
-    "optimizer.schedule", {"cosine": cosine, "linear": linear, "constant": constant}
+    "optimizer.schedule", {"cosine": cosine, "linear": linear, "constant": constant, "wsd": wsd}
 )

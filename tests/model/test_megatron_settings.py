@@ -34,7 +34,6 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "hierarchical": ("parallel.context_communication=a2a+p2p", "parallel.hierarchical_context=[2, 4]"),
     "selective": (*SELECTIVE, "train.deterministic=true"),
     "full": ("memory.recompute=full",),
-    "offload": ("memory.recompute=none", "memory.offload_layers=4"),
     "offloaded modules": ("memory.recompute=none", "memory.offload_modules=['core_attn']"),
     "hybridep": ("moe.dispatcher=hybridep", "moe.z_loss_coefficient=0.5"),
     "delayed": ("train.precision=fp8_delayed",),

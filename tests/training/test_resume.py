@@ -111,7 +111,7 @@ def test_carried_files_are_copied_from_checkpoint_to_checkpoint(
 
 
 CHANGED = ["optimizer.learning_rate=1e-3", "optimizer.min_learning_rate=1e-4", "optimizer.weight_decay=0.3",
-           "optimizer.schedule=linear", "optimizer.adam_beta2=0.99"]  # fmt: skip
+           "optimizer.schedule=wsd", "optimizer.decay_fraction=0.5", "optimizer.adam_beta2=0.99"]  # fmt: skip
 
 
 @pytest.mark.parametrize("sharded", [pytest.param("false", marks=pytest.mark.slow), "true"])
