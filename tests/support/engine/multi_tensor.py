@@ -1,7 +1,9 @@
 """Norm, scale, Adam and SGD over lists of tensors, as `multi_tensor_applier` calls them."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 
 from support.engine.module import emulated
@@ -36,6 +38,24 @@ def multi_tensor_scale_tensor(
     multi_tensor_scale(chunk_size, is_infinite, tensor_lists, float(scale))
 
 
+def adamw(
+    weight: torch.Tensor,
+    gradient: torch.Tensor,
+    moments: tuple[torch.Tensor, torch.Tensor],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    step: int,
+    weight_decay: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the updated weight and moments, float32; operations in the order of adam.cu of TE."""
+    m = betas[0] * moments[0] + (1 - betas[0]) * gradient
+    v = betas[1] * moments[1] + (1 - betas[1]) * gradient.square()
+    denominator = (v / (1 - betas[1] ** step)).sqrt() + epsilon
+    return weight - lr * (m / (1 - betas[0] ** step) / denominator + weight_decay * weight), m, v
+
+
 @emulated
 def multi_tensor_adam(
     chunk_size: int,
@@ -52,16 +72,44 @@ def multi_tensor_adam(
 ) -> None:
     """AdamW in place over lists of gradients, parameters, both moments and, where given, float32 master parameters."""
     assert mode == 1 and bias_correction == 1, "AdamW (arXiv 1711.05101) with bias correction only"
+    settings: Any = {"lr": lr, "betas": (beta1, beta2), "epsilon": epsilon, "step": step, "weight_decay": weight_decay}
     masters = tensor_lists[4] if len(tensor_lists) == 5 else tensor_lists[1]
     for gradient, parameter, first, second, master in zip(*tensor_lists[:4], masters, strict=True):
-        g, m, v = gradient.float(), first.float(), second.float()
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * g.square()
-        denominator = (v / (1 - beta2**step)).sqrt() + epsilon
-        weight = master.float()
-        weight = weight - lr * (m / (1 - beta1**step) / denominator + weight_decay * weight)
+        weight, m, v = adamw(master.float(), gradient.float(), (first.float(), second.float()), **settings)
         for target, value in ((first, m), (second, v), (master, weight), (parameter, weight)):
             target.copy_(value)
+
+
+@emulated
+def multi_tensor_adam_param_remainder(
+    chunk_size: int,
+    noop_flag: torch.Tensor,
+    tensor_lists: Lists,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    step: int,
+    mode: int,
+    bias_correction: int,
+    weight_decay: float,
+) -> None:
+    """The same with bfloat16 parameters whose lower 16 bits are in the last list, as int16.
+
+    A remainder below 0 says that the upper half was increased by 1 when the float32 number was divided.
+    """
+    assert mode == 1 and bias_correction == 1, "AdamW (arXiv 1711.05101) with bias correction only"
+    settings: Any = {"lr": lr, "betas": (beta1, beta2), "epsilon": epsilon, "step": step, "weight_decay": weight_decay}
+    for gradient, parameter, first, second, remainder in zip(*tensor_lists, strict=True):
+        halves = np.stack([remainder.numpy(), parameter.view(torch.int16).numpy()], axis=-1)  # little endian
+        halves[..., 1] -= halves[..., 0] < 0
+        master = torch.from_numpy(halves.view(np.float32)[..., 0])
+        weight, m, v = adamw(master, gradient.float(), (first.float(), second.float()), **settings)
+        halves = weight.numpy()[..., None].view(np.int16)
+        remainder.copy_(torch.from_numpy(halves[..., 0].copy()))
+        parameter.view(torch.int16).copy_(torch.from_numpy(halves[..., 1] + (halves[..., 0] < 0)))
+        first.copy_(m)
+        second.copy_(v)
 
 
 @emulated
