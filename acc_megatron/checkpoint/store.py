@@ -17,8 +17,9 @@ from acc_megatron.checkpoint.locate import CARRIED_FOLDER, STATE, point_latest, 
 from acc_megatron.checkpoint.optimizer_state import SCALES, PlacedTensor, get_step, placed_tensors, set_step
 from acc_megatron.checkpoint.rank_zero import on_rank_zero
 from acc_megatron.checkpoint.replicas import share_out
+from acc_megatron.checkpoint.save_plan import LastPlan, PlanOnly
 from acc_megatron.checkpoint.scaled_state import load_scales, scale_tensors
-from acc_megatron.checkpoint.writer import PlanOnly, RankWriter
+from acc_megatron.checkpoint.writer import RankWriter
 from acc_megatron.common.atomic_files import publish_folder, write_json
 from acc_megatron.errors import CheckpointError
 
@@ -30,7 +31,8 @@ class Save:
 
     Every method is collective over the world. `state` is stored as state.json; files in `carried` are copied to hf/.
     With `is_staged`, the tensors are copied first, so that training can continue until `finish`. Of chunks with an
-    adapter only what the adapter trains is saved; `weights` replaces the weights of chunks.
+    adapter only what the adapter trains is saved; `weights` replaces the weights of chunks. `last_plan` is used again
+    if every rank has the same tensors, and is replaced otherwise.
     """
 
     def __init__(
@@ -43,16 +45,20 @@ class Save:
         *,
         is_staged: bool = False,
         weights: ShardedStateDict | None = None,
+        last_plan: LastPlan | None = None,
     ) -> None:
         self.folder, self.state, self.carried = folder, state, carried
         self._temporary = folder.with_name(f".{folder.name}.tmp")
         on_rank_zero(self._prepare, f"cannot prepare {self._temporary}")
         self._writer = RankWriter(self._temporary, is_staged=is_staged)
+        tensors = weights or _sharded_state(chunks, optimizer, of_adapter=has_adapter(chunks))
+        last_plan = last_plan or LastPlan()
+        is_known = last_plan.holds_for(tensors)
         dist_checkpointing.save(
-            weights or _sharded_state(chunks, optimizer, of_adapter=has_adapter(chunks)),
+            tensors,
             str(self._temporary),
-            PlanOnly(self._writer),
-            validate_access_integrity=True,
+            PlanOnly(self._writer, last_plan, is_known=is_known),
+            validate_access_integrity=not is_known,
             async_sharded_save=True,
             async_strategy="mcore",
         )

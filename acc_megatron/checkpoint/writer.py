@@ -1,4 +1,4 @@
-"""Writing one rank's part of a checkpoint: planned by Megatron, hashed while it is written, then read back.
+"""Writing one rank's part of a checkpoint: hashed while it is written, then read back.
 
 Megatron's own writers start a manager process, copy views of all expert matrices at once, and report a failed write
 only in the log. This one writes tensor by tensor in a thread and keeps the failure for `store.Save.finish`.
@@ -9,24 +9,14 @@ import os
 import threading
 from io import BytesIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import IO, Any
 
 import torch
 import torch.distributed as dist
-from megatron.core.dist_checkpointing.strategies.state_dict_saver import save_state_dict_async_plan
-from megatron.core.dist_checkpointing.strategies.torch import (
-    MCoreSavePlanner,
-    TorchDistSaveShardedStrategy,
-    _replace_state_dict_keys_with_sharded_keys,
-    mcore_to_pyt_state_dict,
-)
 from torch.distributed.checkpoint import FileSystemWriter, Metadata, SavePlan, SavePlanner
-from torch.distributed.checkpoint.default_planner import _validate_global_plan, create_default_global_save_plan
 from torch.distributed.checkpoint.filesystem import SerializationFormat, WriteResult, _write_item
 from torch.distributed.checkpoint.planner import WriteItem
 
-from acc_megatron.checkpoint.optimizer_state import PREFIX
 from acc_megatron.common.atomic_files import sha256_file
 
 
@@ -141,34 +131,3 @@ def _exact(data: Any) -> torch.Tensor | BytesIO:
         return data
     data = data.detach().cpu()
     return data.clone() if data.untyped_storage().nbytes() != data.numel() * data.itemsize else data
-
-
-class _Planner(MCoreSavePlanner):
-    """Checks that the chunks of the optimizer's tensors cover them once; Megatron has already checked the weights.
-
-    torch compares every pair of chunks that a key has, which takes minutes for the weights of thousands of experts.
-    """
-
-    def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
-        """Join the plans of all ranks; only the coordinator calls this."""
-        plans, metadata = create_default_global_save_plan(all_plans)
-        uneven = {key: entry for key, entry in metadata.state_dict_metadata.items() if key.startswith(PREFIX)}
-        problems = _validate_global_plan(plans, Metadata(uneven))
-        assert not problems, problems[:3]
-        return plans, metadata
-
-
-class PlanOnly(TorchDistSaveShardedStrategy):
-    """Megatron's save strategy up to the plan of which rank writes what; a RankWriter does the writing."""
-
-    def __init__(self, writer: RankWriter) -> None:
-        super().__init__()
-        self.writer = writer
-
-    def async_save(self, sharded_state_dict: Any, checkpoint_dir: Any, async_strategy: str = "mcore") -> Any:
-        """Plan over all ranks and give this rank's part to the writer."""
-        keyed, _, _ = _replace_state_dict_keys_with_sharded_keys(sharded_state_dict, self.keep_only_main_replica)
-        planner = _Planner(dedup_replicated_tensors=False, flatten_state_dict=False, flatten_sharded_tensors=False)
-        planned = save_state_dict_async_plan(mcore_to_pyt_state_dict(keyed, False), self.writer, None, 0, planner)
-        self.writer.metadata = planned[0][1]
-        return SimpleNamespace(finalize_fns=[])

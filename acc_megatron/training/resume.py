@@ -139,7 +139,15 @@ def save(trainer: Trainer) -> Path:
         **adapter_entries(trainer),
     }
     is_async = trainer.config.train.async_save
-    trainer.saving = store.Save(folder, trainer.models, trainer.optimizer, state, trainer.carried, is_staged=is_async)
+    trainer.saving = store.Save(
+        folder,
+        trainer.models,
+        trainer.optimizer,
+        state,
+        trainer.carried,
+        is_staged=is_async,
+        last_plan=trainer.last_plan,
+    )
     for chunk in trainer.chunks if gathers_late else ():
         chunk.enable_forward_pre_hook()  # type: ignore[operator]
     if not is_async:

@@ -10,6 +10,7 @@ from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from acc_megatron.adapter.attach import prepare_parameters
+from acc_megatron.checkpoint.save_plan import LastPlan
 from acc_megatron.checkpoint.store import Save
 from acc_megatron.config import Config
 from acc_megatron.data.held_out import choose_held_out
@@ -67,6 +68,7 @@ class Trainer:
     base_sha256: str | None = None  # of the frozen weights below an adapter
     carried: Path | None = None  # folder of files that came with the initial weights; copied to every checkpoint
     saving: Save | None = None  # checkpoint that is being written while training continues
+    last_plan: LastPlan = field(default_factory=LastPlan)  # of the last save
     progress: Progress = field(default_factory=Progress)
     times: SectionTimes = field(default_factory=SectionTimes)
     stop: StopRequest | None = None

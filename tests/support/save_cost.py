@@ -10,9 +10,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from support.commands import free_port
 from support.gloo import start_and_join
@@ -36,10 +38,11 @@ class Cost:
 
 
 def measured(action: Callable[[], None]) -> Cost:
-    """Run an action and return its cost."""
+    """Run an action on every rank at once and return its cost."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to the present size
+    dist.barrier()  # a rank that begins earlier would wait for the others in its first collective
     before, read, start = _number("status", "VmRSS"), _number("io", "rchar"), time.perf_counter()
     action()
     seconds = time.perf_counter() - start
@@ -58,9 +61,8 @@ def worker(rank: int, port: int, folder: Path) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     from acc_megatron.mesh.process_groups import process_groups  # isort: split
-    import torch.distributed as dist
-
     from acc_megatron.checkpoint import store
+    from acc_megatron.checkpoint.save_plan import LastPlan
     from acc_megatron.config import (
         Config,
         DataConfig,
@@ -91,14 +93,16 @@ def worker(rank: int, port: int, folder: Path) -> None:
             for parameter in chunk.parameters():
                 parameter.main_grad.normal_()
         optimizer.step()
-        lines = []
-        for name, is_staged in (("save", False), ("save in the background", True)):
+        lines, last_plan = [], LastPlan()
+        for name, is_staged, plan in (
+            ("save", False, None),
+            ("first save in the background", True, last_plan),
+            ("later save in the background", True, last_plan),
+        ):
             saving: list[store.Save] = []
-
-            def begin(folder: Path = folder / name, saving: list = saving, is_staged: bool = is_staged) -> None:
-                saving.append(store.Save(folder, models, optimizer, {"step": 1}, is_staged=is_staged))
-
-            stalled = measured(begin)
+            arguments = (folder / name, models, optimizer, {"step": 1})
+            begin = partial(store.Save, *arguments, is_staged=is_staged, last_plan=plan)
+            stalled = measured(lambda saving=saving, begin=begin: saving.append(begin()))
             written = measured(lambda saving=saving: saving[0].finish())
             peak = max(stalled.peak_bytes, written.peak_bytes)
             lines.append((name, stalled.seconds, stalled.seconds + written.seconds, peak))
