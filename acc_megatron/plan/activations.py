@@ -119,7 +119,8 @@ def _experts(s: RankSizes) -> list[SavedTensor]:
     return [
         SavedTensor("experts: input", s.expert_tokens * s.hidden * s.element_bytes, "experts", "moe", "expert_fc1"),
         SavedTensor("experts: gate and up", 2 * one, "experts", "moe", "moe_act"),
-        SavedTensor("experts: activation", activation, "experts", "moe_act", "moe_act"),
+        # the product after it runs outside of what Megatron offloads, so its input stays
+        SavedTensor("experts: activation", activation, "experts", "moe_act"),
     ]
 
 
