@@ -67,7 +67,7 @@ def get_step(optimizer: MegatronOptimizer) -> int:
 def set_step(optimizer: MegatronOptimizer, step: int) -> None:
     """Set the number of updates of every parameter group."""
     for part in _parts(optimizer):
-        for group in part.optimizer.param_groups if step else ():
+        for group in _groups(part) if step else ():
             group["step"] = step
         for state in part.optimizer.state.values():
             if "step" in state:  # torch's AdamW counts by parameter
@@ -81,8 +81,16 @@ def _parts(optimizer: MegatronOptimizer) -> list[Any]:
 
 
 def _step_holders(part: Any) -> Iterator[dict[str, Any]]:
-    yield from (group for group in part.optimizer.param_groups if group["params"])
+    yield from (group for group in _groups(part) if group["params"])
     yield from part.optimizer.state.values()
+
+
+def _groups(part: Any) -> list[dict[str, Any]]:
+    """Return the groups that count updates. Megatron's hybrid optimizer copies its own groups over those of its parts
+    before every update, so a count in them would never move on.
+    """
+    inner = getattr(part.optimizer, "sub_optimizers", [part.optimizer])
+    return [group for each in inner for group in each.param_groups]
 
 
 def _owned_ranges(optimizer: MegatronOptimizer) -> Iterator[OwnedRange]:

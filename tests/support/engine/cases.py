@@ -43,6 +43,7 @@ class Case:
     resumes: str | None = None  # `SPEC/CASE` whose checkpoint the run starts from
     compares_gradients: bool = True  # of the first step, which no distributed optimizer may have shared out
     fp8_over_float32: bool = False  # keep the parameters of an FP8 precision in float32
+    num_steps: int = NUM_STEPS
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Outcome:
     rounded: list[str] = field(default_factory=list)
     engine_modules: int = 0  # of Transformer Engine's classes on this rank
     calls: dict[str, int] = field(default_factory=dict)  # emulated functions that the wheel called
+    offloaded: dict[str, int] = field(default_factory=dict)  # bytes of activations in host memory, by module
     error: str | None = None
 
 
@@ -111,6 +113,10 @@ def _worker(
         from support.engine.install import install
 
         install()
+        from acc_megatron.mesh.process_groups import process_groups  # noqa: F401  # isort: split
+        from support.engine.offloading import install_offloading
+
+        install_offloading()
     reference = None
     if (folder / "reference.pt").is_file():
         reference = Result(gradients=torch.load(folder / "reference.pt", weights_only=True))
@@ -151,6 +157,7 @@ def _train(recipe: Path, spec: Spec, case: Case, reference: Result | None, outco
     from acc_megatron.training.step import train_step
     from acc_megatron.training.trainer import build_trainer
     from support.engine.module import MODULE
+    from support.engine.offloading import take_offloaded_bytes
 
     config = load_config(recipe, _settings(recipe, spec, case))
     check_job(config, case.world, has_gpu=spec == "engine", capability=9.0 if spec == "engine" else None)
@@ -179,13 +186,15 @@ def _train(recipe: Path, spec: Spec, case: Case, reference: Result | None, outco
             return prepare()
 
         trainer.optimizer.prepare_grads = look_then_prepare
-        while trainer.step < NUM_STEPS:
+        if config.memory.offload_modules:
+            trainer.transformer.min_offloaded_tensor_size = 1  # its default is a million elements
+        while trainer.step < case.num_steps:
             step = train_step(trainer)
             outcome.losses.append(step.loss)
             outcome.norms.append(step.grad_norm)
             if trainer.step == SAVED_STEP and case.saves:
                 save(trainer)
-        outcome.calls = dict(MODULE.calls)
+        outcome.calls, outcome.offloaded = dict(MODULE.calls), take_offloaded_bytes()
         outcome.engine_modules = sum(
             any(base.__module__.startswith("transformer_engine.") for base in type(module).__mro__)
             for model in trainer.models
@@ -198,7 +207,7 @@ def _rounded_gradients(trainer: Any) -> list[str]:
     # Megatron has divided the sums by this number
     count = trainer.loader.num_supervised_tokens(trainer.loader.batch(0, train.global_batch_rows, train.epochs))
     named = (item for model in trainer.models for item in model.named_parameters())
-    sums = {name: p.main_grad * count for name, p in named if p.requires_grad}
+    sums = {name: p.main_grad.float() * count for name, p in named if p.requires_grad}
     return [name for name, s in sums.items() if torch.allclose(s, s.bfloat16().float(), rtol=1e-5, atol=0.0)]
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from support.commands import ROOT
+from support.engine.offloading import is_on_host
 
 FOLDER = ROOT / "build" / "engine"
 _ENVIRONMENT = {
@@ -23,6 +24,7 @@ _ENVIRONMENT = {
     "NVTE_TORCH_COMPILE": "0",
     "TORCHDYNAMO_DISABLE": "1",
     "TRITON_INTERPRET": "1",  # kernels can then be defined without a GPU driver
+    "NVTE_CPU_OFFLOAD_V1": "1",  # as acc-megatron train sets it with memory.offload_modules
 }
 # where the product asks for CUDA to choose Megatron's fields and optimizer: these tests run what a GPU would get
 _CONFIGURES_A_GPU = ("acc_megatron.model.transformer_config", "acc_megatron.training.optimizer")
@@ -57,7 +59,7 @@ def _claim_a_gpu() -> None:
         return caller.startswith("transformer_engine.") or caller in _CONFIGURES_A_GPU
 
     cuda.is_available = is_available
-    torch.Tensor.is_cuda = property(lambda self: True)  # type: ignore[assignment,method-assign]
+    torch.Tensor.is_cuda = property(lambda self: not is_on_host(self))  # type: ignore[assignment,method-assign]
 
 
 def _emulate_module() -> None:
