@@ -1,22 +1,36 @@
 """The verdict on a run in its own row: under keys of the row, and of the objects in which harnesses put their results.
 
-`score` counts only in the row itself, because inside of other objects it also names other qualities of a row.
+A key is a verdict by its words: `resolved`, `is_correct`, `testsPassed`, `eval_status`. `score` counts only in the row
+itself, because inside of other objects it also names other qualities of a row.
 """
 
 import math
+import re
 from collections.abc import Iterator
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal, get_args
 
-_INNER_KEYS = (
-    "success", "succeeded", "is_success", "correct", "is_correct", "resolved", "is_resolved", "solved", "is_solved",
-    "passed", "is_passed", "pass", "reward",
-)  # fmt: skip
-_NUMBER_KEYS = ("reward", "rewards", "score", "final_reward", "final_score")
-_WORD_KEYS = ("status", "outcome", "verdict", "judgement", "judgment", "result", "eval_result", "evaluation")
-_KEYS = (*_INNER_KEYS, "rewards", "score", "final_reward", "final_score", *_WORD_KEYS)
+from acc_megatron.data_tools.rows.fields import embedded_object, optional_object
+
+_FLAG_WORDS = {
+    "success", "succeeded", "successful", "correct", "correctness", "resolved", "solved", "passed", "pass",
+}  # fmt: skip
+_STATUS_WORDS = {
+    "status", "outcome", "verdict", "judgement", "judgment", "result", "evaluation", "grade", "judge", "resolution",
+}  # fmt: skip
+_FAILURE_WORDS = {"failed", "unresolved", "unsolved", "incorrect", "unsuccessful"}
+_OTHER_WORDS = {
+    "is", "was", "has", "all", "test", "tests", "answer", "label", "final", "eval", "llm", "auto", "swe", "bench",
+    "swebench", "exec", "execution", "run", "task", "instance", "prediction", "agent", "overall",
+}  # fmt: skip
+_TESTS = {"test", "tests"}
+_RATES = {"acc", "accuracy", "rate", "ex"}  # over several runs: only none and all are verdicts on one of them
+_REWARDS = ("reward", "rewards", "final_reward")
+_SCORES = ("score", "final_score")
 _PLACES = (
     "info", "metadata", "meta", "extra_info", "report", "test_result", "eval", "evaluation", "eval_result",
-    "eval_results", "evaluation_result", "result", "results", "metrics", "judge", "instance_report",
+    "eval_results", "eval_report", "eval_output", "evaluation_result", "result", "results", "metrics", "judge",
+    "judgement", "judgment", "llm_judge", "auto_judge", "judge_result", "harness", "instance_report",
 )  # fmt: skip
 _RIGHT = (
     "true",
@@ -30,10 +44,17 @@ _RIGHT = (
     "succeeded",
     "correct",
     "right",
+    "resolved full",
 )
-_WRONG = ("false", "no", "unresolved", "failed", "fail", "failure", "incorrect", "wrong", "unsuccessful")
+_WRONG = (
+    "false", "no", "unresolved", "failed", "fail", "failure", "incorrect", "wrong", "unsuccessful", "resolved no",
+    "resolved partial",
+)  # fmt: skip
 _WORDS = dict.fromkeys(_RIGHT, 1) | dict.fromkeys((*_WRONG, *(f"not {word}" for word in _RIGHT)), 0)
 _MAX_DEPTH = 2  # test_result -> report
+_MAX_KEY_CHARACTERS = 40
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_Kind = Literal["", "flag", "count", "rate", "status", "reward", "score", "failure"]
 
 
 def says_failed(value: dict[str, Any]) -> bool:
@@ -48,42 +69,97 @@ def says_succeeded(value: dict[str, Any]) -> bool:
 
 def row_verdicts(value: dict[str, Any]) -> list[float]:
     """Every verdict of the row, and of the objects with results inside of it."""
-    inner = (found for place in _objects(value, _MAX_DEPTH) for found in verdicts_of(place, _INNER_KEYS))
-    return [*verdicts_of(value), *inner]
-
-
-def verdicts_of(value: dict[str, Any], keys: tuple[str, ...] = _KEYS) -> list[float]:
-    """Every verdict under the keys; 'False' and words like it count as 0 or 1, and `resolved: -1` means not judged."""
-    found = []
-    for key in keys:
-        stated = value.get(key)
-        stated = stated[-1] if key == "rewards" and isinstance(stated, list) and stated else stated
-        verdict = _number(stated, is_number_key=key in _NUMBER_KEYS, is_word_key=key in _WORD_KEYS)
-        if verdict is not None and (key not in ("resolved", "is_resolved") or verdict in (0, 1)):
-            found.append(verdict)
+    found = [*_verdicts(value, get_args(_Kind)), *_tests_verdict(value)]
+    for place in _objects(value, _MAX_DEPTH):
+        found += [*_verdicts(place, ("flag", "failure", "count", "reward")), *_tests_verdict(place)]
     return found
+
+
+def resolved_verdict(value: dict[str, Any]) -> list[float]:
+    """The verdict under `resolved`; empty without one. `resolved: -1` means not judged."""
+    return list(_verdicts({"resolved": value.get("resolved")}, ("flag",)))
+
+
+def _verdicts(value: dict[str, Any], kinds: tuple[_Kind, ...]) -> Iterator[float]:
+    """Every verdict under keys of the given kinds; 'False' and words like it count as 0 or 1."""
+    for key, stated in value.items():
+        kind = _kind(key)
+        if kind and kind in kinds and (verdict := _number(stated, kind)) is not None:
+            yield verdict
+
+
+@lru_cache(maxsize=4096)
+def _kind(key: str) -> _Kind:
+    """What a key states by its words; '' for a key that is no verdict."""
+    if len(key) > _MAX_KEY_CHARACTERS:
+        return ""
+    name = _HUMP.sub("_", key).lower().replace("-", "_")
+    if name in _REWARDS:
+        return "reward"
+    if name in _SCORES:
+        return "score"
+    words = name.split("_")
+    rest = {*words} - _OTHER_WORDS
+    if words[-1] in _OTHER_WORDS and words[-1] not in _TESTS:  # `correct_answer` is an answer
+        return ""
+    if rest and rest <= _FAILURE_WORDS:
+        return "failure"
+    if rest and rest <= _RATES | _FLAG_WORDS and rest & _RATES:
+        return "rate"
+    if rest and rest <= _FLAG_WORDS:
+        return "count" if _TESTS & {*words} else "flag"
+    return "status" if rest and rest <= _STATUS_WORDS | _FLAG_WORDS else ""
 
 
 def _objects(value: dict[str, Any], depth: int) -> Iterator[dict[str, Any]]:
     for key in _PLACES if depth else ():
-        if isinstance(found := value.get(key), dict):
+        stated = value.get(key)
+        is_json = isinstance(stated, str) and stated.lstrip()[:1] == "{"  # nested objects of Parquet files
+        if found := embedded_object(stated) if is_json else optional_object(value, key):
             yield found
             if key == "report" and len(found) == 1 and isinstance(only := next(iter(found.values())), dict):
                 yield only  # SWE-bench's report is keyed by the instance id
             yield from _objects(found, depth - 1)
 
 
-def _number(verdict: Any, *, is_number_key: bool, is_word_key: bool) -> float | None:
-    """A verdict as a number; None for a value that is none."""
-    if isinstance(verdict, str):
-        word = verdict.strip().lower()
-        if word in _WORDS or is_word_key:
+def _tests_verdict(value: dict[str, Any]) -> list[float]:
+    """The verdict of SWE-bench's lists of tests; empty without them."""
+    tests = optional_object(value, "tests_status")
+    wanted = [optional_object(tests, name) for name in ("FAIL_TO_PASS", "PASS_TO_PASS")]
+    if any(lists.get("failure") for lists in wanted):
+        return [0.0]
+    return [1.0] if wanted[0].get("success") else []
+
+
+def _number(stated: Any, kind: _Kind) -> float | None:
+    """A verdict as a number; None for a value that is none. That nothing failed says not that a run succeeded."""
+    is_number_kind = kind in ("reward", "score")
+    if is_number_kind and isinstance(stated, list) and stated:
+        stated = stated[-1]
+    if is_number_kind and isinstance(stated, dict):
+        stated = next((stated[key] for key in ("score", "reward", "value", "total") if key in stated), None)
+    if isinstance(stated, str):
+        word = " ".join(stated.lower().replace("_", " ").split())
+        if kind == "failure":
+            return 0.0 if word in ("true", "yes") else None
+        if word in _WORDS or kind == "status":
             return _WORDS.get(word)
         try:
             number = float(word)
         except ValueError:
             return None
-        return number if math.isfinite(number) and (is_number_key or number in (0, 1)) else None
-    if is_word_key and not isinstance(verdict, bool):
+        return number if math.isfinite(number) and (is_number_kind or number in (0, 1)) else None
+    if kind == "failure":
+        return 0.0 if stated is True else None
+    if isinstance(stated, bool):
+        return stated
+    if kind == "status" or not isinstance(stated, int | float):
         return None
-    return verdict if isinstance(verdict, bool | int | float) else None
+    return stated if _is_verdict(stated, kind) else None
+
+
+def _is_verdict(number: float, kind: _Kind) -> bool:
+    """Whether a number under a key of this kind judges the run: -1 means not judged, and 5 can be a count."""
+    if kind in ("reward", "score"):
+        return True
+    return number == 0 or (number == 1 and kind != "count") or (kind == "flag" and 0 < number < 1)

@@ -4,6 +4,7 @@ ShareGPT writes `from` and `value`; published SWE-agent runs write the role `ai`
 calls, and Qwen-Agent, write a call as `function_call`; LangChain writes the arguments of a call as `args`.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from acc_megatron.common.json_rows import BadJson, parse_json
@@ -15,11 +16,17 @@ from acc_megatron.data_tools.sources.formats.tagged_run import with_tagged_runs
 _ROLES = {
     "human": "user", "gpt": "assistant", "ai": "assistant", "function_call": "assistant", "function": "tool",
     "observation": "tool", "tool-response": "tool", "model": "assistant", "ipython": "tool", "developer": "system",
+    "bot": "assistant", "chatbot": "assistant", "agent": "assistant", "tool_call": "assistant", "environment": "tool",
+    "tool_result": "tool", "tool_response": "tool", "tool_output": "tool", "function_response": "tool",
 }  # fmt: skip
 _TEXT_KEYS = ("value", "text", "system_prompt")
 _ARGUMENT_KEYS = (
     "args", "parameters", "params", "input", "tool_input", "tool_args", "tool_arguments", "kwargs", "action_input",
 )  # fmt: skip
+_SPELLINGS = {"toolCalls": "tool_calls", "toolCallId": "tool_call_id", "functionCall": "function_call"}
+_THOUGHT_LISTS = ("thinking_blocks", "reasoning_details")  # LiteLLM, OpenRouter
+_ID_KEYS = ("tool_call_id", "tool_use_id", "call_id", "toolCallId")
+_RESULT_KEYS = ("output", "result", "observation", "response", "content")
 _NAME_KEYS = ("name", "tool_name", "tool", "function_name", "action")
 
 
@@ -34,29 +41,69 @@ class ChatMessages(MessageLog):
 
     def messages(self, items: list[Message]) -> list[Message]:
         """Each message in OpenAI's form; a message with several calls and outputs in tags becomes several messages."""
-        return with_tagged_runs([openai_message(item) for item in items])
+        return with_tagged_runs(
+            [message for item in items for message in (openai_message(item), *_results_of_calls(item))]
+        )
 
 
 def openai_message(message: Message) -> Message:
     """One message with its text under `content`, its calls under `tool_calls` and data of tool outputs as text."""
+    message = {_SPELLINGS.get(key, key): value for key, value in message.items()}
     role = message.get("role", message.get("from"))
+    role = role.strip().lower() if isinstance(role, str) else role
     plain: dict[str, Any] = message | {"role": _ROLES.get(role, role) if isinstance(role, str) else role}
     if message.get("content") is None:
         plain["content"] = next((message[key] for key in _TEXT_KEYS if isinstance(message.get(key), str)), "")
     call = message.get("function_call")
-    if role == "function_call" and (call := embedded_object(plain["content"])):
+    if role in ("function_call", "tool_call") and (call := embedded_object(plain["content"])):
         plain["content"] = ""
     if isinstance(call, dict) and not message.get("tool_calls"):
         plain["tool_calls"] = [{"function": call}]
     if isinstance(calls := _list_of_calls(plain.get("tool_calls")), list):
         plain["tool_calls"] = [_openai_call(call) for call in calls]
-    if plain["role"] == "tool":
+    if plain["role"] == "assistant":
+        _move_thoughts(plain)
+    if plain["role"] == "tool" and (results := _results_of(plain["content"])):
+        plain |= {"role": "user", "content": results}
+    elif plain["role"] == "tool":
         plain["content"] = with_data_as_text(plain["content"])
     elif isinstance(content := plain["content"], list):
         plain["content"] = [_with_text_result(part) for part in content]
         if (thinking := thinking_of(content)) and not plain.get("reasoning_content"):
             plain["reasoning_content"] = thinking
     return plain
+
+
+def _move_thoughts(message: Message) -> None:
+    """Open a `<think>` that the chat template opened, and keep reasoning of other keys as `reasoning_content`."""
+    content = message["content"]
+    if isinstance(content, str) and "</think>" in content and "<think>" not in content:
+        message["content"] = f"<think>{content}"
+    thoughts = (thinking_of(message.get(key)) for key in _THOUGHT_LISTS)
+    if not message.get("reasoning_content") and (thought := next((text for text in thoughts if text), "")):
+        message["reasoning_content"] = thought
+
+
+def _results_of(content: object) -> list[Message]:
+    """Anthropic's parts for a list of outputs of which each names its call; empty for anything else."""
+    items = content if isinstance(content, list) else []
+    parts = []
+    for item in items:
+        named = next((item[key] for key in _ID_KEYS if key in item), None) if isinstance(item, dict) else None
+        key = next((key for key in _RESULT_KEYS if key in item), None) if isinstance(named, str) else None
+        if key is None:
+            return []
+        parts.append({"type": "tool_result", "tool_use_id": named, "content": with_data_as_text(item[key])})
+    return parts
+
+
+def _results_of_calls(message: Message) -> Iterator[Message]:
+    """A tool message for each call that has its output inside."""
+    calls = _list_of_calls(message.get("tool_calls"))
+    for call in calls if isinstance(calls, list) else []:
+        key = next((key for key in _RESULT_KEYS if key in call), None) if isinstance(call, dict) else None
+        if key is not None:
+            yield openai_message({"role": "tool", "tool_call_id": str(call.get("id") or ""), "content": call[key]})
 
 
 def _list_of_calls(calls: object) -> object:

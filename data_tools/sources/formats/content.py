@@ -5,8 +5,9 @@ from typing import Any
 
 _PART_TYPES = {
     "text", "input_text", "output_text", "image", "image_url", "input_image", "document", "thinking",
-    "redacted_thinking", "tool_use", "tool_result",
+    "redacted_thinking", "reasoning", "tool_use", "tool_result",
 }  # fmt: skip
+_THINKING_TYPES = ("thinking", "reasoning", "reasoning.text", "reasoning.summary")
 _PART_KEYS = {"type", "text", "annotations", "citations", "cache_control"}
 
 
@@ -32,10 +33,14 @@ def with_data_as_text(output: object) -> object:
 
 
 def thinking_of(content: object) -> str:
-    """The text of Anthropic's `thinking` parts, separated by blank lines; '' if none."""
+    """The text of parts with reasoning, separated by blank lines; '' if none."""
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-    thoughts = [part.get("thinking") for part in parts if part.get("type") == "thinking"]
+    thoughts = [_text_of_thinking(part) for part in parts if part.get("type") in _THINKING_TYPES]
     return "\n\n".join(thought for thought in thoughts if isinstance(thought, str) and thought.strip())
+
+
+def _text_of_thinking(part: dict[str, Any]) -> object:
+    return next((part[key] for key in ("thinking", "text", "reasoning", "summary") if part.get(key)), None)
 
 
 def _is_part(item: object) -> bool:

@@ -1,10 +1,11 @@
 """InterCode's logs of SQL runs: `turn_history` with parallel lists of actions, observations and thoughts."""
 
+import json
 import re
 from typing import Any
 
 from acc_megatron.data_tools.conversation import Turn, agent_turn, call_text
-from acc_megatron.data_tools.rows.fields import object_of, texts_of
+from acc_megatron.data_tools.rows.fields import list_of, object_of, texts_of
 from acc_megatron.data_tools.schema import Trajectory
 from acc_megatron.data_tools.sources.formats.log_format import Fences, LogFormat, Step, Transcript
 
@@ -44,6 +45,12 @@ def query_of(action: str) -> str:
     return (wrapped[1] if wrapped else action).strip()
 
 
+def observations_of(history: dict[str, Any]) -> list[str]:
+    """The observations of a `turn_history`; rows that are not text become JSON. Raises Dropped('malformed')."""
+    found = list_of(history, "observations")
+    return [item if isinstance(item, str) else json.dumps(item, ensure_ascii=False) for item in found]
+
+
 def thoughts_of(history: dict[str, Any]) -> list[str]:
     """The thoughts of a `turn_history`, empty if it has none. Raises Dropped('malformed')."""
     return texts_of(history, "thoughts") if history.get("thoughts") is not None else []
@@ -51,7 +58,7 @@ def thoughts_of(history: dict[str, Any]) -> list[str]:
 
 def _steps_and_last_thought(history: dict[str, Any]) -> tuple[list[Step], str]:
     """The steps before `submit`, and the thought of `submit`."""
-    actions, observations = texts_of(history, "actions"), texts_of(history, "observations")
+    actions, observations = texts_of(history, "actions"), observations_of(history)
     thoughts = thoughts_of(history)
     steps: list[Step] = []
     for i, (action, output) in enumerate(zip(actions, observations, strict=False)):

@@ -16,6 +16,7 @@ from acc_megatron.data_tools.sources.formats.langchain import LangChain
 from acc_megatron.data_tools.sources.formats.langchain_steps import LangChainSteps
 from acc_megatron.data_tools.sources.formats.log_format import Fences, LogFormat, Transcript
 from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS, MessageLog
+from acc_megatron.data_tools.sources.formats.message_places import with_messages
 from acc_megatron.data_tools.sources.formats.moatless import Moatless
 from acc_megatron.data_tools.sources.formats.openhands_events import OpenHandsEvents
 from acc_megatron.data_tools.sources.formats.openhands_sdk import OpenHandsSdk
@@ -97,8 +98,9 @@ def tool_names(value: dict[str, Any]) -> frozenset[str]:
 
 def with_openai_messages(row: Row) -> Row:
     """The row with every list of messages rewritten in OpenAI's form; everything else stays as it is."""
-    lists = {key: plain for key in MESSAGE_KEYS if (plain := _openai_list(row.value.get(key))) is not None}
-    return replace(row, value=row.value | lists) if lists else row
+    value = with_messages(row.value)
+    lists = {key: plain for key in MESSAGE_KEYS if (plain := _openai_list(value.get(key))) is not None}
+    return replace(row, value=value | lists) if lists else row
 
 
 def _openai_list(found: object) -> list[dict[str, Any]] | None:

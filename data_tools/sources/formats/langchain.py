@@ -46,4 +46,5 @@ def _message(item: Message) -> Message:
     named = {key: fields[key] for key in ("name", "tool_call_id") if isinstance(fields.get(key), str)}
     reasoning = {key: more[key] for key in ("reasoning_content",) if isinstance(more.get(key), str)}
     call = {"function_call": more["function_call"]} if isinstance(more.get("function_call"), dict) else {}
-    return found | named | reasoning | call
+    status = {"status": fields["status"]} if isinstance(fields.get("status"), str) else {}
+    return found | named | reasoning | call | status

@@ -16,8 +16,9 @@ from acc_megatron.data_tools.sources.formats.log_format import FINISH_TOOLS, Fen
 from acc_megatron.data_tools.sources.formats.text_calls import SYNTAXES, calls_in_text, text_without_calls
 from acc_megatron.errors import Dropped
 
-THOUGHT_KEYS = ("thought", "reasoning_content", "reasoning")
+THOUGHT_KEYS = ("thought", "reasoning_content", "reasoning", "thinking")
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
+_OUTPUT_TAGS = ("tool_response", "information", "observation")
 _MAX_TOOL_NAMES = 50
 # messages of frameworks to an agent that made no call
 _REMINDER = re.compile(
@@ -44,6 +45,8 @@ def transcript_of_messages(messages: list[dict[str, Any]], fences: Fences = "") 
             has_begun = True
             calls = list(_calls(message, fences=fences))
             thought = _thought(message, text, bool(calls), fences)
+            if calls and final:  # the agent's message before this one ends without a call
+                thought = "\n\n".join(part for part in (text_without_calls(final), thought) if part)
             for i, (call_id, name, arguments) in enumerate(calls):
                 open_ids[len(steps)] = call_id
                 steps.append(Step(thought="" if i else thought, tool=name, arguments=arguments))
@@ -123,13 +126,19 @@ def _outputs(message: dict[str, Any], text: str) -> Iterator[tuple[str, str]]:
     results = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     results = [part for part in results if part.get("type") == "tool_result"]
     if results:
-        yield from ((str(part.get("tool_use_id", "")), text_of_message(part)) for part in results)
-    elif responses := tagged(text, "tool_response") or tagged(text, "information"):
+        yield from ((str(part.get("tool_use_id", "")), _output_text(part, text_of_message(part))) for part in results)
+    elif responses := next((found for tag in _OUTPUT_TAGS if (found := tagged(text, tag))), []):
         yield from (("", response) for response in responses)
     else:
         ids = message.get("tool_call_ids")  # SWE-agent's history
         named = message.get("tool_call_id") or (ids[0] if isinstance(ids, list) and ids else "")
-        yield str(named), text.removeprefix("Observation:")
+        yield str(named), _output_text(message, text.removeprefix("Observation:"))
+
+
+def _output_text(message: dict[str, Any], text: str) -> str:
+    """An output; one that its message marks as an error begins as errors do."""
+    is_error = message.get("is_error") is True or message.get("status") == "error"
+    return f"Error: {text}" if is_error and not text.lstrip().lower().startswith("error") else text
 
 
 def _calls(message: dict[str, Any], *, fences: Fences = "") -> Iterator[tuple[str, str, dict[str, Any]]]:

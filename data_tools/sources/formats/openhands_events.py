@@ -51,7 +51,7 @@ class OpenHandsEvents(LogFormat):
 
 
 def _events(value: dict[str, Any]) -> list[dict[str, Any]] | None:
-    for key in ("history", "trajectory"):
+    for key in ("history", "trajectory", "events"):
         items = value.get(key)
         if isinstance(items, list) and items:
             flat = [event for item in items for event in (item if isinstance(item, list) else [item])]

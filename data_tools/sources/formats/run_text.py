@@ -13,7 +13,7 @@ from acc_megatron.data_tools.sources.formats.tagged_run import messages_of_tagge
 
 TEXT_KEYS = (
     "full_output", "traj", "trajectory", "output", "response", "completion", "generated_text", "prompt", "text",
-    "scratchpad",
+    "scratchpad", "sequences_str", "solution_str", "generation", "rollout",
 )  # fmt: skip
 _ACTION = re.compile(r"^Action(?: \d{1,4})?:", re.MULTILINE)
 _OBSERVATION = re.compile(r"^Observation(?: \d{1,4})?:[ \t]*", re.MULTILINE)
@@ -64,8 +64,14 @@ def _is_react(text: str) -> bool:
 def _messages(value: dict[str, Any]) -> list[Message]:
     question, run = _question_and_run(_text(value) or "")
     own = value.get("question")
-    prompt = own if isinstance(own, str) and own.strip() else question
+    prompt = own if isinstance(own, str) and own.strip() else question or _question_of_prompt(value)
     return [{"role": "user", "content": prompt}, *_messages_of(run)]
+
+
+def _question_of_prompt(value: dict[str, Any]) -> str:
+    """The question of a run whose row keeps the prompt under a key of its own; '' if none."""
+    prompts = (value[key] for key in ("input", "prompt") if isinstance(value.get(key), str))
+    return next((question for prompt in prompts if (question := _question_and_run(prompt)[0])), "")
 
 
 def _messages_of(run: str) -> list[Message]:

@@ -52,7 +52,7 @@ class SweAgentSteps(LogFormat):
 
 def first_prompt(value: dict[str, Any]) -> str:
     """The first user message after any demonstration, in messages or OpenHands events; '' without one."""
-    for key in ("history", *MESSAGE_KEYS):
+    for key in ("history", "events", *MESSAGE_KEYS):
         items = value.get(key)
         for item in items if isinstance(items, list) else []:
             if not isinstance(item, dict) or item.get("is_demo"):

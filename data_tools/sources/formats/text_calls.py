@@ -18,6 +18,7 @@ _OBSERVATION = "\nObservation"
 _PLAIN_FENCE = "```\n"
 _FENCES = ("```bash\n", "```mswea_bash_command\n", "```sh\n")
 _SQL_FENCE = re.compile(r"^```(?:sql|sqlite|postgresql|mysql)[ \t]*\n", re.MULTILINE | re.IGNORECASE)
+_SQL_TAG = re.compile("<sql>")
 
 
 class Call(NamedTuple):
@@ -55,7 +56,7 @@ def text_without_calls(text: str, fences: Fences = "") -> str:
     ends = [position for opening in openings if (position := f"\n{text}".find(opening)) >= 0]
     if action := _ACTION.search(text):
         ends.append(action.start() + 1)
-    if not ends and fences == "sql" and (match := _SQL_FENCE.search(text)):
+    if not ends and fences == "sql" and (match := _SQL_FENCE.search(text) or _SQL_TAG.search(text)):
         ends = [match.start() + 1]
     elif not ends and fences == "plain" and (block := _plain_block(text)):
         ends = [block[0] + 1]
@@ -117,8 +118,8 @@ def _plain_block(text: str) -> tuple[int, int] | None:
 
 
 def _sql_blocks(text: str) -> list[Call]:
-    """Every closed code block of SQL."""
-    calls: list[Call] = []
+    """Every closed code block of SQL, or every query in the tags of SkyRL-SQL."""
+    calls = [Call("sql", {"query": query.strip()}) for query in tagged(text, "sql")]
     position = 0
     while (opening := _SQL_FENCE.search(text, position)) and (end := text.find("\n```", opening.end() - 1)) >= 0:
         calls.append(Call("sql", {"query": text[opening.end() : end].strip()}))

@@ -1,8 +1,8 @@
 """Whether a free-text answer states the ground truth: stricter than substring search, tolerant of spelling.
 
 Both sides are words in one spelling (answer_words.py). What counts of an answer is its conclusion: the text after its
-last "the answer is" or "final answer" or inside \\boxed{}, otherwise all of it. The headline of a conclusion is its
-emphasised spans, its first sentence and its last line. A conclusion matches if
+last "the answer is", "final answer" or "exact answer", or inside \\boxed{}, otherwise all of it. The headline of a
+conclusion is its emphasised spans, its first sentence and its last line. A conclusion matches if
 1. the truth is yes or no, also as a short sentence ("Yes, they are."), and is the first yes or no of the conclusion;
 2. the truth is one number, and is the first number of the emphasis, or without emphasis a number of the headline that
    is not denied ("not 5", "between 5 and 9");
@@ -27,8 +27,10 @@ from acc_megatron.data_tools.sources.search.answer_words import all_words, is_nu
 
 _EMPHASIS = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
 _CONCLUSION = re.compile(
-    r"\\boxed\{|\bfinal answer\b(?: is)?[\s:*]*|\b(?:the |my )?(?:correct )?answer is\b[\s:]*(?=\S)", re.IGNORECASE
+    r"\\boxed\{|\b(?:final|exact) answer\b(?: is)?[\s:*]*|\b(?:the |my )?(?:correct )?answer is\b[\s:]*(?=\S)",
+    re.IGNORECASE,
 )
+_CONFIDENCE = re.compile(r"\n\W{0,4}confidence\b[^\n:]{0,20}:", re.IGNORECASE)  # of BrowseComp's form of an answer
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _PARENTHESES = re.compile(r"\([^)]*\)?")
 _ALIAS_END = re.compile(r"\s[-–—]\s|,")
@@ -101,7 +103,7 @@ def is_open(answer: str, truth: str) -> bool:
 def _conclusion(answer: str) -> str:
     """The text after the last announcement of the answer, or the whole answer."""
     ends = [match.end() for match in _CONCLUSION.finditer(answer)]
-    found = answer[ends[-1] :].strip().rstrip("}") if ends else ""
+    found = _CONFIDENCE.split(answer[ends[-1] :])[0].strip().rstrip("}") if ends else ""
     return found if all_words(found) else answer
 
 

@@ -22,8 +22,14 @@ _VISIT_WORDS = re.compile(r"url|page|visit|fetch|browse|crawl|scrape|website")
 _SEARCH_TOOLS = {"google", "bing", "tavily", "serper", "wikipedia", "lookup", "retrieve", "retriever", "duckduckgo"}
 _URL_KEYS = ("url", "link", "href", "urls", "uri", "docid", "doc_id")
 _TITLE_KEYS = ("title", "name")
-_TEXT_KEYS = ("content", "raw_content", "text", "markdown", "snippet", "description", "body", "summary")
-_LIST_KEYS = ("results", "organic", "organic_results", "items", "hits", "documents", "data", "pages")
+_TEXT_KEYS = (
+    "content", "raw_content", "text", "markdown", "snippet", "description", "body", "summary", "page_content", "result",
+    "output",
+)  # fmt: skip
+_LIST_KEYS = (
+    "results", "organic", "organic_results", "items", "hits", "documents", "data", "pages", "web",
+    "webPages", "value", "response",
+)  # fmt: skip
 # the notices of WebDancer and its successors for a page that could not be read
 _NO_PAGE = "The provided webpage content could not be accessed."
 _NO_PAGE_EITHER = "\n=======\nError fetching "
@@ -99,7 +105,7 @@ def add_output(pages: dict[str, Page], step: Step) -> bool:
     if is_notice(text) or (value is not None and is_empty_result(value, _LIST_KEYS, _TEXT_KEYS)):
         return False
     if urls:
-        text = _all(value, _TEXT_KEYS) if isinstance(value, dict) else text
+        text = (_all(value, _TEXT_KEYS) if isinstance(value, dict) else "") or text
         _add(pages, urls[0], _first(value, _TITLE_KEYS), text, is_visited=True)
         return True
     num_pages = len(pages)
@@ -127,17 +133,16 @@ def _json(text: str) -> Any:
 
 
 def _objects_with_url(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects with a URL: the value, its items, or the items of its lists of results."""
+    """Objects with a URL: the value, its items, or the items of its lists of results, at any depth of these."""
     if isinstance(value, dict):
         if url := _first(value, _URL_KEYS):
             yield url, value
             return
-        value = [item for key in _LIST_KEYS if isinstance(value.get(key), list) for item in value[key]]
+        inside = (value[key] for key in _LIST_KEYS if isinstance(value.get(key), list | dict))
+        value = [item for found in inside for item in (found if isinstance(found, list) else [found])]
     for item in value if isinstance(value, list) else ():
-        if isinstance(item, list):
+        if isinstance(item, list | dict):
             yield from _objects_with_url(item)
-        elif isinstance(item, dict) and (url := _first(item, _URL_KEYS)):
-            yield url, item
 
 
 def _first(value: Any, keys: tuple[str, ...]) -> str:

@@ -84,10 +84,17 @@ def _is_tagged(value: dict[str, Any]) -> bool:
     return any(isinstance(turn, str) and "<tool_response>" in turn for turn in turns)
 
 
+def _asks_for_tags(value: dict[str, Any]) -> bool:
+    """Whether the first messages ask for an answer in tags: then a closing text without them is none."""
+    messages = value.get(message_key(value) or "")
+    asked = [item.get("content") for item in messages[:_FIRST_TURN]] if isinstance(messages, list) else []
+    return any(isinstance(text, str) and "<answer>" in text for text in asked)
+
+
 def _own_question(value: dict[str, Any]) -> str:
-    """The row's `question`; '' if it has none."""
-    own = value.get("question")
-    return own.strip() if isinstance(own, str) else ""
+    """The row's `question` or `query`; '' if it has none."""
+    own = (value[key].strip() for key in ("question", "query") if isinstance(value.get(key), str))
+    return next((text for text in own if text), "")
 
 
 def _question(value: dict[str, Any], transcript: Transcript) -> str:
@@ -117,7 +124,7 @@ def _answer(value: dict[str, Any], transcript: Transcript, truth_key: str) -> tu
         return own, transcript.thoughts()
     thoughts = "\n\n".join(thought.strip() for thought in tagged(final, "think") if thought.strip())
     answer = "\n".join(tagged(final, "answer")).strip()
-    if not answer and not _is_tagged(value) and "search" not in str(value.get("task", ""))[:200]:
+    if not answer and not _asks_for_tags(value):
         answer = final.rpartition("</think>")[2].rpartition("Final Answer:")[2].strip()
     if not answer and own is None:
         raise Dropped(

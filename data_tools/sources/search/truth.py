@@ -4,6 +4,7 @@ Data sets write the truth as a text, a number, a list of texts (an answer with i
 list (`ground_truth.target`, `answer.aliases`), in the row itself or in one of _PLACES.
 """
 
+import re
 from typing import Any
 
 from acc_megatron.data_tools.rows.fields import embedded_object
@@ -14,10 +15,11 @@ TRUTH_KEYS = (
     "true_answer", "gt", "gt_answer", "correct_answer", "correct_answers", "reference_answer", "reference_answers",
     "expected_answer", "expected", "ground_truths", "groundtruth", "ground_truth_answer", "gold_label",
     "possible_answers", "answer_list", "target", "targets",
-    "reference", "solution", "answer_key", "Answer",
+    "reference", "solution", "answer_key", "expected_output", "gts", "ans", "Answer",
 )  # fmt: skip
 ANSWER_KEYS = ("answer", "answers")  # the truth, unless another key has it
 _PLACES = ("reward_model", "extra_info", "metadata", "meta")  # verl, and the rows of data sets around a run
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MAIN_KEYS = ("target", "value", "answer", "ground_truth", "text", "answers")
 _LIST_KEYS = ("target", "targets", "aliases", "normalized_aliases", "answers", "text")
 _ALIAS_KEYS = ("golden_answers", "answers", "answer_aliases", "aliases")  # lists of correct answers
@@ -29,7 +31,7 @@ def find_truth(value: dict[str, Any]) -> tuple[str, str, list[str]]:
     Raises Dropped('no_ground_truth').
     """
     keys = (*TRUTH_KEYS, *ANSWER_KEYS)
-    places = [value, *(embedded_object(value.get(place)) for place in _PLACES)]
+    places = [_with_plain_names(place) for place in (value, *(embedded_object(value.get(name)) for name in _PLACES))]
     present = [(key, place) for place in places for key in keys if place.get(key) is not None]
     read = ((key, place, _texts(place[key], is_list_of_aliases=key in _ALIAS_KEYS)) for key, place in present)
     key, place, texts = next((found for found in read if found[2]), (*(present or [("answer", value)])[0], []))
@@ -41,7 +43,13 @@ def find_truth(value: dict[str, Any]) -> tuple[str, str, list[str]]:
     lists = [found for alias_key in _ALIAS_KEYS if isinstance(found := value.get(alias_key), list)]
     aliases = [*texts[1:], *(text.strip() for found in lists for text in found if isinstance(text, str))]
     others = [text for text in dict.fromkeys(aliases) if text and text != texts[0]]
-    return key if place is value else "", texts[0], others
+    return key if place is places[0] else "", texts[0], others
+
+
+def _with_plain_names(place: dict[str, Any]) -> dict[str, Any]:
+    """The object with keys like `Correct Answer` and `goldAnswer` also as `correct_answer` and `gold_answer`."""
+    plain = {_HUMP.sub("_", key).lower().replace(" ", "_").replace("-", "_"): found for key, found in place.items()}
+    return {key: found for key, found in plain.items() if key in TRUTH_KEYS} | place
 
 
 def _texts(found: Any, *, is_list_of_aliases: bool) -> list[str]:
@@ -56,6 +64,8 @@ def _texts(found: Any, *, is_list_of_aliases: bool) -> list[str]:
         found = found[0]
     if not isinstance(found, list):
         return _strings([found])
+    if is_list_of_aliases and all(isinstance(item, dict) for item in found):
+        return [text for item in found for text in _texts(item, is_list_of_aliases=True)]
     texts = _strings(found)
     return texts if len(texts) == len(found) or is_list_of_aliases else []
 

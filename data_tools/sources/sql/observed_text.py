@@ -1,4 +1,4 @@
-"""The rows that a SQL agent saw, read from the text of a table: JSON objects, Markdown, psql, CSV, or one number.
+"""The rows that a SQL agent saw, read from the text of a table: JSON objects, Markdown, psql, boxes, CSV, pandas.
 
 Text does not say whether its first line is a header, so a text has several readings. A text that may be cut, or that
 may be a sentence, has none.
@@ -7,7 +7,7 @@ may be a sentence, has none.
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -21,36 +21,61 @@ _CUT = re.compile(r"\.\.\.|…|truncated|more rows|omitted|first \d+ rows", re.I
 _FOOTER = re.compile(r"\(?\d+ rows?(?: in set)?(?: \(\S{1,20} sec\))?\)?\.?|rows?: \d+", re.IGNORECASE)
 _FENCE = re.compile(r"```\w*")
 _EMPTY = {"null", "none", "nan", "<na>", ""}
+_NO_ROWS = re.compile(
+    r"empty (?:set|result)\b[^\n]{0,40}"
+    r"|\(?(?:0|no) (?:rows?|results?|records?|data)(?: (?:were |was )?(?:returned|found|selected))?\)?[.!]?"
+    r"|(?:query |statement )?executed successfully[.,;:]? \(?no (?:rows?|results?)(?: returned| found)?\)?[.!]?",
+    re.IGNORECASE,
+)
+_BOX_MARKS = "─━═┌┐└┘├┤┬┴┼╔╗╚╝╠╣╦╩╬"
+_BOX = str.maketrans("│┃║" + _BOX_MARKS, "|||" + "-" * len(_BOX_MARKS))
+_TYPE = re.compile(
+    r"u?int\d{1,3}|varchar|double|float\d{0,2}|boolean|date|timestamp|decimal\(.{1,9}\)"
+)  # DuckDB's line
+_INDEXED = re.compile(r"(\d{1,6})\s+(\S.*)")
 _MAX_CHARACTERS = 1 << 16
 
 
-def states_other_rows(text: str, rows: Sequence[Sequence[Any]], *, ordered: bool) -> bool | None:
-    """Whether a text states other rows than these; None if it states no rows that can be read."""
+def states_other_rows(
+    text: str, rows: Sequence[Sequence[Any]], *, ordered: bool, names: Collection[str] = ()
+) -> bool | None:
+    """Whether a text states other rows than these; None if it states no rows that can be read.
+
+    A text with one column is a table if its first line is one of the `names`, in lower case.
+    """
     num_columns = len(rows[0]) if rows else 0
-    found = list(_readings(text, num_columns))
+    found = list(_readings(text, num_columns, names))
     if not found:
         return None
     wanted = [[_value(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     return not any(same_as_observed(reading, wanted, ordered=ordered) for reading in found)
 
 
-def _readings(text: str, num_columns: int) -> Iterator[list[list[Any]]]:
-    text = text.strip()
+def _readings(text: str, num_columns: int, names: Collection[str]) -> Iterator[list[list[Any]]]:
+    text = (text.translate(_BOX) if text.lstrip().startswith(("┌", "╔", "│")) else text).strip()
     if not text or len(text) > _MAX_CHARACTERS or _CUT.search(text):
         return
-    if text.startswith("(") and (rows := observed_rows(f"[{text}]")) is not None:
-        yield rows  # one row as Python writes it
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if _NO_ROWS.fullmatch(text):
+        yield []
+        return
+    if text.startswith("(") and (rows := observed_rows(f"[{','.join(lines)}]")) is not None:
+        yield rows  # rows as Python writes them
         return
     if text.startswith(("[", "{")):
-        if (rows := _of_json(text)) is not None:
+        rows = _of_json(text)
+        if (rows := _of_json(f"[{','.join(lines)}]") if rows is None else rows) is not None:
             yield rows
         return
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if (rows := _of_pandas(lines, num_columns)) is not None:
+        yield rows
+        return
     lines = [line for line in lines if not _FENCE.fullmatch(line)]
     has_rule = any(_RULE.fullmatch(line) for line in lines)
     lines = [line for line in lines if not _RULE.fullmatch(line) and not _FOOTER.fullmatch(line)]
     separator = next((mark for mark in ("|", "\t", ",") if lines and all(mark in line for line in lines)), None)
     cells = [_cells(line, separator) for line in lines]
+    cells = [row for row in cells if not all(_TYPE.fullmatch(cell) for cell in row)]
     widths = {len(row) for row in cells}
     if len(widths) != 1:
         return
@@ -58,9 +83,22 @@ def _readings(text: str, num_columns: int) -> Iterator[list[list[Any]]]:
         yield [[_value(cell) for cell in row] for row in cells[1:]]
         return
     is_table = separator is not None and len(cells) > 1 and num_columns in widths
+    if separator is None and num_columns <= 1 and lines[0].strip('"').lower() in names:
+        yield [[_value(row[0])] for row in cells[1:]]
+        return
     for found in (cells, cells[1:]):
         if found and (is_table or (separator is None and all(_NUMBER.fullmatch(row[0]) for row in found))):
             yield [[_value(cell) for cell in row] for row in found]
+
+
+def _of_pandas(lines: list[str], num_columns: int) -> list[list[Any]] | None:
+    """The rows of a printed data frame, which numbers them from 0; None for any other text."""
+    numbered = [_INDEXED.fullmatch(line) for line in lines[1:]]
+    rows = [re.split(r"\s{2,}", match[2]) if num_columns > 1 else [match[2]] for match in numbered if match]
+    is_frame = rows and all(match and int(match[1]) == number for number, match in enumerate(numbered))
+    if not is_frame or any(len(row) != max(num_columns, 1) for row in rows):
+        return None
+    return [[_value(cell) for cell in row] for row in rows]
 
 
 def _cells(line: str, separator: str | None) -> list[str]:

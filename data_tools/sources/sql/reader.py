@@ -18,7 +18,7 @@ from acc_megatron.data_tools.sources.sql.observed_text import states_other_rows
 from acc_megatron.data_tools.sources.sql.row_fields import gold_query_of
 from acc_megatron.data_tools.sources.sql.runs import SqlRun, run_of, same_result
 from acc_megatron.data_tools.sources.sql.sqlite_readonly import QueryError, ReadOnlyDatabase, open_readonly
-from acc_megatron.data_tools.sources.sql.table_names import has_order_by, table_names
+from acc_megatron.data_tools.sources.sql.table_names import has_order_by, table_names, words_of
 from acc_megatron.data_tools.sources.sql.table_text import ANSWER_FORM, TableFormat, rows_text, table_text
 from acc_megatron.errors import Dropped
 
@@ -110,7 +110,7 @@ def _differs(output: str, gold: _Gold) -> bool | None:
     """Whether an observation states other rows than the gold result; None if it states no rows that can be read."""
     if (rows := observed_rows(output)) is not None:
         return not same_as_observed(rows, gold.rows, ordered=gold.is_ordered)
-    return states_other_rows(output, gold.rows, ordered=gold.is_ordered)
+    return states_other_rows(output, gold.rows, ordered=gold.is_ordered, names=words_of(gold.sql))
 
 
 def _check_same_answer(run: SqlRun, gold: _Gold, database: ReadOnlyDatabase) -> None:

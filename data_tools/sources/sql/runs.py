@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from acc_megatron.data_tools.rows.fields import embedded_object, list_of, object_of, text_of, texts_of
-from acc_megatron.data_tools.sources.formats.intercode import query_of, thoughts_of
+from acc_megatron.data_tools.sources.formats.intercode import observations_of, query_of, thoughts_of
 from acc_megatron.data_tools.sources.formats.known_formats import has_run_of, transcript_of
 from acc_megatron.data_tools.sources.formats.log_format import Step, Transcript
-from acc_megatron.data_tools.sources.sql.row_fields import DATABASE_KEYS, database_of, question_of, with_hint
+from acc_megatron.data_tools.sources.sql.row_fields import database_of, question_of, unfenced, with_hint
 from acc_megatron.data_tools.sources.sql.table_names import is_select
 from acc_megatron.data_tools.sources.verdict import says_failed, says_succeeded
 from acc_megatron.errors import Dropped
@@ -43,7 +43,7 @@ def is_sql_run(value: dict[str, Any]) -> bool:
     if "turn_history" in value:
         has_database = bool(database_of(value)) or "db" in value or "gold_sql" in value
         return bool(value.get("question") or question_of(value)) and has_database
-    return any(isinstance(value.get(key), str) for key in DATABASE_KEYS) and has_run_of("sql", value)
+    return bool(database_of(value)) and has_run_of("sql", value)
 
 
 def run_of(value: dict[str, Any]) -> SqlRun:
@@ -74,7 +74,7 @@ def _of_turns(value: dict[str, Any]) -> SqlRun:
     question = question_of(value) or text_of(value, "question")
     name = database_of(value) or text_of(value, "db")
     _check_reward(list_of(history, "rewards"))
-    observations = texts_of(history, "observations")
+    observations = observations_of(history)
     queries = executed_queries(texts_of(history, "actions"), observations)
     text = "\n\n".join(thought.strip() for thought in thoughts_of(history) if thought.strip())
     return SqlRun(
@@ -117,7 +117,9 @@ def _transcript(value: dict[str, Any]) -> Transcript:
 
 def _query(step: Step) -> str:
     """The SELECT of a call; '' if none."""
-    query = step.argument(*_SQL_ARGUMENTS).strip()
+    lists = (step.arguments.get(name) for name in (*_SQL_ARGUMENTS, "queries", "statements"))
+    listed = [text for found in lists if isinstance(found, list) for text in found if isinstance(text, str)]
+    query = unfenced(step.argument(*_SQL_ARGUMENTS) or next(reversed(listed), ""))
     return query if is_select(query) else ""
 
 

@@ -45,6 +45,11 @@ def table_names(sql: str) -> list[str]:
     return [name for name in dict.fromkeys(_named(tokens)) if name not in own and not name.startswith("sqlite_")]
 
 
+def words_of(sql: str) -> set[str]:
+    """The words and names of a query in lower case, without quotes."""
+    return {token.strip('"`[]').lower() for token in _tokens(sql)}
+
+
 def has_order_by(sql: str) -> bool:
     """Whether the query orders its result; an ORDER BY inside parentheses orders something else."""
     depth, outer = 0, []

@@ -15,7 +15,7 @@ from typing import Any
 
 from acc_megatron.common.json_rows import BadJson, parse_json
 from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS
-from acc_megatron.data_tools.sources.verdict import verdicts_of
+from acc_megatron.data_tools.sources.verdict import resolved_verdict
 
 REPORT_NAMES = ("report.json", "final_report.json", "results.json")
 _RESOLVED_LISTS = ("resolved_ids", "resolved")
@@ -70,12 +70,12 @@ def verdicts_of_report(value: Any) -> Mapping[str, bool]:
         resolved = {id_ for key in _RESOLVED_LISTS for id_ in lists.get(key, [])}
         named = {id_ for key, ids in lists.items() if key not in _UNJUDGED_LISTS for id_ in ids}
         return {id_: id_ in resolved for id_ in named | resolved}
-    if verdicts := verdicts_of(value, ("resolved",)):
+    if verdicts := resolved_verdict(value):
         return {_ANY_RUN: all(verdicts)}
     items = {id_: item for id_, item in value.items() if isinstance(item, dict)}
     if any(key in item for item in items.values() for key in _RUN_KEYS):
         return {}
-    judged = {id_: verdicts_of(item, ("resolved",)) for id_, item in items.items()}
+    judged = {id_: resolved_verdict(item) for id_, item in items.items()}
     return {id_: all(verdicts) for id_, verdicts in judged.items() if verdicts}
 
 

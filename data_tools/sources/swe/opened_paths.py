@@ -16,7 +16,7 @@ _WINDOWS = (
     re.compile(r"result of running `cat -n` on (\S{1,1000}?):\n"),
 )
 _PRINTERS = {"cat", "head", "tail", "less", "more", "nl", "sed", "open", "view", "bat", "batcat"}
-_VIEW_TOOLS = {"read", "read_file", "view_file", "open_file", "view", "open", "cat"}
+VIEW_TOOLS = {"read", "read_file", "view_file", "open_file", "view", "open", "cat"}
 _PATH_ARGUMENTS = ("path", "file_path", "filename", "file", "target_file")
 _SEPARATORS = re.compile(r"&&|\|\||[;\n|]")
 _PATH = re.compile(r"[\w./@+-]*[\w@+-]\.\w{1,12}|[\w./@+-]+/[\w.@+-]+")
@@ -48,7 +48,7 @@ def _opened(step: Step) -> Iterator[str]:
     yield from (match[1] for match in sorted(matches, key=lambda match: match.start()))
     path = next((step.arguments[key] for key in _PATH_ARGUMENTS if isinstance(step.arguments.get(key), str)), "")
     command = step.argument("command", "cmd", "input")
-    if path and (step.tool.lower() in _VIEW_TOOLS or command == "view"):
+    if path and (step.tool.lower() in VIEW_TOOLS or command == "view"):
         yield path
     elif command and not path:
         yield from _printed(command[:_MAX_COMMAND_CHARACTERS])

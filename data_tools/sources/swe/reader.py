@@ -22,7 +22,7 @@ from acc_megatron.data_tools.sources.swe.own_patch import patch_of_edits, stated
 from acc_megatron.data_tools.sources.swe.seen_files import seen_files
 from acc_megatron.data_tools.sources.swe.steps import steps_of
 from acc_megatron.data_tools.sources.swe.unified_diff import file_name
-from acc_megatron.data_tools.sources.verdict import row_verdicts, verdicts_of
+from acc_megatron.data_tools.sources.verdict import resolved_verdict, row_verdicts
 from acc_megatron.errors import Dropped
 
 REQUEST = "Write the patch that resolves this issue, as a unified diff against the files in the documents."
@@ -163,7 +163,7 @@ def _ends_run(step: Step) -> bool:
 
 def value_says_resolved(value: dict[str, Any], instance: dict[str, Any]) -> bool | None:
     """The verdict of the run or its instance row; None if neither has one."""
-    verdicts = [*row_verdicts(value), *verdicts_of(instance, ("resolved",))]
+    verdicts = [*row_verdicts(value), *resolved_verdict(instance)]
     if (target := value.get("target")) in (0, 1):  # the key of published SWE-agent runs; -1 means not judged
         verdicts.append(target)
     return all(verdict >= 1 for verdict in verdicts) if verdicts else None

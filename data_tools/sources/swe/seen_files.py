@@ -1,7 +1,7 @@
 """The files of the repository as a SWE agent saw them before it changed them, read from the outputs of its tools.
 
-Known are numbered views (`cat -n`, `nl`, file editors), SWE-agent's windows, and the complete output of `cat`, `head`
-and `sed -n`. A view after the first change of a file is not used. Line numbers join several views of a file.
+Known are numbered views (`cat -n`, `nl`, file editors, `Read`), SWE-agent's windows, and the complete output of `cat`,
+`head` and `sed -n`. A view after the first change of a file is not used. Line numbers join several views of a file.
 """
 
 import re
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from posixpath import join
 
 from acc_megatron.data_tools.sources.formats.log_format import Step
-from acc_megatron.data_tools.sources.swe.opened_paths import in_repository
+from acc_megatron.data_tools.sources.swe.opened_paths import VIEW_TOOLS, in_repository
 
 _NUMBERED = re.compile(r"result of running `(?:cat -n|nl)[^`]{0,40}` on (\S{1,1000}?):?\n")
 _WINDOW = re.compile(r"\[File: (.{1,1000}?) \((\d+) lines total\)\]\n")
-_NUMBERED_LINE, _WINDOW_LINE = re.compile(r" {0,8}(\d{1,7})\t(.*)"), re.compile(r"(\d{1,7}):(.*)")
+_NUMBERED_LINE, _WINDOW_LINE = re.compile(r" {0,8}(\d{1,7})[\t→](.*)"), re.compile(r"(\d{1,7}):(.*)")
 _ABOVE = re.compile(r"\(\d+ more lines? (?:above|below)\)")
 _CUT = re.compile(r"response clipped|truncated|elided|output limit", re.IGNORECASE)
 _ENVELOPES = (
@@ -98,7 +98,11 @@ def _views(step: Step) -> Iterator[tuple[str, dict[int, str], int | None]]:
     for window, text in _sections(_WINDOW, output):
         yield window[1], _numbered(text, _WINDOW_LINE), int(window[2])
     if not _NUMBERED.search(output) and not _WINDOW.search(output) and not _CUT.search(output):
-        yield from _printed(step, output)
+        if step.tool.lower() in VIEW_TOOLS and (path := _path(step)):  # Claude Code
+            is_whole = not any(step.arguments.get(name) for name in ("offset", "limit", "start_line", "end_line"))
+            yield path, *_without_last_empty(_numbered(output, _NUMBERED_LINE), is_whole=is_whole)
+        else:
+            yield from _printed(step, output)
 
 
 def _sections(head: re.Pattern[str], text: str) -> list[tuple[re.Match[str], str]]:

@@ -1,9 +1,10 @@
 """Which rows are SWE runs, and the steps of one."""
 
+import shlex
 from dataclasses import replace
 from typing import Any
 
-from acc_megatron.data_tools.rows.fields import optional_object
+from acc_megatron.data_tools.rows.fields import embedded_object, optional_object
 from acc_megatron.data_tools.rows.session_logs import SESSION_KEY
 from acc_megatron.data_tools.sources.formats.known_formats import format_of, tool_names, transcript_of
 from acc_megatron.data_tools.sources.formats.log_format import Step
@@ -18,6 +19,7 @@ _FILE_TOOLS = {
     "open_file",
 }  # fmt: skip
 _SWE_AGENT_KEYS = {"agent", "message_type", "is_demo"}  # keys of SWE-agent's messages
+_SHELL_WORDS = 3  # bash -lc COMMAND
 _TASK_KEYS = ("instance_id", "instance", "problem_statement", "base_commit", SESSION_KEY)
 
 
@@ -45,7 +47,17 @@ def steps_of(value: dict[str, Any]) -> list[Step]:
     found = format_of(value)
     if not steps and found is not None and found.agent != "swe":
         raise Dropped("no_trajectory", f"no tool call in the {found.name}")
-    return [
-        replace(step, thought=step.thought.translate(_TERMINAL), output=step.output.translate(_TERMINAL))
-        for step in steps
-    ]
+    return [_plain(step) for step in steps]
+
+
+def _plain(step: Step) -> Step:
+    """A step as a terminal shows it: a command that is a list of words (Codex) is the line that a shell gets."""
+    arguments, output = step.arguments, step.output
+    command = arguments.get("command")
+    if isinstance(command, list) and command and all(isinstance(word, str) for word in command):
+        is_shell = len(command) == _SHELL_WORDS and command[1] in ("-lc", "-c")
+        arguments = arguments | {"command": command[2] if is_shell else shlex.join(command)}
+    if output.startswith('{"output":') and isinstance(text := embedded_object(output).get("output"), str):
+        output = text
+    thought = step.thought.translate(_TERMINAL)
+    return replace(step, thought=thought, arguments=arguments, output=output.translate(_TERMINAL))

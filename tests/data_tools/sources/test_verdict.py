@@ -11,13 +11,27 @@ FAILED: list[dict[str, Any]] = [
     {"status": "failed"}, {"outcome": "Failure"}, {"passed": "no"}, {"is_resolved": False}, {"reward": -1},
     {"info": {"resolved": False}}, {"metadata": {"reward": 0}}, {"test_result": {"report": {"resolved": False}}},
     {"evaluation": {"correct": False}}, {"resolved": True, "reward": 0}, {"verdict": "incorrect"},
+    {"resolved": "RESOLVED_NO"}, {"resolution_status": "RESOLVED_PARTIAL"}, {"status": "RESOLVED_NO"},
+    {"eval_report": {"resolved": False}}, {"llm_judge": {"correct": False}}, {"judge_result": "Incorrect"},
+    {"auto_judge": {"correctness": "no"}}, {"tests_passed": False}, {"allTestsPassed": False}, {"isCorrect": False},
+    {"label_correct": 0}, {"eval_status": "fail"}, {"final_status": "failed"}, {"grade": "INCORRECT"},
+    {"reward": {"score": 0.0}}, {"report": '{"resolved": false}'}, {"accuracy": 0.0}, {"pass_rate": 0},
+    {"report": {"a__b-1": {"tests_status": {"FAIL_TO_PASS": {"success": [], "failure": ["t"]}}}}},
+    {"failed": True}, {"is_unresolved": "True"}, {"metadata": {"incorrect": True}},
+    {"tests_status": {"FAIL_TO_PASS": {"success": ["t"]}, "PASS_TO_PASS": {"failure": ["u"]}}},
 ]  # fmt: skip
 PASSED: list[dict[str, Any]] = [
     {"reward": 1}, {"resolved": "True"}, {"score": "1.0"}, {"status": "resolved"}, {"info": {"success": True}},
+    {"resolved": "RESOLVED_FULL"}, {"eval_report": {"resolved": True}}, {"tests_passed": True}, {"accuracy": 1.0},
+    {"reward": {"score": 1.0}}, {"report": '{"resolved": true}'},
+    {"tests_status": {"FAIL_TO_PASS": {"success": ["t"], "failure": []}, "PASS_TO_PASS": {"failure": []}}},
 ]  # fmt: skip
 UNJUDGED: list[dict[str, Any]] = [
     {}, {"resolved": -1}, {"status": "completed"}, {"result": "2"}, {"correct": "5"}, {"metadata": {"score": 0.4}},
     {"reward": None}, {"resolved": ["a__b-1"]}, {"outcome": 7},
+    {"tests_passed": 1}, {"passed": 12}, {"accuracy": 0.5}, {"pass_rate": 0.25}, {"status": {"code": 200}},
+    {"first_passage": 0}, {"correct_answer": 0}, {"report": "{broken"}, {"grade": "C"},
+    {"failed": False}, {"failed": 0}, {"failed": ["t"]},
 ]  # fmt: skip
 
 

@@ -111,3 +111,15 @@ def test_a_prompt_of_search_r1_gives_the_question_after_it() -> None:
 @pytest.mark.parametrize("text", ["", "Action: think\nand act", "<search>x</search>", "Observation: x\nAction: y[z]"])
 def test_a_text_without_a_call_and_its_output_is_no_run(text: str) -> None:
     assert format_of({"prompt": text, "question": "q"}) is None
+
+
+@pytest.mark.parametrize(
+    "truth", [{"gts": {"target": ["Lund"]}}, {"reward_model": {"ground_truth": {"target": ["Lund"]}}}]
+)
+def test_a_rollout_of_verl_finds_its_question_in_the_prompt_next_to_it(truth: dict[str, Any]) -> None:
+    text = "<think>I search.</think><search>a</search><information>Lund.</information><answer>Lund</answer>"
+    prompt = "<|im_start|>user\nAnswer the given question. Question: Where?\n<|im_end|>\n<|im_start|>assistant\n"
+    for row in ({"input": prompt, "output": text}, {"sequences_str": prompt + text}):
+        read = Row(value=row | truth, file="f", line=1, byte_offset=0, sha256="ab" * 32)
+        run = AGENT_KINDS["search"].read(read, Resources())
+        assert (run.question, run.answer, len(run.evidence)) == ("Where?", "Lund", 1)

@@ -55,8 +55,12 @@ RIGHT = [
     ("It is St. Louis.", "Saint Louis"),
     ("true", "Yes"),
     ("It was all but certain that Mara Lind built it.", "Mara Lind"),
+    ("Explanation: of 15 ships, 5 sank.\nExact Answer: 5\nConfidence: 80%", "5"),
+    ("Exact Answer: Oslo\nConfidence: 90%", "Oslo"),
 ]
 WRONG = [
+    ("Explanation: of 15 ships, 5 sank.\nExact Answer: 5\nConfidence: 15%", "15"),
+    ("Explanation: Oslo was considered.\nExact Answer: Bergen\nConfidence: 80%", "Oslo"),
     ("There were 15, of which 5 failed. The answer is 15.", "5"),
     ("There were **15**, of which **5** failed.", "5"),
     ("I first counted 41.\n\\boxed{42}", "41"),

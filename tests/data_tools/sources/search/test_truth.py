@@ -25,6 +25,12 @@ from acc_megatron.errors import Dropped
         ({"label": True, "answer": " Ann "}, []),
         ({"possible_answers": ["Ann", "A. Lee"]}, ["A. Lee"]),
         ({"answer": [["Ann"]]}, []),
+        ({"Correct Answer": "Ann", "answer": "Bob"}, []),
+        ({"goldAnswer": "Ann"}, []),
+        ({"ground truth": "Ann"}, []),
+        ({"expected_output": "Ann", "output": "Bob"}, []),
+        ({"gts": {"target": ["Ann", "A. Lee"]}}, ["A. Lee"]),
+        ({"answers": [{"text": "Ann"}, {"text": "A. Lee"}]}, ["A. Lee"]),
     ],
 )
 def test_the_truth_and_its_aliases_are_read(row: dict[str, Any], aliases: list[str]) -> None:

@@ -20,6 +20,37 @@ def test_database_question_and_gold_query_are_read(row: dict[str, Any]) -> None:
     assert (database_of(row), question_of(row), gold_query_of(row)) == ("shop", "How many?", "SELECT 1")
 
 
+@pytest.mark.parametrize(
+    "database",
+    [
+        *({key: "shop"} for key in ("database_id", "dbId", "databaseId")),
+        {"db_path": "dbs/shop/shop.sqlite"},
+        {"database_path": "C:\\dbs\\shop.db"},
+        {"extra_info": {"db_id": "shop"}},
+    ],
+)
+def test_the_database_is_read_under_its_names_and_from_a_path(database: dict[str, Any]) -> None:
+    assert database_of(database) == "shop"
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        *(
+            {key: "SELECT 1"}
+            for key in ("target_sql", "reference_sql", "goldSQL", "golden_query", "ground_truth", "label")
+        ),
+        {"gold_sql": {"sql": "SELECT 1"}},
+        {"gold_sql": "```sql\nSELECT 1\n```"},
+        {"label": True, "extra_info": {"gold_sql": "SELECT 1"}},
+        {"reward_spec": {"ground_truth": "SELECT 1"}, "ground_truth": "one"},
+        {"reward_model": {"ground_truth": {"target": "SELECT 1"}}},
+    ],
+)
+def test_the_gold_query_is_read_under_its_names_and_places(gold: dict[str, Any]) -> None:
+    assert gold_query_of(gold) == "SELECT 1"
+
+
 def test_a_hint_belongs_to_the_question_once() -> None:
     asked = with_hint("How many?", BIRD)
     assert asked == "How many?\n\nHint: many refers to n > 3"

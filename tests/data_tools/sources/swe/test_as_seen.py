@@ -184,3 +184,54 @@ def test_the_lines_that_real_runs_saw_are_those_of_the_files_at_the_base_commit(
                         assert known[number - 1] == line, (path, seen.path, number)
                         num_lines += 1
     assert num_lines > 800
+
+
+CLAUDE_CODE = [
+    {"type": "user", "uuid": "1", "message": {"role": "user", "content": PROMPT}},
+    {
+        "type": "assistant",
+        "uuid": "2",
+        "message": {
+            "id": "m",
+            "content": [
+                {"type": "text", "text": "Thought 1."},
+                {"type": "tool_use", "id": "t", "name": "Read", "input": {"file_path": "/testbed/pkg/a.py"}},
+            ],
+        },
+    },
+    {
+        "type": "user",
+        "uuid": "3",
+        "message": {
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "t",
+                    "content": "".join(f"{number:6}→{line}\n" for number, line in enumerate(LINES, start=1)),
+                }
+            ]
+        },
+    },
+]
+CODEX = [
+    {"type": "response_item", "payload": payload}
+    for payload in (
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": PROMPT}]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Thought 1."}]},
+        {
+            "type": "function_call",
+            "name": "shell",
+            "call_id": "c",
+            "arguments": json.dumps({"command": ["bash", "-lc", "cat pkg/a.py"]}),
+        },
+        {"type": "function_call_output", "call_id": "c", "output": json.dumps({"output": TEXT, "metadata": {}})},
+    )
+]
+
+
+@pytest.mark.parametrize("messages", [CLAUDE_CODE, CODEX])
+def test_session_logs_show_the_files_that_they_read(messages: list[dict[str, Any]]) -> None:
+    run = read({"instance_id": "o__t-1", "messages": messages, "resolved": True, "patch": PATCH})
+    (file,) = run.evidence
+    assert file.id == "pkg/a.py" and file.text.rstrip() == TEXT.rstrip()
+    assert (run.reasoning, run.answer) == ("Thought 1.", PATCH)

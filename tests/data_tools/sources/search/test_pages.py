@@ -1,0 +1,73 @@
+"""Pages and hits are read from every shape of a tool output, and an output that reports an error is no page."""
+
+import json
+from typing import Any
+
+import pytest
+
+from acc_megatron.common.json_rows import Row
+from acc_megatron.data_tools.sources.formats.known_formats import with_openai_messages
+from acc_megatron.data_tools.sources.resources import Resources
+from acc_megatron.data_tools.sources.search.agent import SearchAgent
+from acc_megatron.errors import Dropped
+
+
+def chat(*turns: dict[str, Any], **changes: Any) -> Row:
+    """A run in OpenAI's messages that asks who won, and whose answer is Ann."""
+    messages = [{"role": "user", "content": "Who won?"}, *turns, {"role": "assistant", "content": "Ann"}]
+    value = {"messages": messages, "answer": "Ann"} | changes
+    return with_openai_messages(Row(value=value, file="runs.jsonl", line=1, byte_offset=0, sha256="ab" * 32))
+
+
+def tool(name: str, output: Any, **arguments: Any) -> list[dict[str, Any]]:
+    made = {"id": "1", "function": {"name": name, "arguments": json.dumps(arguments)}}
+    return [
+        {"role": "assistant", "content": "I look.", "tool_calls": [made]},
+        {"role": "tool", "tool_call_id": "1", "content": output},
+    ]
+
+
+@pytest.mark.parametrize(
+    "output",
+    ["Ann won.", {"status": 200, "result": "Ann won."}, {"page": {"html": "Ann won."}}, {"output": "Ann won."}],
+)
+def test_the_text_of_a_visited_page_is_kept_in_every_shape_of_the_output(output: Any) -> None:
+    (page,) = SearchAgent().read(chat(*tool("visit", output, url="a.org")), Resources()).evidence
+    assert page.id == "a.org" and "Ann won." in page.text
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"data": {"webPages": {"value": [{"name": "Derby", "url": "a.org", "snippet": "Ann won."}]}}},
+        {"web": {"results": [{"title": "Derby", "url": "a.org", "description": "Ann won."}]}},
+        {"response": {"data": [{"title": "Derby", "link": "a.org", "text": "Ann won."}]}},
+    ],
+)
+def test_hits_are_found_in_nested_results(output: Any) -> None:
+    (page,) = SearchAgent().read(chat(*tool("search", output, query="derby")), Resources()).evidence
+    assert (page.id, page.title, page.text) == ("a.org", "Derby", "a.org\n\nAnn won.")
+
+
+def test_an_output_that_is_marked_as_an_error_is_no_evidence() -> None:
+    failed = [tool("visit", "The site blocks robots", url="b.org")[0], tool("visit", "", url="b.org")[1]]
+    failed[1] |= {"content": "The site blocks robots", "is_error": True}
+    run = SearchAgent().read(chat(*failed, *tool("visit", "Ann won.", url="a.org")), Resources())
+    assert [piece.id for piece in (*run.evidence, *run.distractors)] == ["a.org"]
+
+
+def test_an_answer_without_tags_counts_unless_the_prompt_asks_for_tags() -> None:
+    made = json.dumps({"name": "visit", "arguments": {"url": "a.org"}})
+    called = {"role": "assistant", "content": f"<tool_call>{made}</tool_call>"}
+    page = {"role": "user", "content": "<tool_response>Ann won.</tool_response>"}
+    assert SearchAgent().read(chat(called, page), Resources()).notes["agent_answer"] == "Ann"
+    asked = chat(called, page)
+    asked.value["messages"][0]["content"] += " Answer in <answer></answer>."
+    with pytest.raises(Dropped, match="no_answer"):
+        SearchAgent().read(asked, Resources())
+
+
+def test_the_question_may_stand_under_query() -> None:
+    assert SearchAgent().read(
+        chat(*tool("visit", "Ann won.", url="a.org"), query="Who won it?"), Resources()
+    ).question == ("Who won it?")
