@@ -48,7 +48,8 @@ class ChatMessages(MessageLog):
 
 def openai_message(message: Message) -> Message:
     """One message with its text under `content`, its calls under `tool_calls` and data of tool outputs as text."""
-    message = {_SPELLINGS.get(key, key): value for key, value in message.items()}
+    if not _SPELLINGS.keys().isdisjoint(message):
+        message = {_SPELLINGS.get(key, key): value for key, value in message.items()}
     role = message.get("role", message.get("from"))
     role = role.strip().lower() if isinstance(role, str) else role
     plain: dict[str, Any] = message | {"role": _ROLES.get(role, role) if isinstance(role, str) else role}

@@ -17,6 +17,7 @@ class MessageLog(LogFormat):
     """A list of messages under one of `keys`; steps and turns are read from its OpenAI form."""
 
     keys: ClassVar[tuple[str, ...]] = MESSAGE_KEYS
+    _latest: tuple[dict[str, Any], list[Message]] | None = None
 
     @abstractmethod
     def recognises_list(self, items: list[Message]) -> bool:
@@ -51,8 +52,11 @@ class MessageLog(LogFormat):
         return next(keys, None)
 
     def _messages(self, value: dict[str, Any]) -> list[Message]:
-        key = self._key(value)
-        return self.messages(value[key]) if key else []
+        """The messages of a row, which must not change between two calls; those of the last row are kept."""
+        if self._latest is None or self._latest[0] is not value:
+            key = self._key(value)
+            self._latest = (value, self.messages(value[key]) if key else [])
+        return self._latest[1]
 
 
 def message_key(value: dict[str, Any]) -> str | None:

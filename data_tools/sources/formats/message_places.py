@@ -33,8 +33,9 @@ def _candidates(value: dict[str, Any]) -> Iterator[list[Message]]:
 
 def _messages(found: object) -> list[Message]:
     """A list of objects that say who speaks; [] for anything else."""
-    is_list = isinstance(found, list) and all(isinstance(item, dict) for item in found)
-    return found if is_list and any(not _ROLE_KEYS.isdisjoint(item) for item in found) else []
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        return []
+    return found if any(not _ROLE_KEYS.isdisjoint(item) for item in found) else []
 
 
 def _reply(found: object) -> list[Message]:
