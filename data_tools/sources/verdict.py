@@ -132,7 +132,7 @@ def _tests_verdict(value: dict[str, Any]) -> list[float]:
 
 
 def _number(stated: Any, kind: _Kind) -> float | None:
-    """A verdict as a number; None for a value that is none. That nothing failed says not that a run succeeded."""
+    """A verdict as a number; None for any other value. `failed: False` does not say that a run succeeded."""
     is_number_kind = kind in ("reward", "score")
     if is_number_kind and isinstance(stated, list) and stated:
         stated = stated[-1]

@@ -32,6 +32,11 @@ _LIST_KEYS = (
 )  # fmt: skip
 # the notices of WebDancer and its successors for a page that could not be read
 _NO_PAGE = "The provided webpage content could not be accessed."
+# a visit whose extract is the page of an error
+_GONE = re.compile(
+    r"^Evidence in page:\s{0,8}\W{0,8}(?:(?:error )?40[34]\W{0,8}(?:$|not found|forbidden)|page not found|access denied)",
+    re.MULTILINE | re.IGNORECASE,
+)
 _NO_PAGE_EITHER = "\n=======\nError fetching "
 
 _BLOCK = re.compile(r"^An? (?:\w{1,30} ){1,3}for [^\n]{1,2000} found \d+ results?\b", re.MULTILINE | re.IGNORECASE)
@@ -65,7 +70,7 @@ def add_response(pages: dict[str, Page], response: str) -> bool:
     if visits and (not blocks or visits[0].start() < blocks[0].start()):
         for visit, text in zip(visits, _sections(visits, response), strict=True):
             text = _SEPARATOR.sub("", text.partition(_NO_PAGE_EITHER)[0]).strip()
-            if _NO_PAGE not in text:
+            if _NO_PAGE not in text and _GONE.search(text) is None:
                 page = page_of(pages, visit[1])
                 page.is_visited = True
                 page.add(text)

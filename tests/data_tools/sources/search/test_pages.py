@@ -71,3 +71,14 @@ def test_the_question_may_stand_under_query() -> None:
     assert SearchAgent().read(
         chat(*tool("visit", "Ann won.", url="a.org"), query="Who won it?"), Resources()
     ).question == ("Who won it?")
+
+
+@pytest.mark.parametrize("extract", ["404\n===\n\nPage Not Found", "# Access Denied", "Error 403: Forbidden"])
+def test_the_extract_of_an_error_page_is_no_visited_page(extract: str) -> None:
+    def visit(url: str, text: str) -> str:
+        head = f"The useful information in {url} for user goal check as follows: "
+        return f"{head}\n\nEvidence in page: \n{text}\n\nSummary: \nx"
+
+    output = visit("b.org", extract) + "\n=======\n" + visit("a.org", "404 BC: Ann won.")
+    run = SearchAgent().read(chat(*tool("visit", output, url=["b.org", "a.org"])), Resources())
+    assert [piece.id for piece in run.evidence] == ["a.org"]
