@@ -34,7 +34,8 @@ _LIST_KEYS = (
 _NO_PAGE = "The provided webpage content could not be accessed."
 # a visit whose extract is the page of an error
 _GONE = re.compile(
-    r"^Evidence in page:\s{0,8}\W{0,8}(?:(?:error )?40[34]\W{0,8}(?:$|not found|forbidden)|page not found|access denied)",
+    r"^Evidence in page:\s{0,8}\W{0,8}"
+    r"(?:(?:error )?40[34]\W{0,8}(?:$|not found|forbidden)|page not found|access denied)",
     re.MULTILINE | re.IGNORECASE,
 )
 _NO_PAGE_EITHER = "\n=======\nError fetching "

@@ -83,9 +83,8 @@ def _readings(text: str, num_columns: int, names: Collection[str]) -> Iterator[l
         yield [[_value(cell) for cell in row] for row in cells[1:]]
         return
     is_table = separator is not None and len(cells) > 1 and num_columns in widths
-    if separator is None and num_columns <= 1 and lines[0].strip('"').lower() in names:
-        yield [[_value(row[0])] for row in cells[1:]]
-        return
+    has_name = separator is None and num_columns <= 1 and lines[0].strip('"').lower() in names
+    is_table = is_table or (has_name and len(cells) > 1)
     for found in (cells, cells[1:]):
         if found and (is_table or (separator is None and all(_NUMBER.fullmatch(row[0]) for row in found))):
             yield [[_value(cell) for cell in row] for row in found]

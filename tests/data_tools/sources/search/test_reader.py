@@ -130,11 +130,11 @@ def test_a_run_that_cannot_be_used_is_dropped_with_a_reason(row: Row, expected: 
 
 
 def test_a_prompt_without_a_question_is_dropped() -> None:
-    row = run(call("search"), HITS, LAST)
-    row.value["messages"][1]["content"] = "a manual of <tool_call> without a mark"
-    assert reason(row) == "no_question"
-    row.value["messages"][1]["content"] = "Which horse won?"
-    assert read(row).question == "Which horse won?", "a prompt that does not explain tags is the question"
+    manual, question = run(call("search"), HITS, LAST), run(call("search"), HITS, LAST)
+    manual.value["messages"][1]["content"] = "a manual of <tool_call> without a mark"
+    assert reason(manual) == "no_question"
+    question.value["messages"][1]["content"] = "Which horse won?"
+    assert read(question).question == "Which horse won?", "a prompt that does not explain tags is the question"
 
 
 @pytest.mark.parametrize("bad", ["{", '{"name": "visit"}', '{"name": "visit", "arguments": {"url": 3}}', "[1]"])

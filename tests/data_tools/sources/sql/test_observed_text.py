@@ -48,6 +48,11 @@ def test_a_sentence_states_no_rows(text: str) -> None:
     assert states_other_rows(text, [["oil"]], ordered=False, names={"price"}) is None
 
 
+@pytest.mark.parametrize(("text", "rows"), [("36", [[36]]), ("yes\nno", [["yes"], ["no"]]), ("yes\nno", [["no"]])])
+def test_a_value_that_is_also_a_word_of_the_query_can_be_a_value(text: str, rows: list[list[object]]) -> None:
+    assert states_other_rows(text, rows, ordered=False, names={"36", "yes"}) is False
+
+
 def test_columns_of_a_data_frame_are_separated_by_two_spaces() -> None:
     text = "        name  price\n0  green tea    2.0\n1       salt    1.0"
     assert states_other_rows(text, [["green tea", 2], ["salt", 1]], ordered=True) is False
