@@ -114,6 +114,11 @@ REFUSED = [
         1,
         "'attn_norm' does nothing, because Transformer Engine fuses this norm",
     ),
+    (
+        ["memory.offload_modules=['core_attn']", "parallel.pipeline=2"],
+        2,
+        "memory.offload_modules needs two layers in a model chunk: model.num_hidden_layers = 2 over parallel.pipeline",
+    ),
     (["memory.offload_modules=['fused_group_mlp']"], 1, "'fused_group_mlp' needs Transformer Engine's op fuser"),
     (["memory.offload_modules=['attn_proj']"], 1, "memory.offload_modules: 'attn_proj' needs 'core_attn' too"),
     (["memory.offload_modules=['moe_act', 'moe_act']"], 1, "names a module twice"),

@@ -29,7 +29,7 @@ INSIDE_MOE = ("expert_fc1", "moe_act")
 
 
 def check_memory(config: Config) -> None:
-    """Raise ConfigError for settings in [memory] that this model does not support."""
+    """Raise ConfigError for settings in [memory] that this model or this layout does not support."""
     memory = config.memory
     is_moe = config.model.num_experts > 0
     # the default list is for models with experts and has no effect without selective recompute
@@ -57,7 +57,15 @@ def _check_names(key: str, names: list[str], known: tuple[str, ...], absent: Map
 
 
 def _check_offload_modules(config: Config) -> None:
-    memory = config.memory
+    memory, parallel = config.memory, config.parallel
+    if config.model.num_hidden_layers <= parallel.pipeline * parallel.virtual_pipeline:
+        # the last layer of the chunk whose backward pass is first stays, and Megatron takes it for the end of the chunk
+        raise ConfigError(
+            f"memory.offload_modules needs two layers in a model chunk: model.num_hidden_layers = "
+            f"{config.model.num_hidden_layers} over parallel.pipeline = {parallel.pipeline} x "
+            f"parallel.virtual_pipeline = {parallel.virtual_pipeline} leaves one, for which megatron-core 0.19.2 fails "
+            "in the second step: reduce one of them, or remove memory.offload_modules"
+        )
     known = OFFLOAD_MODULES if config.model.num_experts else DENSE_OFFLOAD_MODULES
     _check_names("offload_modules", memory.offload_modules, known, ABSENT_OFFLOAD_MODULES, config)
     if memory.recompute == "full":
