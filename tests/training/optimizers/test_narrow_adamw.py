@@ -98,3 +98,16 @@ def test_weights_of_float16_have_the_precision_of_float16() -> None:
     expected = before * (1 - RATE * DECAY)
     assert optimizer.state[weight]["master_param"].dtype is torch.float16
     torch.testing.assert_close(optimizer._read_weight(weight), expected, rtol=2**-10, atol=1e-6)
+
+
+def test_a_moment_in_fp8_that_follows_a_steady_gradient_stops_above_62_percent_of_it() -> None:
+    """Neighbours of e4m3 differ by up to 1/8, and 0.1 of what is missing must be half of that to be stored."""
+    weight = torch.zeros(65).bfloat16()
+    optimizer = make(weight, **STORAGE["fp8"])
+    gradient = torch.cat([torch.linspace(1, 2, 64), torch.tensor([64.0])])
+    for step in range(400):  # the largest value, which sets the scale, comes first: a moving scale shakes values free
+        weight.decoupled_grad = gradient * (gradient > 2) if step < 200 else gradient  # type: ignore[attr-defined]
+        optimizer.step()
+    share = optimizer._read(weight, "exp_avg") / gradient
+    assert 1 / 1.625 - 1e-3 <= float(share.min()) < 0.7
+    assert float(share.max()) <= 1.001

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support.layout_cases import Case
@@ -219,6 +220,11 @@ def test_another_storage_of_the_state_is_refused_on_resume_by_its_key(go: Callab
     go(2, "optimizer.moments=bfloat16", "optimizer.gradients=bfloat16")
 
 
+# neighbours of e4m3 differ by up to 1/8, and a moment that follows a steady gradient stops when 1 - beta1 of what is
+# missing is less than half of that
+SLOWEST = 1 / (1 + 0.5 * 2**-3 / (1 - 0.9))
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_fifty_steps_with_narrow_state_have_the_losses_of_float32_state_within_the_stated_drift(tmp_path: Path) -> None:
@@ -229,6 +235,12 @@ def test_fifty_steps_with_narrow_state_have_the_losses_of_float32_state_within_t
     reference = found.pop(REFERENCE)
     assert reference[0] - reference[-1] > 5, "the model learns"
     for name, losses in found.items():
-        mean, largest = drift(losses, reference)
-        assert mean <= (0.05 if "fp8" in name else 0.01), (name, mean)
-        assert largest <= (0.15 if "fp8" in name else 0.05), (name, largest)
+        if "fp8" in name:
+            late = np.interp(SLOWEST * np.arange(NUM_STEPS), np.arange(NUM_STEPS), reference)
+            assert all(loss <= 1.01 * bound for loss, bound in zip(losses, late, strict=True)), name
+            assert all(loss >= 0.95 * exact for loss, exact in zip(losses, reference, strict=True)), name
+            losses, compared = losses[-10:], reference[-10:]
+        else:
+            compared = reference
+        mean, largest = drift(losses, compared)
+        assert mean <= 0.01 and largest <= 0.05, (name, mean, largest)
