@@ -10,6 +10,11 @@ _HEARSAY = re.compile(
     rf"\b(?:some|many|most|others|people|sources)\b[^.!?\n]{{0,40}}\b{_SAYS}\b[^.!?\n]{{0,200}}?\b(?:but|however)\b",
     re.IGNORECASE,
 )
+_BELIEF = re.compile(
+    rf"\b(?:although|though|while) (?:some|many|most|others|people)\b[^.,!?\n]{{0,20}}\b{_SAYS}\b[^.,!?\n]{{0,100}},"
+    rf"|\b(?:some|many|most) (?:people )?{_SAYS}\b[^.!?\n]{{0,200}}[.] (?=in fact\b|actually\b)",
+    re.IGNORECASE,
+)
 _ASIDE = re.compile(r"\((?:not|others?|some|or|formerly|rather|instead)\b[^)\n]{0,200}\)", re.IGNORECASE)
 _ASKED = re.compile(r"[^.!?\n]{1,100}\?\s{1,4}no\b", re.IGNORECASE)
 _NO_AFTER = re.compile(r"\?\s{1,4}no\b", re.IGNORECASE)
@@ -25,7 +30,7 @@ def stated(answer: str, truth: str) -> str:
     """The part of an answer that states something, in the spelling of the truth. A very long answer stays as it is."""
     if len(answer) > _MAX_CHARACTERS:
         return answer
-    text = _ASIDE.sub(" ", _HEARSAY.sub(" ", answer))
+    text = _ASIDE.sub(" ", _BELIEF.sub(" ", _HEARSAY.sub(" ", answer)))
     if _NO_AFTER.search(text):
         text = _ASKED.sub("No", text)
     if len(plain := truth.strip()) > 1 and _POSSESSIVE.search(text):  # no pattern is compiled for most answers

@@ -41,14 +41,19 @@ _HANGUL = re.compile(r"[\uac00-\ud7a3]$")
 _PARTICLES = re.compile(
     r"(?:이|가|은|는|을|를|의|에|에서|로|으로|과|와|도|이다|입니다|이며|이고|라고|이라고|예요|이에요|였다|이었다|였습니다|이었습니다)"
 )
+_FOREIGN_YES_OR_NO = re.compile(
+    r"\W*(?:((?:sí|oui|ja|sim|да)(?=[,.!\s]|$)|是的|是,|はい|네|예,)|(?:(?:nein|non|não|нет)(?=[,.!\s]|$)|不是|不,|いいえ|아니))",
+    re.IGNORECASE,
+)
 _UNKNOWN = re.compile(
-    r"\W*(?:i |we )?(?:could not|couldn't|cannot|can't|(?:am |was |were )?unable to|do not|don't) "
+    r"\W*(?:insufficient information|not enough information|there is no (?:evidence|proof)|it is (?:unclear|unknown))"
+    r"|\W*(?:i |we )?(?:could not|couldn't|cannot|can't|(?:am |was |were )?unable to|do not|don't) "
     r"(?:be |been )?(?:determine|find|know|identif|verif|confirm|answer)\w*",
     re.IGNORECASE,
 )
 _DENIALS = {
     "not", "isnt", "wasnt", "arent", "werent", "never", "neither", "nor", "unlike", "without", "except", "cannot",
-    "instead", "rather", "or", "either",
+    "instead", "rather", "or", "either", "nicht", "kein", "keine", "pas", "не",
 }  # fmt: skip
 _EVERYONE = {"everyone", "everybody", "all", "anyone", "anybody"}
 _VERBS = [[verb] for verb in ("did", "was", "is", "does", "were", "are", "has", "had", "could", "do")]
@@ -224,8 +229,13 @@ def _is_symbol(said: str, truth: str) -> bool:
 
 def _first_yes_or_no(said: str) -> str:
     """The first yes or no that stands in emphasis or opens a sentence, otherwise the first one."""
-    if (only := " ".join(normalise(said))) in _TRUE_OR_FALSE:
+    only = " ".join(normalise(said))
+    if "yes or no" in only or "yes and no" in only:
+        return ""
+    if only in _TRUE_OR_FALSE:
         return _TRUE_OR_FALSE[only]
+    if (foreign := _FOREIGN_YES_OR_NO.match(said)) is not None:
+        return "yes" if foreign[1] else "no"
     opening = [normalise(span)[:1] for span in (*_EMPHASIS.findall(said), *_SENTENCE_END.split(said.strip()))]
     found = [words[0] for words in opening if words and words[0] in ("yes", "no")]
     return next((word for word in (*found, *normalise(said)) if word in ("yes", "no")), "")

@@ -11,6 +11,14 @@ from acc_megatron.data_tools.sources.search.answer_words import normalise
 
 DATA = SHARED_DATA / "search" / "webdancer.jsonl"
 RIGHT = [
+    ("Sí, ambos nacieron en Lima.", "Yes"),
+    ("Nein, sie wurden in verschiedenen Jahren gegründet.", "No"),
+    ("Да, оба города находятся в России.", "Yes"),
+    ("是的,两者都是作家。", "Yes"),
+    ("不是,他们不是同一个人。", "No"),
+    ("Although many believe it was Edison, it was Joseph Swan.", "Joseph Swan"),
+    ("Die Antwort ist nicht Berlin, sondern Wien.", "Wien"),
+    ("Ce n'est pas Victor Hugo, c'est Émile Zola.", "Émile Zola"),
     ("The city is **Seattle, Washington**.", "Seattle, Wa"),
     ("Yes, the newer ones are more effective.", "Yes, they are."),
     ("No.", "No, it is not."),
@@ -59,6 +67,16 @@ RIGHT = [
     ("Exact Answer: Oslo\nConfidence: 90%", "Oslo"),
 ]
 WRONG = [
+    ("Nein, sie wurden getrennt gegründet.", "Yes"),
+    ("Although many believe it was Edison, it was Joseph Swan.", "Edison"),
+    ("Many think Thomas Edison invented it. In fact Joseph Swan did.", "Thomas Edison"),
+    ("Insufficient information; candidates are Oslo and Bergen.", "Oslo"),
+    ("There is no evidence that Mara Lind was the author.", "Mara Lind"),
+    ("Die Antwort ist nicht Berlin, sondern Wien.", "Berlin"),
+    ("Ce n'est pas Victor Hugo, c'est Émile Zola.", "Victor Hugo"),
+    ("Это был не Пушкин, а Лермонтов.", "Пушкин"),
+    ("Yes and no.", "Yes"),
+    ("It is unclear whether yes or no.", "Yes"),
     ("Explanation: of 15 ships, 5 sank.\nExact Answer: 5\nConfidence: 15%", "15"),
     ("Explanation: Oslo was considered.\nExact Answer: Bergen\nConfidence: 80%", "Oslo"),
     ("There were 15, of which 5 failed. The answer is 15.", "5"),
