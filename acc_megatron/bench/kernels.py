@@ -24,16 +24,12 @@ def run_kernel_benchmark(
     import torch
 
     from acc_megatron.bench import kernels_plot, kernels_report
-    from acc_megatron.bench.csv_file import append_csv
     from acc_megatron.bench.kernels_cases import ON_CPU, ON_GPU, make_sweep
-    from acc_megatron.common.this_machine import machine
     from acc_megatron.kernels.benchmark.ceilings import measure_ceiling
-    from acc_megatron.kernels.benchmark.machine import commit
     from acc_megatron.kernels.benchmark.registry import IMPLEMENTATIONS, implementation
     from acc_megatron.kernels.benchmark.run import run_benchmark
 
-    on_gpu = torch.cuda.is_available()
-    sweep = make_sweep(ON_GPU if on_gpu else ON_CPU, **options)
+    sweep = make_sweep(ON_GPU if torch.cuda.is_available() else ON_CPU, **options)
     chosen = tuple(map(implementation, only)) or IMPLEMENTATIONS
     ceiling = measure_ceiling(sweep.dtype)
     tables = [
@@ -41,10 +37,7 @@ def run_kernel_benchmark(
         for case in sweep.cases
     ]
     rows = [row for table in tables for row in table]
-    gpu = torch.cuda.get_device_name() if on_gpu else ""
-    here = machine(gpu=gpu) | {"commit": commit()}
-    if csv_file:
-        append_csv(csv_file, [asdict(row) | {"commit": here["commit"]} for row in rows], gpu=gpu)
+    here = _write_csv(csv_file, [asdict(row) for row in rows])
     if plot_file:
         kernels_plot.plot(plot_file, rows, sweep.axis, here["machine"])
     if as_json:
@@ -54,23 +47,43 @@ def run_kernel_benchmark(
         print(kernels_report.footnotes(rows, here))
 
 
-def run_parts(*, repeats: int, **options: Any) -> None:
-    """Print a table of the products and kernels of the op for each case. Raises ConfigError for an invalid option."""
+def run_parts(*, repeats: int, csv_file: Path | None, as_json: bool, **options: Any) -> None:
+    """Measure the products and kernels of the op for each case; print tables or one JSON object.
+
+    Raises ConfigError for an invalid option.
+    """
     import torch
 
-    from acc_megatron.bench.csv_file import machine
+    from acc_megatron.bench import kernels_report
     from acc_megatron.bench.kernels_cases import ON_CPU, ON_GPU, make_sweep
     from acc_megatron.kernels.benchmark.ceilings import measure_ceiling
     from acc_megatron.kernels.benchmark.parts import measure_parts
 
-    on_gpu = torch.cuda.is_available()
-    sweep = make_sweep(ON_GPU if on_gpu else ON_CPU, **options)
+    sweep = make_sweep(ON_GPU if torch.cuda.is_available() else ON_CPU, **options)
     ceiling = measure_ceiling(sweep.dtype)
-    for case in sweep.cases:
-        print(f"{case.supervised} rows, vocabulary {case.vocab}, hidden size {case.hidden}, {sweep.dtype}\n")
-        print(measure_parts(case, sweep.dtype, repeats, ceiling) + "\n")
-    here = machine(gpu=torch.cuda.get_device_name() if on_gpu else "")
-    print(f"{here['machine']}\n{here['versions']}")
+    tables = [measure_parts(case, sweep.dtype, repeats, ceiling) for case in sweep.cases]
+    rows = [row for table in tables for row in table]
+    here = _write_csv(csv_file, [asdict(row) for row in rows])
+    if as_json:
+        print(json.dumps({"rows": [asdict(row) for row in rows]} | here))
+    else:
+        print("\n\n".join(kernels_report.parts_markdown(table) for table in tables))
+        print(kernels_report.footnotes(rows, here))
+
+
+def _write_csv(csv_file: Path | None, rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Append the rows with machine, versions and commit, and return these three."""
+    import torch
+
+    from acc_megatron.bench.csv_file import append_csv
+    from acc_megatron.common.this_machine import machine
+    from acc_megatron.kernels.benchmark.machine import commit
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    here = machine(gpu=gpu) | {"commit": commit()}
+    if csv_file:
+        append_csv(csv_file, [row | {"commit": here["commit"]} for row in rows], gpu=gpu)
+    return here
 
 
 def run_list(as_json: bool) -> None:
@@ -106,7 +119,8 @@ def run_aot(as_json: bool) -> None:
     except ModuleNotFoundError as error:
         raise missing_package("triton", "--aot") from error
     rows = aot.report()
-    print(json.dumps({"rows": [asdict(row) for row in rows]}) if as_json else aot.markdown(rows))
+    result = {"triton": aot.triton.__version__, "rows": [asdict(row) for row in rows]}
+    print(json.dumps(result) if as_json else aot.markdown(rows))
     failed = [row for row in rows if row.problems]
     for row in failed:
         print(f"{row.target} {row.kernel} {row.config}: {'; '.join(row.problems)}", file=sys.stderr)

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from acc_megatron.kernels.benchmark.parts import PartRow
 from acc_megatron.kernels.benchmark.run import MEASURED, Row
 
 COLUMNS = (
     "implementation", "forward ms", "backward ms", "both ms (p20-p80)", "peak MiB", "time vs plain", "memory vs plain",
     "TFLOP/s", "GB/s", "share of floor %", "error: loss", "hidden", "weight",
 )  # fmt: skip
+PART_COLUMNS = ("part", "µs p20", "p50", "p80", "TFLOP/s", "GB/s", "share of ceiling %")
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
@@ -40,9 +42,8 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
 def markdown(rows: Sequence[Row]) -> str:
     """A table of one case with one line per implementation; one without figures is listed with the reason."""
     case = rows[0]
-    shard = f", one of {case.num_shards} shards" if case.num_shards > 1 else ""
     lines = [
-        f"{case.tokens} tokens, {case.supervised} supervised, vocabulary {case.vocab}{shard}, "
+        f"{case.tokens} tokens, {case.supervised} supervised, vocabulary {case.vocab}{_shard(case)}, "
         f"hidden size {case.hidden}, {case.dtype}, {case.repeats} repeats",
         "",
         f"| {' | '.join(COLUMNS)} |",
@@ -54,7 +55,26 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def footnotes(rows: Sequence[Row], machine: dict[str, str]) -> str:
+def parts_markdown(rows: Sequence[PartRow]) -> str:
+    """A table of one case with one line per part."""
+    case = rows[0]
+    lines = [
+        f"{case.supervised} rows, vocabulary {case.vocab}{_shard(case)}, hidden size {case.hidden}, {case.dtype}, "
+        f"{case.repeats} repeats",
+        "",
+        f"| {' | '.join(PART_COLUMNS)} |",
+        f"|{'---|' * len(PART_COLUMNS)}",
+    ]
+    for row in rows:
+        cells = [row.part, row.status, *[""] * (len(PART_COLUMNS) - 2)]
+        if row.ceiling_share is not None:
+            figures = row.p20_us, row.p50_us, row.p80_us, row.tflop_per_second, row.gb_per_second
+            cells = [row.part, *map(_text, figures), f"{100 * row.ceiling_share:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def footnotes(rows: Sequence[Row] | Sequence[PartRow], machine: dict[str, str]) -> str:
     """How to read the tables: the device, its measured ceilings, the versions and the commit."""
     last = rows[-1]
     clock = f"CUDA events, {last.gpu_state}" if last.gpu_state else "CPU time of one thread"
@@ -84,6 +104,10 @@ def _cells(by_direction: dict[str, Row]) -> list[str]:
         share,
         *(f"{value:.1e}" for value in (both.loss_error, both.hidden_error, both.weight_error) if value is not None),
     ]
+
+
+def _shard(case: Row | PartRow) -> str:
+    return f", one of {case.num_shards} shards" if case.num_shards > 1 else ""
 
 
 def _ms(microseconds: int | None) -> str:

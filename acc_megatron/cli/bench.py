@@ -95,6 +95,13 @@ def kernels(
     from acc_megatron.bench.csv_file import check_writable
     from acc_megatron.bench.kernels import run_aot, run_costs, run_kernel_benchmark, run_list, run_parts
 
+    for option, value, is_used in (
+        ("--csv", csv_file, not (show_list or costs or aot)),
+        ("--plot", plot_file, not (show_list or costs or aot or parts)),
+        ("--only", only, not (show_list or costs or aot or parts)),
+    ):
+        if value and not is_used:
+            raise ConfigError(f"{option} has no effect with --list, --costs, --aot or --parts: leave it out")
     for file in (csv_file, plot_file):
         if file is not None:
             check_writable(file)
@@ -116,7 +123,7 @@ def kernels(
     elif show_list:
         run_list(as_json)
     elif parts:
-        run_parts(**options)
+        run_parts(**options, csv_file=csv_file, as_json=as_json)
     else:
         run_kernel_benchmark(**options, only=only or (), csv_file=csv_file, plot_file=plot_file, as_json=as_json)
 

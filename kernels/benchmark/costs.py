@@ -34,6 +34,13 @@ class Ceiling(NamedTuple):
     flops_per_second: float
     bytes_per_second: float
 
+    def rounded(self) -> dict[str, float]:
+        """As the columns of a row."""
+        return {
+            "ceiling_tflop_per_second": round(self.flops_per_second / 1e12, 3),
+            "ceiling_gb_per_second": round(self.bytes_per_second / 1e9, 1),
+        }
+
 
 # H100 SXM, dense bfloat16 and HBM3, from its data sheet
 H100 = Ceiling(989e12, 3.35e12)

@@ -27,6 +27,11 @@ class Implementation(Protocol):
         ...
 
     @property
+    def package(self) -> str:
+        """The distribution that is measured; rows contain its version."""
+        ...
+
+    @property
     def shards_vocabulary(self) -> bool:
         """False if every rank needs the full vocabulary."""
         ...

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from acc_megatron.kernels.benchmark.child import ask, serve
+from acc_megatron.kernels.benchmark.child import DoesNotFit, ask, serve
 from acc_megatron.kernels.benchmark.costs import Case, Ceiling, main_grad_bytes
+from acc_megatron.kernels.benchmark.machine import gpu_state
 from acc_megatron.kernels.benchmark.measure import L2_FLUSH_BYTES, NUM_GPU_WARMUPS, Seconds, cuda_event, percentiles
 from acc_megatron.kernels.masked_linear_cross_entropy.autograd import WINDOW_COLUMNS
 
 MODULE = "acc_megatron.kernels.benchmark.parts"
-COLUMNS = ("part", "µs p20", "p50", "p80", "TFLOP/s", "GB/s", "share of ceiling %")
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,63 @@ class Part:
     run: Callable[[], object]
 
 
-def measure_parts(case: Case, dtype: str, repeats: int, ceiling: Ceiling) -> str:
-    """Markdown table of the parts; the share is the longer bound at `ceiling` divided by the median time."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    for part in ask(MODULE, {"case": case, "dtype": dtype, "repeats": repeats})["parts"]:
-        seconds = Seconds(*part["seconds"])
+@dataclass(frozen=True, kw_only=True)
+class PartRow:
+    """One part of one case. `ceiling_share` is its lower bound at the measured ceilings, divided by the median time.
+
+    If the parts do not fit, one row has the reason as its `status` and no figures.
+    """
+
+    part: str
+    status: str
+    supervised: int
+    vocab: int
+    hidden: int
+    num_shards: int
+    dtype: str
+    repeats: int
+    ceiling_tflop_per_second: float
+    ceiling_gb_per_second: float
+    gpu_state: str = ""
+    p20_us: float | None = None
+    p50_us: float | None = None
+    p80_us: float | None = None
+    gflop: float | None = None
+    tflop_per_second: float | None = None
+    gb_per_second: float | None = None
+    ceiling_share: float | None = None
+
+
+def measure_parts(case: Case, dtype: str, repeats: int, ceiling: Ceiling) -> list[PartRow]:
+    """Measure the parts in a process of their own. Raises EnvironmentProblem if it fails."""
+    common: dict[str, Any] = {
+        **{name: getattr(case, name) for name in ("supervised", "vocab", "hidden", "num_shards")},
+        "dtype": dtype,
+        "repeats": repeats,
+        **ceiling.rounded(),
+    }
+    try:
+        answer = ask(MODULE, {"case": case, "dtype": dtype, "repeats": repeats})
+    except DoesNotFit as error:
+        return [PartRow(part="all", status=f"does not fit: {error}", **common)]
+    rows = []
+    for part in answer["parts"]:
+        seconds = Seconds(*(max(value, 1e-9) for value in part["seconds"]))
         bound = max(part["flops"] / ceiling.flops_per_second, part["bytes"] / ceiling.bytes_per_second)
-        times = " | ".join(f"{1e6 * value:.0f}" for value in seconds)
-        rates = f"{part['flops'] / seconds.p50 / 1e12:.2f} | {part['bytes'] / seconds.p50 / 1e9:.1f}"
-        lines.append(f"| {part['name']} | {times} | {rates} | {100 * bound / seconds.p50:.0f} |")
-    return "\n".join(lines)
+        rows.append(
+            PartRow(
+                part=part["name"],
+                status="measured",
+                **common,
+                gpu_state=answer["gpu_state"],
+                **{f"{name}_us": round(1e6 * value, 1) for name, value in seconds._asdict().items()},
+                gflop=round(part["flops"] / 1e9, 2),
+                tflop_per_second=round(part["flops"] / seconds.p50 / 1e12, 3),
+                gb_per_second=round(part["bytes"] / seconds.p50 / 1e9, 2),
+                ceiling_share=round(bound / seconds.p50, 3),
+            )
+        )
+    return rows
 
 
 def make_parts(case: Case, dtype: str, device: str) -> Iterator[Part]:
@@ -110,12 +157,11 @@ def _add_product(
 def _answer(case: Sequence[int], dtype: str, repeats: int) -> dict[str, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     measure = _gpu_seconds if device == "cuda" else _cpu_seconds
-    return {
-        "parts": [
-            {"name": part.name, "flops": part.flops, "bytes": part.bytes, "seconds": measure(part.run, repeats)}
-            for part in make_parts(Case(*case), dtype, device)
-        ]
-    }
+    parts = [
+        {"name": part.name, "flops": part.flops, "bytes": part.bytes, "seconds": measure(part.run, repeats)}
+        for part in make_parts(Case(*case), dtype, device)
+    ]
+    return {"parts": parts, "gpu_state": gpu_state() if device == "cuda" else ""}
 
 
 def _cpu_seconds(run: Callable[[], object], repeats: int) -> Seconds:
@@ -123,7 +169,7 @@ def _cpu_seconds(run: Callable[[], object], repeats: int) -> Seconds:
     for _ in range(repeats):
         start = time.process_time()
         run()
-        seconds.append(max(time.process_time() - start, 1e-9))
+        seconds.append(time.process_time() - start)
     return percentiles(seconds)
 
 

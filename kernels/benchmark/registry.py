@@ -1,5 +1,7 @@
 """The list of benchmarked implementations. To add one: its file in `implementations/` and a line here."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 import torch
 
 from acc_megatron.errors import ConfigError
@@ -61,3 +63,11 @@ def reason_unavailable(each: Implementation, device: str) -> str:
         # a missing package, or one built for another torch, must not stop the benchmark of the others
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def package_version(each: Implementation) -> str:
+    """The package of an implementation with its version, such as "liger-kernel=0.8.5" or "liger-kernel=absent"."""
+    try:
+        return f"{each.package}={version(each.package)}"
+    except PackageNotFoundError:
+        return f"{each.package}=absent"

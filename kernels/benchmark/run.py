@@ -11,7 +11,7 @@ from acc_megatron.kernels.benchmark.child import DoesNotFit
 from acc_megatron.kernels.benchmark.costs import Case, Ceiling, floor
 from acc_megatron.kernels.benchmark.implementation import Implementation
 from acc_megatron.kernels.benchmark.measure import DIRECTIONS, Measurement, Seconds, measure
-from acc_megatron.kernels.benchmark.registry import IMPLEMENTATIONS, reason_unavailable
+from acc_megatron.kernels.benchmark.registry import IMPLEMENTATIONS, package_version, reason_unavailable
 
 MEASURED = "measured"
 
@@ -20,13 +20,14 @@ MEASURED = "measured"
 class Row:
     """One implementation in one direction ("forward", "backward" or "both").
 
-    `status` is "measured", or why there are no figures; then the direction is "both". Ratios are relative to plain,
-    above 1 is better, and None if plain does not fit. Errors are differences from float64 (`inputs.Errors`). Rates and
-    formulas are given for "both" if the costs are known. `floor_share` is `costs.floor` at the measured ceilings of
-    this device, divided by the time.
+    `package` is the package with its version. `status` is "measured", or why there are no figures; then the direction
+    is "both". Ratios are relative to plain, above 1 is better, and None if plain does not fit. Errors are differences
+    from float64 (`inputs.Errors`). Rates and formulas are given for "both" if the costs are known. `floor_share` is
+    `costs.floor` at the measured ceilings of this device, divided by the time.
     """
 
     implementation: str
+    package: str
     direction: str
     status: str
     tokens: int
@@ -71,12 +72,12 @@ def run_benchmark(
         **case._asdict(),
         "dtype": dtype,
         "repeats": repeats,
-        "ceiling_tflop_per_second": round(ceiling.flops_per_second / 1e12, 3),
-        "ceiling_gb_per_second": round(ceiling.bytes_per_second / 1e9, 1),
+        **ceiling.rounded(),
     }
     rows: list[Row] = []
     plain: Measurement | None = None
     for each in chosen:
+        common["package"] = package_version(each)
         own = _measured(each, case, dtype, repeats, device, progress)
         if isinstance(own, str):
             rows.append(Row(implementation=each.name, direction="both", status=own, **common))
@@ -98,6 +99,8 @@ def _measured(
     label = f"{each.name}: {case.tokens} tokens, {case.supervised} supervised, vocabulary {case.vocab}"
     try:
         reason = reason_unavailable(each, device)
+        if case.num_shards > 1 and not each.shards_vocabulary:
+            reason = "every rank needs the full vocabulary"
         if not reason:
             progress(label)
             return measure(each.name, case, dtype, repeats)

@@ -8,7 +8,7 @@ Shape suffixes: T tokens of this rank, N supervised rows (of all ranks, under se
 shard, H hidden.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -93,6 +93,9 @@ def masked_loss(
 ) -> tuple[torch.Tensor, ...]:
     """`(loss_sum, weight_sum)`; with `per_token` also log probability and entropy `[tokens]` of this rank's tokens."""
     rows = find_supervised_rows(token_weights, group, sequence_parallel)
+    if not (torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)):
+        # no backward pass can follow
+        settings = replace(settings, keep_limit_bytes=-1)
     with kernel_context(hidden):
         outputs = _MaskedLoss.apply(hidden, weight, targets[rows.own], token_weights[rows.own], rows, settings)
     return outputs if settings.per_token else outputs[:2]

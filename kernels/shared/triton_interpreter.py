@@ -1,10 +1,11 @@
 """Fixes Triton's interpreter (TRITON_INTERPRET=1) for bfloat16 and FP8 on CPU; used by tests only.
 
-The interpreter of Triton 3.7 to 3.9 stores bfloat16 as bit patterns and computes with these bits, truncates float32 to
+The interpreter of Triton 3.6 to 3.9 stores bfloat16 as bit patterns and computes with these bits, truncates float32 to
 bfloat16, and loses the mantissa carry of float32 to FP8, all silently (triton-lang/triton issues 11584 and 11604).
-This module widens such operands to float32, computes, and rounds the result. It patches private classes, so
-`tests/kernels/interpreted/check_interpreter_fix.py` must pass for every new Triton version. An interpreter cannot show
-races, missing barriers, layouts, tf32 or the error of ex2.approx.
+This module widens such operands to float32, computes, and rounds the result. That of Triton 3.6 also fails with numpy
+2.4 or newer (issue 9171). The module patches private classes, so `tests/kernels/interpreted/check_interpreter_fix.py`
+must pass for every new Triton or numpy. An interpreter cannot show races, missing barriers, layouts, tf32 or the error
+of ex2.approx.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
@@ -44,6 +45,7 @@ def install() -> None:
     _fix_dot()
     _fix_elementwise()
     _fix_cast()
+    _fix_index()
     for reduction in (interpreter.ReduceOps, interpreter.ScanOps):
         _fix_reduction(reduction)
     Autotuner.run = _run_first_configuration
@@ -146,6 +148,17 @@ def _fix_cast() -> None:
         return Handle(_convert(value.data, source, target).view(interpreter._get_np_dtype(target)), target)
 
     Builder.cast_impl = cast
+
+
+def _fix_index() -> None:
+    """Scalars are arrays of size 1, of which numpy 2.4 makes no Python integer."""
+    stock_patch = interpreter._patch_lang_tensor
+
+    def patch(tensor, scope):
+        stock_patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch
 
 
 def _fix_reduction(cls) -> None:

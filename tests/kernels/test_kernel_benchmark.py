@@ -11,13 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from acc_megatron.bench import kernels_plot, kernels_report
 from acc_megatron.errors import ConfigError, EnvironmentProblem
-from acc_megatron.kernels.benchmark import run
+from acc_megatron.kernels.benchmark import parts, run
 from acc_megatron.kernels.benchmark.child import DoesNotFit
 from acc_megatron.kernels.benchmark.costs import Case, Ceiling
 from acc_megatron.kernels.benchmark.implementation import Unavailable
 from acc_megatron.kernels.benchmark.inputs import Errors, errors, make_inputs
 from acc_megatron.kernels.benchmark.measure import Measurement, Seconds
-from acc_megatron.kernels.benchmark.parts import make_parts
 from acc_megatron.kernels.benchmark.registry import IMPLEMENTATIONS, implementation, reason_unavailable
 
 # Megatron-core starts a process group: test_kernel_benchmark_command.py measures it in its own process
@@ -78,6 +77,7 @@ def test_an_implementation_that_cannot_run_gives_its_reason(monkeypatch: pytest.
 class Faulty:
     """An implementation that cannot be loaded, or whose measurement fails."""
 
+    package = "no-such-package"
     shards_vocabulary = gradient_in_forward = False
 
     def __init__(self, name: str) -> None:
@@ -121,6 +121,7 @@ def test_rows_have_ratios_to_plain_and_failures_are_rows_with_a_reason(monkeypat
     assert {(row.time_ratio_vs_plain, row.memory_ratio_vs_plain) for row in by_name["ours, keep"]} == {(4.0, 4.0)}
     assert all(row.weight_error == 3e-7 for row in rows if row.status == "measured")
     both = by_name["ours, keep"][-1]
+    assert both.package.startswith("acc-megatron=") and by_name["absent"][0].package == "no-such-package=absent"
     assert both.gflop == round(2 * 3 * 4 * 512 * 16 / 1e9, 2) and both.floor_share is not None
     assert [row.status for row in by_name["absent"]] == ["not available: no such package"]
     assert [row.status for row in by_name["crashes"]] == ["failed: exit code -11: no output"]
@@ -139,6 +140,15 @@ def test_where_plain_does_not_fit_the_others_are_measured(monkeypatch: pytest.Mo
     assert "| plain | does not fit: tried to allocate 223 GiB |" in kernels_report.markdown(rows)
 
 
+def test_an_implementation_that_needs_the_full_vocabulary_is_not_measured_on_a_shard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = rows_of(Case(100, 4, 256, 16, 4, num_shards=2), monkeypatch)
+    by_name = {row.implementation: row for row in rows}
+    assert by_name["chunked"].status == "not available: every rank needs the full vocabulary"
+    assert by_name["plain"].status == by_name["ours, keep"].status == "measured"
+
+
 def test_a_sweep_is_drawn_as_a_line_per_implementation_that_ends_where_it_does_not_fit(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -154,10 +164,30 @@ def test_a_sweep_is_drawn_as_a_line_per_implementation_that_ends_where_it_does_n
     assert "<svg" in (tmp_path / "bars.svg").read_text()
 
 
+def test_the_parts_are_rows_with_rates_and_shares_of_the_ceiling_or_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = {"name": "statistics", "flops": 4e9, "bytes": 3e9, "seconds": (1.0, 2.0, 4.0)}
+    monkeypatch.setattr(parts, "ask", lambda module, request: {"parts": [part], "gpu_state": "1980 MHz"})
+    case = Case(100, 4, 512, 16, 4, num_shards=2)
+    [row] = parts.measure_parts(case, "float32", 3, Ceiling(4e9, 6e9))
+    assert (row.p20_us, row.p50_us, row.p80_us, row.gpu_state) == (1e6, 2e6, 4e6, "1980 MHz")
+    assert (row.tflop_per_second, row.gb_per_second, row.ceiling_share) == (0.002, 1.5, 0.5)
+    assert kernels_report.parts_markdown([row]).endswith(
+        "| statistics | 1000000.0 | 2000000.0 | 4000000.0 | 0.002 | 1.5 | 50.0 |"
+    )
+
+    def refuse(module: str, request: Any) -> Any:
+        raise DoesNotFit("tried to allocate 80 GiB")
+
+    monkeypatch.setattr(parts, "ask", refuse)
+    rows = parts.measure_parts(case, "float32", 3, Ceiling(4e9, 6e9))
+    assert [row.p50_us for row in rows] == [None]
+    assert "| all | does not fit: tried to allocate 80 GiB |" in kernels_report.parts_markdown(rows)
+
+
 def test_the_parts_of_the_op_have_the_arithmetic_that_torch_counts() -> None:
     mapping = {torch.ops.aten.addmm_: lambda out, a, b, **_: 2 * a[0] * a[1] * b[1]}
     names = []
-    for part in make_parts(Case(64, 9, 90, 16, 4), "float32", "cpu"):
+    for part in parts.make_parts(Case(64, 9, 90, 16, 4), "float32", "cpu"):
         names.append(part.name)
         with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
             part.run()

@@ -48,6 +48,16 @@ def test_an_invalid_option_is_an_error(changed: dict[str, str], message: str) ->
     assert str(raised.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("mode", "option"),
+    [("--costs", "--csv"), ("--list", "--plot"), ("--aot", "--only"), ("--parts", "--plot"), ("--parts", "--only")],
+)
+def test_an_option_without_effect_is_an_error(mode: str, option: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(bench, ["kernels", mode, option, str(tmp_path / "file.svg")])
+    assert isinstance(done.exception, ConfigError) and str(done.exception).startswith(f"{option} has no effect")
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_costs_are_printed_for_every_implementation_with_a_formula() -> None:
     done = CliRunner().invoke(bench, ["kernels", "--costs"])
     assert done.exit_code == 0
@@ -71,8 +81,21 @@ def test_the_command_measures_every_implementation_of_this_machine_exactly(tmp_p
     assert rows[-1]["status"] == "not available: needs a GPU" and rows[-1]["p50_us"] == ""
     for row in rows[:-1]:
         assert row["status"] == "measured" and int(row["p20_us"]) <= int(row["p80_us"]) and "torch=" in row["versions"]
+        assert row["package"].split("=")[0] in ("torch", "acc-megatron", "megatron-core") and row["commit"]
         assert all(float(row[f"{name}_error"]) < 1e-5 for name in ("loss", "hidden", "weight"))
     assert "<svg" in (tmp_path / "rows.svg").read_text()
+
+
+@pytest.mark.slow
+def test_the_parts_are_written_to_a_csv_file_with_machine_versions_and_commit(tmp_path: Path) -> None:
+    size = ("--tokens", "256", "--vocab", "512", "--hidden", "16", "--repeats", "2")
+    shown = good(acc("bench", "kernels", "--parts", *size, "--csv", tmp_path / "parts.csv", "--json"))
+    with (tmp_path / "parts.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["part"] for row in rows] == [row["part"] for row in shown["rows"]] and len(rows) == 7
+    for row in rows:
+        assert row["status"] == "measured" and float(row["p20_us"]) <= float(row["p80_us"])
+        assert row["machine"] and "torch=" in row["versions"] and row["commit"] == shown["commit"]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from support.gloo import run_on_ranks
 from support.loss_problems import Answer, Problem, assert_no_worse, assert_within_bounds, make, make_trained
 
 from acc_megatron.errors import ArgumentError
+from acc_megatron.kernels.masked_linear_cross_entropy import reference
 from acc_megatron.kernels.masked_linear_cross_entropy.op import choose, masked_linear_cross_entropy
 from acc_megatron.kernels.vocab_parallel_cross_entropy.op import vocab_parallel_cross_entropy
 
@@ -118,6 +119,25 @@ def test_kept_logits_allow_only_one_backward_pass() -> None:
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="backward ran twice"):
         loss.backward()
+
+
+@pytest.mark.parametrize("memory_mode", ["auto", "keep"])
+def test_without_a_backward_pass_no_exponentials_are_kept(memory_mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    statistics = reference.head_statistics
+
+    def recorded(*args: Any, keep: bool, **options: Any) -> Any:
+        kept.append(keep)
+        return statistics(*args, keep=keep, **options)
+
+    monkeypatch.setattr(reference, "head_statistics", recorded)
+    problem = make(20, 7, 50, 8, torch.float32)
+    weight = problem.weight.clone().requires_grad_()
+    for needed in (weight, problem.weight):
+        masked_linear_cross_entropy(problem.hidden, needed, *problem[2:], memory_mode=memory_mode)
+    with torch.no_grad():
+        masked_linear_cross_entropy(problem.hidden, weight, *problem[2:], memory_mode=memory_mode)
+    assert kept == [True, False, False]
 
 
 def test_given_logits_are_overwritten_with_their_gradient_and_masked_rows_with_zero() -> None:

@@ -46,6 +46,7 @@ class Chunked:
     """Chunks of all rows; every row is multiplied, supervised or not."""
 
     name = "chunked"
+    package = "torch"
     shards_vocabulary = False
     gradient_in_forward = True
 

@@ -20,6 +20,11 @@ class Compacted:
         return f"{self.inner.name}, compacted"
 
     @property
+    def package(self) -> str:
+        """As the inner implementation."""
+        return self.inner.package
+
+    @property
     def shards_vocabulary(self) -> bool:
         """As the inner implementation."""
         return self.inner.shards_vocabulary

@@ -13,6 +13,7 @@ class CutCrossEntropy:
 
     name: str
     preset: str
+    package = "cut-cross-entropy"
     shards_vocabulary = True
     gradient_in_forward = False
 

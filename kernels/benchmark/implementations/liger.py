@@ -16,6 +16,7 @@ class Liger:
 
     name: str = "Liger"
     sum_dtype: torch.dtype | None = None
+    package = "liger-kernel"
     shards_vocabulary = False
     gradient_in_forward = True
 

@@ -14,6 +14,7 @@ class MegatronCore:
     """The unfused loss of megatron-core, in a process group of this process only."""
 
     name = "Megatron-core"
+    package = "megatron-core"
     shards_vocabulary = True
     gradient_in_forward = False
 

@@ -17,6 +17,7 @@ class Ours:
     name: str
     memory_mode: str
     backend: str = "auto"
+    package = "acc-megatron"
     shards_vocabulary = True
     gradient_in_forward = False
 

@@ -16,6 +16,7 @@ class Plain:
     """Full logits of every row; all ratios of the benchmark are relative to this."""
 
     name = "plain"
+    package = "torch"
     shards_vocabulary = True
     gradient_in_forward = False
 

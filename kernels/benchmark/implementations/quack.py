@@ -10,6 +10,7 @@ class Quack:
     """`chunked_linear_cross_entropy` with its default options."""
 
     name = "quack"
+    package = "quack-kernels"
     shards_vocabulary = False
     gradient_in_forward = True
 

@@ -11,6 +11,7 @@ class TorchLinearCrossEntropy:
     """torch's function with `LinearCrossEntropyOptions()`, which turn on its chunks; without them it is plain code."""
 
     name = "torch linear_cross_entropy"
+    package = "torch"
     shards_vocabulary = False
     gradient_in_forward = True
 

@@ -13,6 +13,7 @@ class TransformerEngine:
     """`parallel_cross_entropy` on full logits."""
 
     name = "Transformer Engine"
+    package = "transformer-engine"
     shards_vocabulary = True
     gradient_in_forward = False
 

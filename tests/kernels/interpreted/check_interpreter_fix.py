@@ -36,6 +36,14 @@ def reduce_and_scan(X, OUT, SCAN, B: tl.constexpr):
     tl.store(SCAN + at, tl.cumsum(x, 0))
 
 
+@triton.jit
+def sum_of_first(X, LENGTH, OUT):
+    total = 0.0
+    for at in range(0, tl.load(LENGTH)):
+        total += tl.load(X + at)
+    tl.store(OUT, total)
+
+
 @pytest.mark.parametrize(
     "source, target", [(torch.float32, BF16), (torch.float32, E4M3), (torch.float32, E5M2), (BF16, E4M3)]
 )
@@ -72,3 +80,10 @@ def test_bfloat16_arithmetic_reductions_and_scans_equal_those_of_the_float_value
     assert both[1] == x.abs().max().float()
     torch.testing.assert_close(both[0].double(), x.abs().double().sum(), rtol=2**-8, atol=0)
     torch.testing.assert_close(scan.double(), x.abs().double().cumsum(0), rtol=2**-7, atol=0)
+
+
+@pytest.mark.filterwarnings("error::DeprecationWarning")
+def test_a_loaded_scalar_is_a_bound_of_a_loop_and_numpy_deprecates_nothing_that_is_used() -> None:
+    out = torch.zeros(1)
+    sum_of_first[(1,)](torch.arange(8.0), torch.tensor([5]), out)
+    assert out.item() == 10
