@@ -10,6 +10,7 @@ from acc_megatron.kernels.masked_linear_cross_entropy import kernel as linear_ke
 from acc_megatron.kernels.masked_linear_cross_entropy.launch import (
     MERGED_PARTS,
     MERGED_ROWS,
+    MIN_TMA_CAPABILITY,
     STEP_COLUMNS,
     Tile,
     choose_tile,
@@ -44,7 +45,7 @@ def builds(capability: int) -> Iterator[Build]:
     for dtype, matrix in MATRIX_TYPES.items():
         tile = choose_tile(dtype, capability)
         for aligned_rows in (False, True):
-            yield from _tile_builds(matrix, tile, aligned_rows=aligned_rows, is_product=dtype == torch.bfloat16)
+            yield from _tile_builds(matrix, tile, capability, aligned_rows=aligned_rows)
         yield Build(
             kernel=linear_kernels.kept_gradient,
             config=f"{matrix[1:]} tiles of {tile.BN}",
@@ -72,11 +73,18 @@ def builds(capability: int) -> Iterator[Build]:
         )
 
 
-def _tile_builds(matrix: str, tile: Tile, *, aligned_rows: bool, is_product: bool) -> Iterator[Build]:
+def _tile_builds(matrix: str, tile: Tile, capability: int, *, aligned_rows: bool) -> Iterator[Build]:
     """The kernels with matrix products; the number of supervised rows is a multiple of 16 or not.
 
     Vocabulary shards, windows and strides are multiples of 16 at the sizes of Qwen.
     """
+
+    def blocks_of(rows: int, columns: int, kind: str = matrix) -> str:
+        """The type of a matrix that is accessed in blocks: a descriptor of the host, or a pointer."""
+        return f"tensordesc<{kind[1:]}[{rows}, {columns}]>" if capability >= MIN_TMA_CAPABILITY else kind
+
+    operands = {"X": blocks_of(tile.BM, tile.BK), "W": blocks_of(tile.BN, tile.BK)}
+    is_product = matrix == "*bf16"
     blocks: dict[str, int | bool] = {"H": HIDDEN, "BM": tile.BM, "BN": tile.BN, "BK": tile.BK, "GROUP": 8}
     size = f"{matrix[1:]} {tile.BM}x{tile.BN}x{tile.BK}" + (" rows % 16 = 0" if aligned_rows else "")
     rows = ("N",) if aligned_rows else ()
@@ -84,9 +92,9 @@ def _tile_builds(matrix: str, tile: Tile, *, aligned_rows: bool, is_product: boo
         yield Build(
             kernel=linear_kernels.tile_statistics,
             config=size + (" keep" if keep else "") + _suffix(entropy),
-            signature=_typed("X W", matrix)
+            signature=operands
             | _typed("MAXIMUM SUM_EXP MOMENT", "*fp32")
-            | {"EXPONENTIALS": matrix}
+            | {"EXPONENTIALS": blocks_of(tile.BM, tile.BN // 2) if keep else matrix}
             | _typed("N V stride", "i32"),
             constants={**blocks, "ENTROPY": entropy, "KEEP": keep},
             num_warps=tile.num_warps,
@@ -98,10 +106,10 @@ def _tile_builds(matrix: str, tile: Tile, *, aligned_rows: bool, is_product: boo
     yield Build(
         kernel=linear_kernels.tile_gradient,
         config=size,
-        signature=_typed("X W", matrix)
+        signature=operands
         | {"COLUMN": "*i64"}
         | row_values
-        | {"OUT": matrix}
+        | {"OUT": blocks_of(tile.BM, tile.BN)}
         | _typed("N V first C stride", "i32"),
         constants=blocks,
         num_warps=tile.num_warps,
@@ -113,7 +121,12 @@ def _tile_builds(matrix: str, tile: Tile, *, aligned_rows: bool, is_product: boo
         yield Build(
             kernel=linear_kernels.add_product,
             config=size + (" A^T" if transpose else ""),
-            signature=_typed("A B", matrix) | {"OUT": "*fp32"} | _typed("M K stride", "i32"),
+            signature={
+                "A": blocks_of(tile.BK, tile.BM) if transpose else blocks_of(tile.BM, tile.BK),
+                "B": blocks_of(tile.BK, tile.BN),
+                "OUT": blocks_of(tile.BM, tile.BN // 2, "*fp32"),
+                **_typed("M K stride", "i32"),
+            },
             constants={**blocks, "TRANSPOSE": transpose},
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,

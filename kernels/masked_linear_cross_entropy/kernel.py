@@ -1,8 +1,8 @@
 """Triton kernels of the masked output layer on compact rows, without atomics: results are deterministic.
 
-Names: N supervised rows, V vocabulary shard, C columns of a window, H hidden; BM x BN x BK are tile sizes. Matrices are
-accessed through tensor descriptors (TMA on Hopper and Blackwell). Outside a matrix, loads return zeros and stores are
-dropped.
+Names: N supervised rows, V vocabulary shard, C columns of a window, H hidden; BM x BN x BK are tile sizes. Matrices of
+the kernels with products are accessed through tensor descriptors (TMA on Hopper and Blackwell): the host makes them, or
+the kernel from a pointer (`_matrix`). Outside a matrix, loads return zeros and stores are dropped.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
@@ -29,6 +29,15 @@ def _grouped_tile(num_rows, num_columns, BM: tl.constexpr, BN: tl.constexpr, GRO
 
 
 @triton.jit
+def _matrix(given, rows, columns, stride, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr):
+    """The descriptor of a matrix `[rows, columns]`: `given`, or made from the pointer `given`."""
+    if isinstance(given, tl.tensor_descriptor):
+        return given
+    else:
+        return tl.make_tensor_descriptor(given, [rows, columns], [stride, 1], [BLOCK_ROWS, BLOCK_COLUMNS])
+
+
+@triton.jit
 def _halves(tile, BM: tl.constexpr, BN: tl.constexpr):
     """Split a `[BM, BN]` tile into its left and right half: an epilogue in halves does not spill registers."""
     return tl.split(tl.permute(tl.reshape(tile, (BM, 2, BN // 2)), (0, 2, 1)))
@@ -45,8 +54,8 @@ def tile_statistics(
     With KEEP, e is also stored, rounded, in EXPONENTIALS `[N, V]`. The sums are those of the values before rounding.
     """
     pm, pn = _grouped_tile(N, V, BM, BN, GROUP)
-    x = tl.make_tensor_descriptor(X, shape=[N, H], strides=[H, 1], block_shape=[BM, BK])
-    w = tl.make_tensor_descriptor(W, shape=[V, H], strides=[H, 1], block_shape=[BN, BK])
+    x = _matrix(X, N, H, H, BM, BK)
+    w = _matrix(W, V, H, H, BN, BK)
     logits = tl.zeros((BM, BN), tl.float32)
     for k in range(0, H, BK):
         logits = tl.dot(x.load([pm * BM, k]), w.load([pn * BN, k]).T, logits, input_precision="ieee")
@@ -60,15 +69,15 @@ def tile_statistics(
     e = tl.exp2(u)
     total = tl.sum(e, 1)
     if KEEP:
-        kept = tl.make_tensor_descriptor(EXPONENTIALS, shape=[N, V], strides=[stride, 1], block_shape=[BM, BN // 2])
-        kept.store([pm * BM, pn * BN], e.to(EXPONENTIALS.dtype.element_ty))
+        kept = _matrix(EXPONENTIALS, N, V, stride, BM, BN // 2)
+        kept.store([pm * BM, pn * BN], e.to(kept.dtype))
     if ENTROPY:
         moment = tl.sum(tl.where(e > 0, u * e, 0.0), 1)
     u = right * LOG2_E - maximum[:, None]
     e = tl.exp2(u)
     total += tl.sum(e, 1)
     if KEEP:
-        kept.store([pm * BM, pn * BN + BN // 2], e.to(EXPONENTIALS.dtype.element_ty))
+        kept.store([pm * BM, pn * BN + BN // 2], e.to(kept.dtype))
     rows = pm * BM + tl.arange(0, BM)
     at = pn.to(tl.int64) * N + rows
     tl.store(MAXIMUM + at, maximum, mask=rows < N)
@@ -135,9 +144,9 @@ def tile_gradient(
 ):  # fmt: skip
     """OUT `[N, C]` = softmax_scale x softmax - target_scale x onehot, for shard columns first .. first + C."""
     pm, pn = _grouped_tile(N, C, BM, BN, GROUP)
-    x = tl.make_tensor_descriptor(X, shape=[N, H], strides=[H, 1], block_shape=[BM, BK])
-    w = tl.make_tensor_descriptor(W, shape=[V, H], strides=[H, 1], block_shape=[BN, BK])
-    out = tl.make_tensor_descriptor(OUT, shape=[N, C], strides=[stride, 1], block_shape=[BM, BN])
+    x = _matrix(X, N, H, H, BM, BK)
+    w = _matrix(W, V, H, H, BN, BK)
+    out = _matrix(OUT, N, C, stride, BM, BN)
     logits = tl.zeros((BM, BN), tl.float32)
     for k in range(0, H, BK):
         logits = tl.dot(x.load([pm * BM, k]), w.load([first + pn * BN, k]).T, logits, input_precision="ieee")
@@ -150,7 +159,7 @@ def tile_gradient(
     target_scale = tl.load(TARGET_SCALE + rows, mask=keep, other=0.0)
     gradient = tl.exp(logits - log_sum_exp[:, None]) * softmax_scale[:, None]
     gradient -= tl.where(shard_column[None, :] == column[:, None], target_scale[:, None], 0.0)
-    out.store([pm * BM, pn * BN], gradient.to(OUT.dtype.element_ty))
+    out.store([pm * BM, pn * BN], gradient.to(out.dtype))
 
 
 @triton.jit
@@ -189,17 +198,17 @@ def add_product(
     Each tile is summed first and added to OUT once, so that small products are not rounded away one by one.
     """
     pm, pn = _grouped_tile(M, H, BM, BN, GROUP)
-    b = tl.make_tensor_descriptor(B, shape=[K, H], strides=[H, 1], block_shape=[BK, BN])
+    b = _matrix(B, K, H, H, BK, BN)
     total = tl.zeros((BM, BN), tl.float32)
     if TRANSPOSE:
-        a = tl.make_tensor_descriptor(A, shape=[K, M], strides=[stride, 1], block_shape=[BK, BM])
+        a = _matrix(A, K, M, stride, BK, BM)
         for k in range(0, K, BK):
             total = tl.dot(a.load([k, pm * BM]).T, b.load([k, pn * BN]), total, input_precision="ieee")
     else:
-        a = tl.make_tensor_descriptor(A, shape=[M, K], strides=[stride, 1], block_shape=[BM, BK])
+        a = _matrix(A, M, K, stride, BM, BK)
         for k in range(0, K, BK):
             total = tl.dot(a.load([pm * BM, k]), b.load([k, pn * BN]), total, input_precision="ieee")
-    out = tl.make_tensor_descriptor(OUT, shape=[M, H], strides=[H, 1], block_shape=[BM, BN // 2])
+    out = _matrix(OUT, M, H, H, BM, BN // 2)
     left, right = _halves(total, BM, BN)
     out.store([pm * BM, pn * BN], out.load([pm * BM, pn * BN]) + left)
     out.store([pm * BM, pn * BN + BN // 2], out.load([pm * BM, pn * BN + BN // 2]) + right)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 import triton
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from acc_megatron.kernels.masked_linear_cross_entropy import kernel
 from acc_megatron.kernels.masked_linear_cross_entropy.autograd import KeptExponentials
@@ -34,10 +35,15 @@ class Tile(NamedTuple):
     num_stages: int
 
 
-HOPPER = Tile(128, 256, 64, 8, 3)
+HOPPER = Tile(128, 256, 64, 8, 4)
 AMPERE = Tile(128, 128, 32, 8, 3)
 # float32 tiles need twice the bytes and do not use tensor cores
 FLOAT32 = Tile(64, 64, 32, 8, 2)
+
+
+# Loads of whole blocks by descriptor (TMA). Kernels take descriptors that the host makes: one that a kernel makes costs
+# every program a fence. Older GPUs take pointers, because the compiler then knows the strides and loads asynchronously.
+MIN_TMA_CAPABILITY = 90
 
 
 def choose_tile(dtype: torch.dtype, capability: int) -> Tile:
@@ -65,15 +71,15 @@ def head_statistics(
         # without entropy the third is never accessed
         partials = tile_maximum_PN, partial[0], partial[-1]
         # without `keep` the output is never accessed
-        out = rows_NH if exponentials_NV is None else exponentials_NV
+        out = rows_NH if exponentials_NV is None else _matrix(exponentials_NV, tile.BM, tile.BN // 2)
         kernel.tile_statistics[(triton.cdiv(num_rows, tile.BM) * parts,)](
-            rows_NH,
-            weight_VH,
+            _matrix(rows_NH, tile.BM, tile.BK),
+            _matrix(weight_VH, tile.BN, tile.BK),
             *partials,
             out,
             num_rows,
             num_columns,
-            out.stride(0),
+            0 if exponentials_NV is None else exponentials_NV.stride(0),
             H=hidden,
             ENTROPY=with_entropy,
             KEEP=keep,
@@ -140,13 +146,13 @@ def window_gradient(
     if num_rows:
         tile = _tile(rows_NH)
         kernel.tile_gradient[(triton.cdiv(num_rows, tile.BM) * triton.cdiv(num_columns, tile.BN),)](
-            rows_NH,
-            weight_VH,
+            _matrix(rows_NH, tile.BM, tile.BK),
+            _matrix(weight_VH, tile.BN, tile.BK),
             columns_N,
             log_sum_exp_N,
             softmax_scale_N,
             target_scale_N,
-            out_NC,
+            _matrix(out_NC, tile.BM, tile.BN),
             num_rows,
             len(weight_VH),
             window.start,
@@ -168,7 +174,15 @@ def add_product_(out: torch.Tensor, left: torch.Tensor, right: torch.Tensor, *, 
         return
     tile = _tile(right)
     kernel.add_product[(triton.cdiv(num_rows, tile.BM) * triton.cdiv(hidden, tile.BN),)](
-        left, right, out, num_rows, len(right), left.stride(0), H=hidden, TRANSPOSE=transpose, **_options(tile)
+        _matrix(left, *((tile.BK, tile.BM) if transpose else (tile.BM, tile.BK))),
+        _matrix(right, tile.BK, tile.BN),
+        _matrix(out, tile.BM, tile.BN // 2),
+        num_rows,
+        len(right),
+        left.stride(0),
+        H=hidden,
+        TRANSPOSE=transpose,
+        **_options(tile),
     )
 
 
@@ -189,13 +203,18 @@ def _options(tile: Tile) -> dict[str, int]:
 
 
 def _tile(rows_NH: torch.Tensor) -> Tile:
-    """Choose the tile, and register the allocator that Triton's device-side descriptors need."""
-    if not rows_NH.is_cuda:
-        return choose_tile(rows_NH.dtype, 90)
-    triton.set_allocator(_scratch)
-    major, minor = torch.cuda.get_device_capability(rows_NH.device)
-    return choose_tile(rows_NH.dtype, 10 * major + minor)
+    return choose_tile(rows_NH.dtype, _capability(rows_NH))
 
 
-def _scratch(size: int, alignment: int, stream: int | None) -> torch.Tensor:
-    return torch.empty(size, dtype=torch.int8, device="cuda")
+def _matrix(matrix: torch.Tensor, rows: int, columns: int) -> torch.Tensor | TensorDescriptor:
+    """What a kernel takes for a matrix of which it accesses blocks `[rows, columns]`."""
+    has_tma = _capability(matrix) >= MIN_TMA_CAPABILITY
+    return TensorDescriptor.from_tensor(matrix, [rows, columns]) if has_tma else matrix
+
+
+def _capability(tensor: torch.Tensor) -> int:
+    """Of the GPU, for example 90 for 9.0; the interpreter on CPU takes the path of Hopper."""
+    if not tensor.is_cuda:
+        return 90
+    major, minor = torch.cuda.get_device_capability(tensor.device)
+    return 10 * major + minor

@@ -95,6 +95,16 @@ def test_every_tile_shape_is_as_exact_as_plain_torch(
 
 
 @pytest.mark.parametrize("memory_mode", MEMORY_MODES)
+def test_pointers_as_on_gpus_without_tma_give_the_bits_of_descriptors(
+    memory_mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = make(40, 37, 267, 80, BF16)
+    want = run(problem, memory_mode)
+    monkeypatch.setattr(launch, "MIN_TMA_CAPABILITY", 100)
+    assert all(torch.equal(one, other) for one, other in zip(run(problem, memory_mode), want, strict=True))
+
+
+@pytest.mark.parametrize("memory_mode", MEMORY_MODES)
 def test_a_tile_of_minus_infinity_gives_the_log_probability_of_torch(memory_mode: str) -> None:
     problem = make(5, 5, 600, 16, FP32)
     problem.hidden[:, 0] = 1
