@@ -146,11 +146,14 @@ class FreezeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """The masked output head and its cross entropy."""
+    """The masked output head, its cross entropy, and the last layer before it."""
 
     implementation: Literal["auto", "triton", "torch"] = "auto"  # auto: triton on GPU, torch on CPU
     # keep or recompute the logits of supervised tokens in the backward pass; auto: keep them if they are small enough
     plan: Literal["auto", "keep", "recompute"] = "auto"
+    # rows for which the last layer computes more than keys and values; supervised: those from a document's first target
+    # on, and its balancing loss counts supervised tokens only
+    last_layer_rows: Literal["all", "supervised"] = "all"
 
 
 @dataclass(frozen=True, kw_only=True)

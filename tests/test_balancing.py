@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.layout_cases import BALANCED, BALANCED_PAIRS, BALANCED_SINGLES, FAST_BALANCED, FEW_STEPS, Case
+from support.layout_cases import (
+    BALANCED,
+    BALANCED_PAIRS,
+    BALANCED_SINGLES,
+    FAST_BALANCED,
+    FEW_STEPS,
+    SUPERVISED,
+    Case,
+    supervised,
+)
 from support.layout_matrix import Result, loss_difference, run_cases
 from support.make_inputs import make_recipe
 from support.transformers_gradients import Balancing, float64_gradients
@@ -108,6 +117,7 @@ def references(recipe: Path) -> dict[str, Result]:
     cases = [
         Case("all rows", 1, BALANCED, num_steps=FEW_STEPS),
         Case("an empty row", 1, (*BALANCED, *ONE_EPOCH), num_steps=1),
+        Case("supervised rows", 1, (*BALANCED, *ONE_EPOCH, *SUPERVISED), num_steps=1),
     ]
     return run_cases(recipe, cases, None)
 
@@ -152,3 +162,31 @@ def test_the_balancing_losses_of_documents_equal_those_of_transformers_routers_i
         largest = float(exact[name].abs().max())
         assert float((exact[name] - without[name]).abs().max()) > 0.01 * largest, "the balancing loss must show"
         assert float((found[name] - exact[name]).abs().max()) <= 1e-5 * largest, name
+
+
+def test_the_balancing_losses_of_a_last_layer_of_supervised_rows_equal_those_of_their_tokens_in_float64(
+    recipe: Path, references: dict[str, Result]
+) -> None:
+    balancing = Balancing(loss=1.0, z_loss=0.1, last_layer_supervised=True)
+    _, exact = float64_gradients(recipe, balancing=balancing, overrides=ONE_EPOCH)
+    found = references["supervised rows"].gradients
+    for name in (name for name in found if name.endswith("mlp.gate.weight")):
+        largest = float(exact[name].abs().max())
+        assert float((found[name] - exact[name]).abs().max()) <= 1e-5 * largest, name
+    last = max(name for name in found if name.endswith("mlp.gate.weight"))
+    others = references["an empty row"].gradients[last]
+    assert float((found[last] - others).abs().max()) > 0.01 * float(others.abs().max()), "all tokens were balanced"
+
+
+@pytest.mark.slow
+def test_the_balancing_losses_of_a_last_layer_of_supervised_rows_do_not_depend_on_the_layout(
+    recipe: Path, references: dict[str, Result]
+) -> None:
+    settings = (*BALANCED, *ONE_EPOCH)
+    cases = [
+        Case(name, 2, (*settings, f"parallel.{name}=2"), num_steps=1) for name in ("tensor", "context", "pipeline")
+    ] + [Case("data", 2, settings, num_steps=1)]
+    results = run_cases(recipe, supervised(cases), references["supervised rows"])
+    differences = {name: result.gradient_difference for name, result in results.items()}
+    assert all(0 <= difference <= 1e-5 for difference in differences.values()), differences
+    assert any(differences.values()), "gradients were not compared"

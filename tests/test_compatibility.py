@@ -120,6 +120,11 @@ REFUSED = [
         "memory.offload_modules needs two layers in a model chunk: model.num_hidden_layers = 2 over parallel.pipeline",
     ),
     (["memory.offload_modules=['fused_group_mlp']"], 1, "'fused_group_mlp' needs Transformer Engine's op fuser"),
+    (
+        ["loss.last_layer_rows=supervised", "moe.dispatcher=allgather", "parallel.expert=2"],
+        2,
+        "loss.last_layer_rows = 'supervised' does not work with moe.dispatcher = 'allgather' over parallel.expert = 2",
+    ),
     (["memory.offload_modules=['attn_proj']"], 1, "memory.offload_modules: 'attn_proj' needs 'core_attn' too"),
     (["memory.offload_modules=['moe_act', 'moe_act']"], 1, "names a module twice"),
     (

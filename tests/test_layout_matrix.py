@@ -8,10 +8,14 @@ from support.layout_cases import (
     FAST_ON_2,
     FAST_ON_4,
     FAST_SHARDED,
+    FAST_SUPERVISED,
     PAIRS,
     SHARDED_PAIRS,
     SHARDED_SINGLES,
     SINGLES,
+    SUPERVISED,
+    SUPERVISED_PAIRS,
+    SUPERVISED_SINGLES,
     Case,
 )
 from support.layout_matrix import Result, loss_difference, norm_difference, one_process, run_cases
@@ -57,8 +61,11 @@ def measured(recipe: Path, reference: Result) -> Callable[[list[Case]], dict[str
     [
         pytest.param(FAST_ON_2, id="each axis on 2"),
         pytest.param(FAST_ON_4, id="TP2 CP2 EP4"),
+        pytest.param(FAST_SUPERVISED, id="supervised rows on 2"),
         pytest.param(SINGLES, id="every single layout on 2", marks=slow),
         pytest.param(PAIRS, id="every pair on 4", marks=long),
+        pytest.param(SUPERVISED_SINGLES, id="supervised rows, every single layout on 2", marks=slow),
+        pytest.param(SUPERVISED_PAIRS, id="supervised rows, every pair on 4", marks=long),
     ],
 )
 def test_losses_and_gradients_of_every_layout_equal_those_of_one_process(
@@ -101,6 +108,34 @@ def test_losses_and_gradient_norms_with_the_distributed_optimizer_equal_those_of
     # scale would be a factor of 2 or 4
     wrong = {name: pair for name, pair in differences.items() if pair[0] > 1e-5 or pair[1] > 1e-4}
     assert not wrong, f"(loss difference, relative norm difference): {wrong}"
+
+
+def _rows_at_the_final_norm(recipe: Path, case: Case, _: Result | None) -> Result:
+    """Return as losses the rows at the final norm in each microbatch of a step, and as norms the rows that it needs."""
+    from acc_megatron.mesh.process_groups import process_groups  # isort: split
+    from acc_megatron.config import load_config
+    from acc_megatron.training.step import train_step
+    from acc_megatron.training.suffix_rows import suffix_lengths
+    from acc_megatron.training.trainer import build_trainer
+
+    config = load_config(recipe, case.overrides)
+    with process_groups(config.parallel, timeout_seconds=300) as layout:
+        trainer = build_trainer(config, layout)
+        norm = trainer.models[0].decoder.final_layernorm
+        result = Result()
+        norm.register_forward_hook(lambda _, inputs, __: result.losses.append(float(len(inputs[0]))))
+        batch = trainer.loader.batch(0, config.train.global_batch_rows, config.train.epochs)
+        rows = trainer.loader.rank_rows(batch, 0, 0)
+        for row in rows:
+            expected = suffix_lengths(row.loss_mask.numpy() != 0, row.cu_seqlens, 1)
+            result.norms.append(float(sum(expected)))
+        train_step(trainer)
+        return result
+
+
+def test_only_supervised_rows_reach_the_final_norm(recipe: Path) -> None:
+    result = run_cases(recipe, [Case("supervised", 1, SUPERVISED)], None, _rows_at_the_final_norm)["supervised"]
+    assert result.losses == result.norms and max(result.losses) < 512 / 3
 
 
 @slow

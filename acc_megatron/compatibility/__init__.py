@@ -9,6 +9,7 @@ from acc_megatron.compatibility.deterministic import check_deterministic, check_
 from acc_megatron.compatibility.engine import check_engine, installed_engine
 from acc_megatron.compatibility.fp8 import check_precision
 from acc_megatron.compatibility.held_out import check_held_out
+from acc_megatron.compatibility.last_layer import check_last_layer
 from acc_megatron.compatibility.layout import check_divides, check_parallel
 from acc_megatron.compatibility.memory import check_memory
 from acc_megatron.compatibility.optimizer import check_optimizer
@@ -48,6 +49,7 @@ def check_compatible(config: Config, layout: Layout, *, has_gpu: bool, capabilit
     check_optimizer(config)
     check_parallel(config, layout)
     check_memory(config)
+    check_last_layer(config, layout)
     check_precision(config, layout, capability)
     check_deterministic(config)
     check_held_out(config)

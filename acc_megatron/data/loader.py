@@ -5,6 +5,7 @@
 The order depends only on the dataset, the row length and the seed, never on the number of ranks.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,10 +39,12 @@ class PackedRow:
     positions: torch.Tensor
     padding: torch.Tensor
     cu_seqlens: tuple[int, ...]
+    complete: "PackedRow | None" = None  # of the slice of a context-parallel rank: the row
 
     def local(self, layout: Layout, context_rank: int) -> "PackedRow":
         """Return the zig-zag slice of one context-parallel rank, with the cu_seqlens of the full row."""
-        return self._map(lambda tensor: shard(tensor, self.cu_seqlens, layout.context, context_rank))
+        sliced = self._map(lambda tensor: shard(tensor, self.cu_seqlens, layout.context, context_rank))
+        return dataclasses.replace(sliced, complete=self)
 
     def pinned(self) -> "PackedRow":
         """Return the row in pinned host memory, which a GPU copies while it computes."""
@@ -51,7 +54,7 @@ class PackedRow:
         tokens, labels, loss_mask, positions, padding = map(
             function, (self.tokens, self.labels, self.loss_mask, self.positions, self.padding)
         )
-        return PackedRow(tokens, labels, loss_mask, positions, padding, self.cu_seqlens)
+        return PackedRow(tokens, labels, loss_mask, positions, padding, self.cu_seqlens, self.complete)
 
 
 class Loader:

@@ -1,9 +1,11 @@
 """Core attention in plain torch for packed rows: causal inside each document, nothing across documents.
 
 Replaces Transformer Engine's packed attention on CPU; memory depends on one document's chunk, not on the packed row.
+A document may have fewer queries than keys: they are its last ones.
 Shape suffixes: T local tokens, S tokens of the packed row, H query heads, G key-value heads, D head dim.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -51,21 +53,24 @@ class PackedAttention(MegatronModule):
         packed_seq_params: Any = None,
         **_: Any,
     ) -> torch.Tensor:
-        """Compute attention; `packed_seq_params` has the document bounds of the complete packed row."""
+        """Compute attention; `packed_seq_params` has the document bounds of the complete packed row.
+
+        With `local_cp_size` 1 in it the keys are complete already, as for Transformer Engine's attention.
+        """
         assert attention_bias is None and packed_seq_params is not None and packed_seq_params.qkv_format == "thd"
         cu_seqlens = tuple(packed_seq_params.cu_seqlens_q.tolist())
-        context, rank = self.context_group.size(), self.context_group.rank()
+        context = packed_seq_params.local_cp_size or self.context_group.size()
         assert cu_seqlens[-1] == len(query) * context, "cu_seqlens must cover the complete packed row"
         key_SGD, value_SGD = key, value
         if context > 1:
             both = torch.cat([key, value], dim=-1).contiguous()
             both = gather_from_sequence_parallel_region(both, group=self.context_group)
             key_SGD, value_SGD = both[gathered_order(cu_seqlens, context)].chunk(2, dim=-1)
-        chunks = []
-        for first, size, start, num_keys in _chunks(cu_seqlens, context, rank):
-            query_THD = query[first : first + size]
-            keys = slice(start, start + num_keys)
-            chunks.append(self._attend(query_THD, key_SGD[keys], value_SGD[keys]))
+            pairs = _chunks(cu_seqlens, context, self.context_group.rank())
+        else:
+            bounds = pairwise(cu_seqlens), pairwise(packed_seq_params.cu_seqlens_kv.tolist())
+            pairs = [(slice(*queries), slice(*keys)) for queries, keys in zip(*bounds, strict=True)]
+        chunks = [self._attend(query[queries], key_SGD[keys], value_SGD[keys]) for queries, keys in pairs]
         return torch.cat(chunks).flatten(1)
 
     def _attend(self, query_THD: torch.Tensor, key_SGD: torch.Tensor, value_SGD: torch.Tensor) -> torch.Tensor:
@@ -88,13 +93,12 @@ class PackedAttention(MegatronModule):
         return out_1HTD[0].transpose(0, 1)
 
 
-def _chunks(cu_seqlens: tuple[int, ...], context: int, rank: int) -> list[tuple[int, int, int, int]]:
-    """Return `(first local query, number of queries, first key, number of keys)` of each chunk of this rank."""
-    numbers = (rank, 2 * context - 1 - rank) if context > 1 else (0,)
+def _chunks(cu_seqlens: tuple[int, ...], context: int, rank: int) -> list[tuple[slice, slice]]:
+    """Return the local queries of each of a rank's two chunks of a document, and their keys in the packed row."""
     chunks, local = [], 0
-    for start, end in zip(cu_seqlens[:-1], cu_seqlens[1:], strict=True):
-        size = (end - start) // (2 * context if context > 1 else 1)
-        for number in numbers:
-            chunks.append((local, size, start, (number + 1) * size))
+    for start, end in pairwise(cu_seqlens):
+        size = (end - start) // (2 * context)
+        for number in (rank, 2 * context - 1 - rank):
+            chunks.append((slice(local, local + size), slice(start, start + (number + 1) * size)))
             local += size
     return chunks

@@ -12,14 +12,20 @@ from acc_megatron.config import ModelConfig
 from acc_megatron.model.families import FAMILIES
 from acc_megatron.model.families.rope_scaling import frequencies
 from acc_megatron.model.fp8.emulated_linear import Emulation
+from acc_megatron.model.last_layer import with_suffix_layer
 
 
 def build_chunks(
-    model: ModelConfig, transformer: TransformerConfig, emulated: Emulation | None = None
+    model: ModelConfig,
+    transformer: TransformerConfig,
+    emulated: Emulation | None = None,
+    *,
+    has_suffix_layer: bool = False,
 ) -> list[GPTModel]:
     """Build the model chunks of this pipeline rank: several for a virtual pipeline, otherwise one.
 
-    `emulated` is the FP8 to emulate where Transformer Engine is not available.
+    `emulated` is the FP8 to emulate where Transformer Engine is not available. With `has_suffix_layer` the last layer
+    needs SuffixParams, and computes the rows in them only.
     """
     num_chunks = transformer.virtual_pipeline_model_parallel_size or 1
     stages = range(num_chunks) if num_chunks > 1 else (None,)
@@ -31,6 +37,7 @@ def build_chunks(
             last_stage=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage),
             vp_stage=stage,
             emulated=emulated,
+            has_suffix_layer=has_suffix_layer,
         )
         for stage in stages
     ]
@@ -44,16 +51,18 @@ def build_model(
     last_stage: bool = True,
     vp_stage: int | None = None,
     emulated: Emulation | None = None,
+    has_suffix_layer: bool = False,
 ) -> GPTModel:
     """Build one chunk with megatron-core's initial weights.
 
     Expert parameters are marked `allreduce = False` in every layout, even if one process has all experts, so that the
     optimizer is always a (dense, expert) chain and checkpoints have the same structure.
     """
+    block = FAMILIES[model.family].block_spec(transformer, vp_stage, emulated)
     with _output_layer_without_apex():
         built = GPTModel(
             transformer,
-            FAMILIES[model.family].block_spec(transformer, vp_stage, emulated),
+            with_suffix_layer(block) if has_suffix_layer and last_stage else block,
             vocab_size=model.vocab_size,
             max_sequence_length=model.window_tokens,
             pre_process=first_stage,

@@ -104,7 +104,9 @@ def head_seconds(config: Config, s: RankSizes, workload: Workload, speeds: Speed
 
     It makes 3 passes over the weight, 4 if logits are recomputed, and one less if the weight is frozen.
     """
-    rows = head_rows(s, workload.fullest) * workload.supervised_tokens / max(1, workload.fullest.supervised_tokens)
+    rows = (
+        head_rows(config, s, workload.fullest) * workload.supervised_tokens / max(1, workload.fullest.supervised_tokens)
+    )
     keeps = config.loss.plan == "keep" or (
         config.loss.plan == "auto" and rows * s.vocab * s.element_bytes <= HEAD_KEEP_LIMIT_BYTES
     )

@@ -31,6 +31,13 @@ def plain_bytes(s: RankSizes) -> float:
     return count.stream * s.stream_bytes + count.heads * heads + activation_bytes(s) + dense_activation_bytes(s)
 
 
+def projection_bytes(s: RankSizes) -> float:
+    """Bytes of the first norm and of the work on queries and keys before attention: a part of `plain_bytes`."""
+    count = GPU if s.on_gpu else CPU
+    heads = s.tokens * (s.queries + s.keys) * s.element_bytes
+    return count.stream / 5 * s.stream_bytes + count.heads * heads
+
+
 def activation_bytes(s: RankSizes) -> float:
     """Bytes of the experts' activation function, which selective recompute can repeat."""
     return (GPU if s.on_gpu else CPU).expert * s.expert_tokens * s.expert_ffn * s.element_bytes

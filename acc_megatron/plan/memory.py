@@ -12,6 +12,7 @@ from acc_megatron.config import Config
 from acc_megatron.mesh.layout import Layout
 from acc_megatron.model.precision import PRECISIONS
 from acc_megatron.plan.activations import LayerMemory, layer_memory, layer_tensors, working_bytes
+from acc_megatron.plan.last_layer import last_layer_memory, row_sizes
 from acc_megatron.plan.optimizer_bytes import (
     FLOAT,
     gradient_bytes,
@@ -85,8 +86,14 @@ def stage_memory(
     saved = layer.saved_bytes * alive + min(2.0, alive) * layer.offloaded_bytes
     is_last = stage == layout.pipeline - 1
     if is_last:
+        normed = sizes
+        if config.loss.last_layer_rows == "supervised":
+            # the last layer's backward pass follows its forward pass: only one microbatch is alive in it
+            last = last_layer_memory(config, sizes, row.documents_tokens, row.supervised_tokens)
+            saved -= layer.saved_bytes - last.saved_bytes
+            normed = row_sizes(sizes, row.supervised_tokens)
         # the final norm
-        saved += 2 * sizes.split_tokens * sizes.hidden * (2 if sizes.on_gpu else 4)
+        saved += 2 * normed.split_tokens * sizes.hidden * (2 if sizes.on_gpu else 4)
     loss = head_bytes(config, sizes, row) if is_last else 0.0
     working = layer.recomputed_bytes + working_bytes(sizes)
     trained = trained_parameters(config, layout, parameters, stage)
@@ -127,10 +134,15 @@ def in_flight(config: Config, layout: Layout, stage: int) -> float:
     return min(warm_up, microbatches * chunks) / chunks
 
 
-def head_rows(sizes: RankSizes, row: RowContents) -> int:
-    """Supervised tokens on context rank 0, which has the last chunk, the supervised one, of every document."""
+def head_rows(config: Config, sizes: RankSizes, row: RowContents) -> int:
+    """Supervised tokens on context rank 0, which has the last chunk, the supervised one, of every document.
+
+    A last layer that computes supervised rows only shares them evenly.
+    """
     if sizes.context == 1:
         return row.supervised_tokens
+    if config.loss.last_layer_rows == "supervised":
+        return -(-row.supervised_tokens // sizes.context)
     tokens = sum(2 * (length // (2 * sizes.context)) for length in row.documents_tokens)
     return min(row.supervised_tokens, tokens)
 
@@ -140,7 +152,7 @@ def head_bytes(config: Config, sizes: RankSizes, row: RowContents) -> float:
 
     The hidden states of all tensor-parallel ranks are gathered; the vocabulary is this rank's part.
     """
-    rows, element = head_rows(sizes, row), sizes.element_bytes
+    rows, element = head_rows(config, sizes, row), sizes.element_bytes
     window = min(HEAD_WINDOW_COLUMNS, sizes.vocab)
     logits = rows * sizes.vocab * element
     keeps = config.loss.plan == "keep" or (config.loss.plan == "auto" and logits <= HEAD_KEEP_LIMIT_BYTES)
@@ -150,7 +162,8 @@ def head_bytes(config: Config, sizes: RankSizes, row: RowContents) -> float:
     widened = 0
     if element < 4 and not sizes.on_gpu:
         widened = (rows + sizes.hidden) * window * 4 + rows * sizes.hidden * 4
-    return compact + stored_logits + widened + sizes.stream_bytes
+    gradient = sizes if config.loss.last_layer_rows == "all" else row_sizes(sizes, row.supervised_tokens)
+    return compact + stored_logits + widened + gradient.stream_bytes
 
 
 def buffer_bytes(layout: Layout, sizes: RankSizes) -> float:

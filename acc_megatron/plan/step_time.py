@@ -9,6 +9,7 @@ from acc_megatron.model.flops import training_flops
 from acc_megatron.plan.activations import layer_memory, layer_tensors
 from acc_megatron.plan.assumed_efficiency import EFFICIENCY
 from acc_megatron.plan.communication import Collective, forward_passes
+from acc_megatron.plan.last_layer_time import last_layer_saving
 from acc_megatron.plan.layer_time import LayerTime, head_seconds, layer_time
 from acc_megatron.plan.optimizer_bytes import HOST_UPDATE_BYTES, OFFLOAD_COPY_BYTES, update_traffic, updated_parameters
 from acc_megatron.plan.parameters import Parameters
@@ -55,7 +56,10 @@ def step_time(
     collectives: list[Collective],
     speeds: Speeds,
 ) -> StepTime:
-    """Predict a step of the last pipeline stage, the slowest, because it has the head."""
+    """Predict a step of the last pipeline stage, the slowest, because it has the head.
+
+    With `loss.last_layer_rows = "supervised"` it may be another one: then the excess of the last stage is left out.
+    """
     layers = config.model.num_hidden_layers // layout.pipeline
     microbatches = config.train.global_batch_rows // layout.data
     calls, num_recomputed = layers * microbatches, forward_passes(config) - 1
@@ -76,6 +80,15 @@ def step_time(
     if config.parallel.context_communication.startswith("a2a") or not sizes.on_gpu:
         context = by_axis["CP"]
     tensor, experts = by_axis["TP"], by_axis["EP"] + by_axis["ETP"]
+    saved = last_layer_saving(
+        config, layout, sizes, workload, speeds, layer=layer, expert_seconds=experts / calls, head_seconds=head
+    )
+    arithmetic, attention, memory = (
+        arithmetic - saved.arithmetic,
+        attention - saved.attention,
+        memory - saved.memory_traffic,
+    )
+    recompute, experts, context = recompute - saved.recompute, experts - saved.experts, context + saved.gathering
     busy = arithmetic + head + attention + memory + recompute + launches + tensor + context + experts
     waiting = busy * (1 / workload.balance(layout.data, config.train.global_batch_rows) - 1)
     slot = (busy + waiting) / microbatches

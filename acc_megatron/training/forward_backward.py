@@ -8,14 +8,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import get_attr_wrapped_model
 
 from acc_megatron.config import Config
 from acc_megatron.data.loader import PackedRow
 from acc_megatron.data.packing import length_bucket
+from acc_megatron.model.last_layer import SuffixParams
 from acc_megatron.training.loss import masked_head, reduce_loss
+from acc_megatron.training.suffix_rows import suffix_rows
 from acc_megatron.training.trainer import Trainer
 
 
@@ -61,12 +62,17 @@ def _forward_step(
     bounds = torch.tensor(row.cu_seqlens, dtype=torch.int32, device=device)
     longest = max(end - start for start, end in pairwise(row.cu_seqlens))
     max_seqlen = length_bucket(longest, config.data.document_multiple_tokens, row.cu_seqlens[-1])
-    packed = PackedSeqParams(
+    suffixes = None
+    if config.loss.last_layer_rows == "supervised" and get_attr_wrapped_model(model, "post_process"):
+        suffixes = suffix_rows(config, row.complete or row, max_seqlen)
+        labels, loss_mask = suffixes.labels, suffixes.loss_mask
+    packed = SuffixParams(
         qkv_format="thd",
         cu_seqlens_q=bounds,
         cu_seqlens_kv=bounds,
         max_seqlen_q=max_seqlen,
         max_seqlen_kv=max_seqlen,
+        suffixes=suffixes,
     )
     output = model(
         tokens,

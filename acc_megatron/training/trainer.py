@@ -101,7 +101,8 @@ def build_trainer(config: Config, layout: Layout) -> Trainer:
     }
     transformer = training_config(config, layout)
     emulated = emulation(config.train.precision, config.fp8)
-    built = build_chunks(config.model, transformer, emulated)
+    has_suffix_layer = config.loss.last_layer_rows == "supervised"
+    built = build_chunks(config.model, transformer, emulated, has_suffix_layer=has_suffix_layer)
     prepare_parameters(config, layout, built)
     models: list[torch.nn.Module] = [model.to(torch.cuda.current_device()) for model in built]
     if transformer.bf16:

@@ -60,3 +60,35 @@ def _attend(rank: int, context: int) -> None:
 @pytest.mark.parametrize("context", [1, 2])
 def test_packed_attention_and_its_gradients_match_the_dense_definition(context: int) -> None:
     run_on_ranks(_attend, context, context)
+
+
+def _attend_from_the_last(_: int) -> None:
+    from acc_megatron.mesh import cpu_backend
+
+    cpu_backend.install()
+    from types import SimpleNamespace
+
+    from megatron.core.packed_seq_params import PackedSeqParams
+    from megatron.core.transformer.enums import AttnMaskType
+
+    from acc_megatron.model.attention import PackedAttention
+
+    config = SimpleNamespace(attention_dropout=0.0, kv_channels=DIM)
+    groups = SimpleNamespace(cp=dist.group.WORLD)
+    attention = PackedAttention(config, 1, AttnMaskType.causal, "self", pg_collection=groups)  # type: ignore[arg-type]
+    query, key, value = row()
+    lengths = (1, 7, 4, 40)  # of documents of 4, 16, 4 and 40 tokens
+    rows = torch.cat([torch.arange(end - n, end) for end, n in zip(BOUNDS[1:], lengths, strict=True)])
+    packed = PackedSeqParams(
+        qkv_format="thd",
+        cu_seqlens_q=torch.tensor([0, *lengths]).cumsum(0).int(),
+        cu_seqlens_kv=torch.tensor(BOUNDS, dtype=torch.int32),
+        local_cp_size=1,
+    )
+    actual = attention(query[rows], key, value, packed_seq_params=packed)
+    torch.testing.assert_close(actual, plain(query, key, value)[rows], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.distributed
+def test_a_document_may_attend_from_its_last_tokens_only() -> None:
+    run_on_ranks(_attend_from_the_last, 1)

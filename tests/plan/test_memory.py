@@ -35,6 +35,7 @@ def case(name: str) -> Case:
         pytest.param(("dense, tied", "dense, selective"), id="dense", marks=pytest.mark.slow),
         pytest.param(("dense, TP2", "dense, tied, PP2"), id="dense, 2 processes", marks=pytest.mark.slow),
         pytest.param(("long row, full recompute",), id="1 process", marks=pytest.mark.slow),
+        pytest.param(("supervised rows",), id="supervised rows", marks=pytest.mark.slow),
         pytest.param(("LoRA of attention", "LoRA of experts", "frozen experts"), id="adapters", marks=pytest.mark.slow),
         pytest.param(("CP2 EP2", "PP2 of 2 chunks"), id="2 processes", marks=pytest.mark.slow),
         pytest.param(("bfloat16 moments, gradients", "fp8 moments"), id="narrow optimizer", marks=pytest.mark.slow),
@@ -103,7 +104,7 @@ def test_the_total_is_the_sum_of_the_reported_parts() -> None:
 def test_context_rank_0_has_the_end_of_every_document(context: int, expected: int) -> None:
     config = recipe("parallel.tensor=1", f"parallel.context={context}", "data.seq_length_tokens=8192")
     sizes = rank_sizes(config, build_layout(config.parallel, 8), on_gpu=True)
-    assert head_rows(sizes, RowContents((4096, 2048), 900)) == expected
+    assert head_rows(config, sizes, RowContents((4096, 2048), 900)) == expected
 
 
 def test_the_constants_of_the_head_equal_those_of_the_kernels() -> None:

@@ -88,6 +88,19 @@ def without_experts(cases: list[Case]) -> list[Case]:
     return [case for case in cases if not any("expert" in override or "moe" in override for override in case.overrides)]
 
 
+# the last layer computes supervised rows only, and the reference all rows
+SUPERVISED = ("loss.last_layer_rows=supervised",)
+
+
+def supervised(cases: list[Case]) -> list[Case]:
+    """The cases with a last layer that computes supervised rows only."""
+    return [
+        dataclasses.replace(case, name=f"{case.name}, supervised rows", overrides=(*SUPERVISED, *case.overrides))
+        for case in cases
+        if "moe.dispatcher=allgather" not in case.overrides  # it needs equally many rows on every rank
+    ]
+
+
 # the smallest form of every promise, in the fast tests: each axis once, then three together
 FEW_STEPS = 2
 # balancing loss and z-loss as large as the loss itself; rows have padding at their ends, so ranks have unequal shares
@@ -103,5 +116,8 @@ FAST_ON_2 = [dataclasses.replace(case, num_steps=FEW_STEPS) for case in SINGLES 
              ("TP2 (SP)", "EP2", "CP2", "PP2 VPP2", "DP2 overlap")]  # fmt: skip
 FAST_ON_4 = [dataclasses.replace(PAIRS[-1], num_steps=FEW_STEPS)]
 FAST_SHARDED = [dataclasses.replace(SHARDED_SINGLES[-1], num_steps=FEW_STEPS)]
+FAST_SUPERVISED = supervised([dataclasses.replace(case, num_steps=FEW_STEPS) for case in SINGLES if case.name in
+                             ("TP2 (SP)", "CP2")])  # fmt: skip
+SUPERVISED_SINGLES, SUPERVISED_PAIRS = supervised(SINGLES), supervised(PAIRS)
 FAST_BALANCED = balanced([case for case in SINGLES if case.name in ("TP2 (SP)", "CP2")])
 BALANCED_SINGLES, BALANCED_PAIRS = balanced(SINGLES), balanced(PAIRS)

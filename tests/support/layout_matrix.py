@@ -25,6 +25,8 @@ from support.layout_cases import (
     SHARDED_PAIRS,
     SHARDED_SINGLES,
     SINGLES,
+    SUPERVISED_PAIRS,
+    SUPERVISED_SINGLES,
     Case,
     without_experts,
 )
@@ -212,7 +214,7 @@ def main() -> None:
         print(
             "| layout | processes | largest loss difference | largest relative gradient difference |\n|---|---|---|---|"
         )
-        for cases in map(choose, (SINGLES, PAIRS)):
+        for cases in map(choose, (SINGLES, PAIRS, SUPERVISED_SINGLES, SUPERVISED_PAIRS)):
             for name, result in run_cases(recipe, cases, sgd).items():
                 loss = loss_difference(result, sgd)
                 print(f"| {name} | {cases[0].world} | {loss:.1e} | {result.gradient_difference:.1e} |", flush=True)

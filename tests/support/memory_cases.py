@@ -145,4 +145,7 @@ def _expert_load(trainer: Any, taken: dict[int, int]) -> float:
     if not config.model.num_experts:
         return 1.0
     split = config.data.seq_length_tokens // layout.context // layout.tensor
-    return sum(taken.values()) / len(taken) / (split * config.model.num_experts_per_tok * layout.expert_tensor)
+    loads = list(taken.values())
+    if config.loss.last_layer_rows == "supervised":
+        loads.pop()  # of the last layer, which routes fewer rows
+    return sum(loads) / len(loads) / (split * config.model.num_experts_per_tok * layout.expert_tensor)

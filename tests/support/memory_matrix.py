@@ -54,6 +54,8 @@ CASES = [
     Case("LoRA of experts, bfloat16, full recompute", 1,
          (*LORA, "adapter.targets=['experts']", "train.precision=bfloat16", "memory.recompute=full")),
     Case("frozen experts", 1, ("freeze.parts=['experts']",)),
+    Case("supervised rows, long row", 1,
+         ("model.num_hidden_layers=2", "data.seq_length_tokens=4096", "loss.last_layer_rows=supervised")),
     Case("PP2, 4 microbatches", 2, ("parallel.pipeline=2",)),
     Case("PP2 of 2 chunks, bfloat16, 8 layers", 2,
          ("parallel.pipeline=2", "parallel.virtual_pipeline=2", "model.num_hidden_layers=8", *BF16)),

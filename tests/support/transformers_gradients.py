@@ -15,6 +15,7 @@ class Balancing:
 
     loss: float = 0.0
     z_loss: float = 0.0
+    last_layer_supervised: bool = False  # the last layer's losses are those of its supervised tokens
 
 
 NONE = Balancing()
@@ -91,12 +92,13 @@ class Reference:
         """Return the mean loss of a supervised token in a batch, and the gradients by name.
 
         The gradients are those of the loss plus the balancing losses of all layers, each the mean over the tokens of
-        the documents: of each packed row's balancing loss (arXiv 2101.03961), and of the squared log-sum-exp.
+        the documents: of each packed row's balancing loss (arXiv 2101.03961), and of the squared log-sum-exp. A last
+        layer with the losses of its supervised tokens gives each of them the weight of a token of another layer.
         """
         config, routes = self.config, {"output_router_logits": True} if balancing != NONE else {}
         loss_sum, count, balance, num_tokens = torch.zeros((), dtype=torch.float64), 0, torch.zeros(()), 0
         for number in self.loader.batch(step, config.train.global_batch_rows, config.train.epochs):
-            logits_of_row = []
+            routed, is_supervised = [], []
             for document in self.loader.rows[number] if number >= 0 else ():
                 ids, mask = (torch.from_numpy(array.astype("int64")) for array in self._data.document(document))
                 before = (mask[1:] == 1).nonzero()[:, 0]  # places of the tokens before supervised ones
@@ -106,8 +108,12 @@ class Reference:
                 count += len(before)
                 num_tokens += len(ids)
                 if routes:
-                    logits_of_row.append(torch.stack(output.router_logits))
-            for logits in torch.cat(logits_of_row, 1) if logits_of_row else ():  # of one layer [tokens, experts]
+                    routed.append(torch.stack(output.router_logits))
+                    is_supervised.append(torch.zeros(len(ids), dtype=torch.bool).index_fill(0, before, True))
+            layers = list(torch.cat(routed, 1)) if routed else []  # [tokens, experts] each
+            if routed and balancing.last_layer_supervised:
+                layers[-1] = layers[-1][torch.cat(is_supervised)]
+            for logits in layers:
                 row = balancing.loss * _switch_loss(logits, config.model.num_experts_per_tok)
                 row = row + balancing.z_loss * logits.logsumexp(-1).square().mean()
                 balance = balance + len(logits) * row
