@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from acc_megatron.common.atomic_files import write_json
+from acc_megatron.common.live_line import LiveLine
 from acc_megatron.common.network_ports import free_port
 from acc_megatron.errors import EnvironmentProblem, JobFailed
 from acc_megatron.observe.metrics import read_steps
@@ -22,50 +25,70 @@ LENGTH_TOKENS = 2048  # target of an agent; documents have 2,000 to 6,000 tokens
 JOB_TIMEOUT_SECONDS = 900
 
 
+def _end(process: "subprocess.Popen[str]", is_late: threading.Event) -> None:
+    is_late.set()
+    process.terminate()
+
+
 class Pipeline:
-    """Runs jobs in order, records their seconds and prints one line for each."""
+    """Runs jobs in order and records their seconds; stderr shows one line for each, and its progress."""
 
     def __init__(self, out: Path) -> None:
         self.log = out / "quickstart.log"
         self.seconds: dict[str, float] = {}
+        self.line = LiveLine()
         self.log.write_text("")
 
     def job(self, name: str, *commands: Sequence[str]) -> list[str]:
         """Run the commands of one job and return their standard outputs; raises JobFailed with the end of the log."""
-        print(f"  {name:<22}", end="", flush=True)
+        if self.line.is_terminal:
+            self.line.show(f"  {name}")
         started = time.monotonic()
-        outputs = [self._command(name, command) for command in commands]
+        try:
+            outputs = [self._command(name, command) for command in commands]
+        finally:
+            self.line.erase()
         self.seconds[name] = round(time.monotonic() - started, 1)
-        print(f"{self.seconds[name]:>7.1f} s", flush=True)
+        self.line.keep(f"  {name:<22}{self.seconds[name]:>7.1f} s")
         return outputs
 
     def _command(self, name: str, command: Sequence[str]) -> str:
-        with self.log.open("a", encoding="utf-8") as log:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        with self.log.open("a", encoding="utf-8") as log, tempfile.TemporaryFile("w+", encoding="utf-8") as output:
             log.write(f"$ {' '.join(command)}\n")
-            log.flush()
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True, env=environment)
+            is_late = threading.Event()
+            limit = threading.Timer(JOB_TIMEOUT_SECONDS, lambda: _end(process, is_late))
+            limit.start()
             try:
-                done = subprocess.run(
-                    command,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    env=environment,
-                    timeout=JOB_TIMEOUT_SECONDS,
-                )
-            except subprocess.TimeoutExpired:
-                raise JobFailed(
-                    f"{name} took more than {JOB_TIMEOUT_SECONDS} s and was stopped; see {self.log}"
-                ) from None
-            log.write(done.stdout)
-        if done.returncode:
+                assert process.stderr is not None
+                for line in process.stderr:
+                    log.write(line)
+                    log.flush()
+                    self._show(name, line.rstrip())
+                code = process.wait()
+            finally:
+                limit.cancel()
+            output.seek(0)
+            printed = output.read()
+            log.write(printed)
+        if is_late.is_set():
+            raise JobFailed(f"{name} took more than {JOB_TIMEOUT_SECONDS} s and was stopped; see {self.log}")
+        if code:
             tail = "\n".join(self.log.read_text(encoding="utf-8").splitlines()[-15:])
-            raise JobFailed(f"{name} ended with exit code {done.returncode}; the end of {self.log}:\n{tail}")
-        return done.stdout
+            raise JobFailed(f"{name} ended with exit code {code}; the end of {self.log}:\n{tail}")
+        return printed
+
+    def _show(self, name: str, line: str) -> None:
+        """Show what a job says: its newest line on a terminal, its training steps elsewhere."""
+        if self.line.is_terminal and line:
+            self.line.show(f"  {name}  {line}")
+        elif line.startswith("step "):
+            self.line.keep(f"    {line}")
 
 
 def run(out: Path, examples: Path, *, count: int, seed: int, model: Literal["moe", "dense"] = "moe") -> dict[str, Any]:
-    """Run everything from agents to report in `out`; writes summary.json and report.html and prints a summary.
+    """Run everything from agents to report in `out`; writes summary.json and report.html, and returns the summary.
 
     Raises EnvironmentProblem outside a checkout, JobFailed if a job ends with an error.
     """
@@ -75,8 +98,8 @@ def run(out: Path, examples: Path, *, count: int, seed: int, model: Literal["moe
     if (out / "run").exists():
         raise EnvironmentProblem(f"{out} contains an earlier quickstart: remove it, or give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    print(f"Running the pipeline in {out} (log: {out / 'quickstart.log'})")
     pipeline = Pipeline(out)
+    pipeline.line.keep(f"Running the pipeline in {out} (log: {pipeline.log})")
     counts = _make_data(pipeline, out, examples, count, seed)
     result = _train(pipeline, out, recipe, seed)
     scores = _export_and_evaluate(pipeline, out)
@@ -96,9 +119,7 @@ def run(out: Path, examples: Path, *, count: int, seed: int, model: Literal["moe
         "seconds": pipeline.seconds,
     }
     write_json(out / "summary.json", summary)
-    page = write_report(out)
-    _print_summary(summary, out, page)
-    return summary
+    return summary | {"page": str(write_report(out))}
 
 
 def _acc(*arguments: str | Path) -> list[str]:
@@ -126,6 +147,8 @@ def _make_data(pipeline: Pipeline, out: Path, examples: Path, count: int, seed: 
 def _train(pipeline: Pipeline, out: Path, recipe: Path, seed: int) -> dict[str, Any]:
     """Train half of the schedule, then the rest from the checkpoint, on two processes."""
     overrides = [f"data.path={out / 'dataset'}", f"train.run_dir={out / 'run'}", f"train.seed={seed}"]
+    if pipeline.line.is_terminal:
+        overrides.append("observe.print_every_steps=1")
     pipeline.job(
         "train (first half)", _torchrun("train", recipe, "--json", *overrides, f"train.max_steps={_half(out, recipe)}")
     )
@@ -174,10 +197,11 @@ def _export_and_evaluate(pipeline: Pipeline, out: Path) -> dict[str, Any]:
     return {name: found["models"][export.name] for name, found in json.loads(evaluated[0]).items()}
 
 
-def _print_summary(summary: dict[str, Any], out: Path, page: Path) -> None:
+def summary_text(summary: dict[str, Any], out: Path) -> str:
+    """What happened, in words."""
     share = summary["supervised_tokens"] / summary["tokens"]
     dropped = ", ".join(f"{count} {reason}" for reason, count in summary["dropped"].items()) or "none"
-    print(f"""
+    return f"""\
 What happened
   documents            {summary["documents"]:,} compiled from trajectories of agents (dropped: {dropped})
   tokens               {summary["tokens"]:,}, of which {summary["supervised_tokens"]:,} ({share:.1%}) are supervised
@@ -187,8 +211,5 @@ What happened
   total                {sum(summary["seconds"].values()):.0f} s
 
 A model of this size learns the format of the answers, not retrieval: its scores on GraphWalks and MRCR
-({out / "eval" / "results.json"}) show only that evaluation works.
-
-Next steps
-  {page}
-  acc-megatron inspect {out / "dataset"} --doc 0""")
+({out / "eval" / "results.json"}) show only that evaluation works. The report is
+{summary["page"]}"""

@@ -89,12 +89,18 @@ class AgentFigures:
 def statistics(folder: Path, filters: Filters) -> dict[str, Any]:
     """Figures by agent, and dropped rows by step and reason, of an output of `compile`, `reason` or `convert`.
 
-    Raises DataError for any other folder and for a damaged one.
+    Raises DataError for any other folder and for a damaged one, ConfigError for an agent without documents.
     """
     by_agent: dict[str, AgentFigures] = {}
+    agents: set[str] = set()
     for facts in _documents(folder):
+        agents.add(facts.agent)
         if filters.accepts(facts):
             by_agent.setdefault(facts.agent, AgentFigures()).add(facts)
+    if filters.agent is not None and filters.agent not in agents:
+        raise ConfigError(
+            f"--agent {filters.agent}: {folder} has documents of {', '.join(sorted(agents)) or 'no agent'}"
+        )
     drops: Counter[tuple[str, str]] = Counter()
     for refused in _rows(folder / REFUSED) if (folder / REFUSED).is_file() else ():
         if filters.reason in (None, refused["reason"]):

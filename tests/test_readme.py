@@ -14,6 +14,8 @@ from support.commands import ROOT, acc, run_command
 from support.doc_blocks import blocks
 from support.make_inputs import TINY_MODEL
 
+from acc_megatron.quickstart import summary_text
+
 # in the order in which a reader needs them: later pages use the folders that earlier ones made
 PAGES = (
     "docs/install.md",
@@ -37,9 +39,10 @@ NOT_AGAIN = ("make quickstart", "make test", "make .venv", "make docs")
 def tour(tmp_path_factory: pytest.TempPathFactory, make_hf_folder: Callable[..., Path]) -> Iterator[Path]:
     """A folder in which a user stands: the quickstart's run and trajectories, a model, the published files' like."""
     here = tmp_path_factory.mktemp("tour")
-    done = acc("quickstart", "--out", here / "runs" / "quickstart", timeout=900)
+    done = acc("quickstart", "--out", here / "runs" / "quickstart", "--json", timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    (here / "quickstart.txt").write_text(done.stdout)
+    (here / "quickstart.txt").write_text(done.stderr)
+    (here / "quickstart.json").write_text(done.stdout)
     shutil.copytree(here / "runs" / "quickstart" / "trajectories", here / "my_trajectories")
     make_hf_folder(here / "Qwen3-30B-A3B-Thinking-2507", max_position_embeddings=16_384)
     for agent in ("search", "swe", "sql"):
@@ -87,7 +90,11 @@ def test_the_quickstart_shows_a_falling_loss_and_writes_what_it_promises(tour: P
     assert "resumed from" in (out / "quickstart.log").read_text()
     assert "<svg" in (out / "report.html").read_text()
     table = (tour / "quickstart.txt").read_text()
-    assert "loss" in table and "train (resumed)" in table
+    assert "train (resumed)" in table and "Next: acc-megatron inspect" in table
+    printed = json.loads((tour / "quickstart.json").read_text())
+    assert printed == summary | {"page": str(out / "report.html")}
+    assert f"{summary['steps']} steps on 2 processes" in summary_text(printed, out)
+    assert "\n    step     1 of " in table, "training is shown while it runs"
 
 
 @pytest.mark.slow

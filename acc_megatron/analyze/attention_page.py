@@ -37,7 +37,10 @@ def _section(result: AttentionResult, task: str) -> TaskSection:
     caption = f"Share of attention by distance i - j, in 32 bins over {span:,} tokens, mean over heads and queries"
     if others:
         layers = result["changes"][others[0]][task]["most_changed_layers"]
-        caption += f"; the layers that changed most from {first} to {others[0]}. Below: the change from {first}."
+        caption += (
+            f"; the layers that changed most from {first} to {others[0]}. Below: the change from {first} in percentage "
+            "points."
+        )
     else:
         layers = list(range(min(3, len(found[first][task]))))
         caption += "; the first layers."
@@ -79,7 +82,7 @@ def _histograms(found: AttentionByCheckpoint, task: str, layers: list[int], span
     import matplotlib.figure
 
     num_rows = 2 if len(found) > 1 else 1
-    drawing = matplotlib.figure.Figure(figsize=(3.2 * len(layers), 2.5 * num_rows), layout="constrained")
+    drawing = matplotlib.figure.Figure(figsize=(9.6, 2.5 * num_rows), layout="constrained")
     axes = drawing.subplots(num_rows, len(layers), sharex=True, sharey="row", squeeze=False)
     for column, layer in enumerate(layers):
         shares = {name: np.mean(tasks[task][layer]["histogram"], axis=0) for name, tasks in found.items()}
@@ -91,15 +94,14 @@ def _histograms(found: AttentionByCheckpoint, task: str, layers: list[int], span
                 np.where(share > 0, share, np.nan), edges, baseline=None, label=name, **STROKES[number]
             )
             if number:
-                axes[1, column].stairs(share - base, edges, baseline=None, **STROKES[number])
+                axes[1, column].stairs(100 * (share - base), edges, baseline=None, **STROKES[number])
         axes[0, column].set(title=f"layer {layer}", yscale="log")
         axes[-1, column].set_xlabel("distance, tokens")
     axes[0, 0].set_ylabel("share of attention")
     if num_rows == 2:
-        axes[1, 0].set_ylabel("change of share")
+        axes[1, 0].set_ylabel("change, points")
         for ax in axes[1]:
             ax.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
-            ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
     axes[0, -1].legend(frameon=False, fontsize=8)
     return svg(drawing)
 
@@ -109,7 +111,7 @@ def _heads(found: AttentionByCheckpoint, task: str) -> Markup:
     import matplotlib.figure
 
     maps = {name: np.array([layer["distance_tokens"] for layer in tasks[task]]) for name, tasks in found.items()}
-    drawing = matplotlib.figure.Figure(figsize=(3.6 * len(found), 2.8), layout="constrained")
+    drawing = matplotlib.figure.Figure(figsize=(9.6, 2.8), layout="constrained")
     axes = drawing.subplots(1, len(found), sharey=True, squeeze=False)[0]
     (first, base), *others = maps.items()
     top = max((float(np.abs(values - base).max()) for _, values in others), default=0.0) or 1.0

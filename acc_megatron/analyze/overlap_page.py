@@ -39,28 +39,29 @@ def publish_overlap(out: Path, result: OverlapResult, vectors: np.ndarray | None
 def _scores(result: OverlapResult) -> Table:
     rows = []
     for name, found in result["benchmarks"].items():
-        near = found.get("embeddings")
-        auc = near["separability_auc"] if near else None
-        rows.append(
-            (
-                name,
-                f"{found['questions']:,}",
-                f"{found['shorter']:,}",
-                f"{found['ngrams_in_questions']['contaminated']:,}",
-                f"{found['ngrams_in_other_text']['contaminated']:,}",
-                f"{near['contaminated']:,} of {near['embedded']:,}" if near else "not embedded",
-                f"{near['distinct']:,}" if near else "",
-                f"{near['mean_nearest_cosine']:.3f}" if near else "",
-                "" if not near else "too few" if auc is None else f"{auc:.3f}",
-            )
-        )
+        row = [
+            name,
+            f"{found['questions']:,}",
+            f"{found['shorter']:,}",
+            f"{found['ngrams_in_questions']['contaminated']:,}",
+            f"{found['ngrams_in_other_text']['contaminated']:,}",
+        ]
+        if near := found.get("embeddings"):
+            auc = near["separability_auc"]
+            row += [
+                f"{near['contaminated']:,} of {near['embedded']:,}",
+                f"{near['distinct']:,}",
+                f"{near['mean_nearest_cosine']:.3f}",
+                "too few" if auc is None else f"{auc:.3f}",
+            ]
+        rows.append(row)
     settings = result["settings"]
-    header = (
+    header = [
         "benchmark", "questions", f"with fewer than {settings['num_words']} words",
-        f"share {settings['num_words']} words with training questions",
-        "with other training text", f"cosine {settings['similarity']} or more", "distinct embeddings",
-        "mean nearest cosine", "AUC",
-    )  # fmt: skip
+        f"share {settings['num_words']} words with training questions", "with other training text",
+    ]  # fmt: skip
+    if any(found.get("embeddings") for found in result["benchmarks"].values()):
+        header += [f"cosine {settings['similarity']} or more", "distinct embeddings", "mean nearest cosine", "AUC"]
     return Table(header, rows, number_columns=range(1, len(header)))
 
 
@@ -81,7 +82,7 @@ def _nearest(result: OverlapResult) -> dict[str, Table]:
 def _map(result: OverlapResult, vectors: np.ndarray | None) -> tuple[dict[str, list[list[float]]], str]:
     """Points of the training questions and of each benchmark, and how they were computed or why there are none."""
     if vectors is None:
-        return {}, "no embeddings were requested: give --embedder or --endpoint"
+        return {}, "There is no map, because no embeddings were requested: give --embedder or --endpoint."
     if len(vectors) < 10:
         return {}, f"{len(vectors)} questions are too few for a map; it needs 10"
     try:

@@ -70,13 +70,14 @@ def _lines(
 
     num_columns = min(3, len(panels))
     num_rows = -(-len(panels) // num_columns)
-    width = 6.4 if len(panels) == 1 else 3.4 * num_columns
-    drawing = matplotlib.figure.Figure(figsize=(width, 2.6 * num_rows), layout="constrained")
+    drawing = matplotlib.figure.Figure(figsize=(9.6, 2.8 * num_rows), layout="constrained")
+    highest = max(value for lines in panels.values() for values in lines.values() for value in values)
     axes = drawing.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
     for ax, (title, lines) in zip(axes.flat, panels.items(), strict=False):
         for name, values in lines.items():
             ax.plot(range(len(values)), values, marker="o", markersize=3, label=name, **strokes[name])
-        ax.set(title=matplotlib_text(title), ylim=(0, None))
+        ax.set(title=matplotlib_text(title), ylim=(0, 1.1 * highest or 1))  # room for the highest point
+        ax.spines[["top", "right"]].set_visible(False)
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
     for ax in axes[-1]:
@@ -84,7 +85,8 @@ def _lines(
     for ax in axes[:, 0]:
         ax.set_ylabel(label)
     axes[0, 0].xaxis.get_major_locator().set_params(integer=True)  # all panels share this axis
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    if len(next(iter(panels.values()))) > 1:
+        axes[0, 0].legend(frameon=False, fontsize=8)
     return svg(drawing)
 
 
@@ -97,7 +99,7 @@ def _experts(
     """Bars of every checkpoint for the most changed experts, one row of bars for each layer."""
     import matplotlib.figure
 
-    drawing = matplotlib.figure.Figure(figsize=(9, 2.0 * len(experts_of) + 0.3), layout="constrained")
+    drawing = matplotlib.figure.Figure(figsize=(9.6, 2.0 * len(experts_of) + 0.3), layout="constrained")
     axes = drawing.subplots(len(experts_of), 1, squeeze=False)[:, 0]
     width = 0.8 / len(found)
     for ax, (layer, experts) in zip(axes, experts_of.items(), strict=True):
@@ -109,6 +111,7 @@ def _experts(
             ax.bar(positions + shift, shares, width, color=strokes[name]["color"], label=name)
         ax.set_xticks(positions, [str(number) for number in numbers], fontsize=8)
         ax.set(title=f"layer {layer}", ylabel="share, percent")
+        ax.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xlabel("expert, the most changed first")
     handles, labels = axes[0].get_legend_handles_labels()
     # next to the axes, where it covers no bar

@@ -6,16 +6,24 @@ from acc_megatron.config import Config
 from acc_megatron.data.balance import costliest_first, efficiency, row_cost_flops, wait_lower_bound
 from acc_megatron.data.document_lengths import NUM_DOCUMENTS, acc_like_lengths
 from acc_megatron.data.packing import pack, round_up
+from acc_megatron.errors import ConfigError
+from acc_megatron.mesh.layout import Layout
 
 
-def balance(config: Config, *, data_parallel: int, global_batch_rows: int, seed: int = 0) -> dict[str, float]:
-    """Efficiency of our order of packed rows and of a random order, over the same global batches.
+def balance(config: Config, layout: Layout, *, seed: int = 0) -> dict[str, float | str]:
+    """Efficiency of our order of packed rows and of a random order, over the same global batches of the recipe.
 
     Experts are spread over all data-parallel ranks, so every microbatch waits for its slowest rank. The efficiency is
     the mean work of a rank divided by the work of the slowest rank, from a model of FLOPs. `efficiency_bound` is an
     upper bound for any packing of the same documents in the same batches: with few packed rows, ranks wait for a
-    document that fills a row.
+    document that fills a row. Raises ConfigError if the batch cannot be divided among the ranks.
     """
+    data_parallel, global_batch_rows = layout.data, config.train.global_batch_rows
+    if global_batch_rows % data_parallel:
+        raise ConfigError(
+            f"train.global_batch_rows {global_batch_rows} is not a multiple of the {data_parallel} data-parallel ranks "
+            f"of {layout.world} GPUs: change --gpus, or the batch with train.global_batch_rows=N"
+        )
     seq_length, multiple = config.data.seq_length_tokens, config.data.document_multiple_tokens
     lengths = [round_up(length, multiple) for length in acc_like_lengths(NUM_DOCUMENTS, seq_length, seed)]
     rows = pack(lengths, seq_length)
@@ -31,7 +39,7 @@ def balance(config: Config, *, data_parallel: int, global_batch_rows: int, seed:
         "efficiency": _efficiency(ours, costs, data_parallel),
         "random_efficiency": _efficiency(full_batches, costs, data_parallel),
         "efficiency_bound": sum(costs[row] for batch in full_batches for row in batch) / data_parallel / sum(waits),
-        "data_parallel": data_parallel,
+        "layout": str(layout),
         "global_batch_rows": global_batch_rows,
         "rows": len(costs),
         "density": sum(lengths) / (len(costs) * seq_length),

@@ -18,6 +18,7 @@ from acc_megatron.bench.csv_file import append_csv
 from acc_megatron.bench.data_programs import OURS, DataPrograms
 from acc_megatron.bench.data_scale import MEGABYTE, memory_curves, worker_scaling
 from acc_megatron.bench.generated_documents import write_triples
+from acc_megatron.bench.program_usage import median_ratio, rounded
 from acc_megatron.data_tools.convert.dataset_folder import open_dataset
 from acc_megatron.data_tools.convert.indexed_file import IndexedFile, write_indexed
 from acc_megatron.data_tools.convert.render import user_content
@@ -45,7 +46,7 @@ def bench_data(
     """Generate documents in `folder`, measure, append rows to `csv_file` and return the figures.
 
     `real` is an optional folder of trajectories that is measured as well. Raises DataError if Megatron and `convert`
-    write different tokens.
+    write different tokens. A program that fails is a row with the reason, and its ratios are None.
     """
     programs, tokenizer = DataPrograms(folder, engine, say), load_tokenizer()
     (folder / "tokenizer").mkdir(parents=True, exist_ok=True)
@@ -57,9 +58,9 @@ def bench_data(
     if curve_megabytes:
         result |= memory_curves(programs, tokenizer, curve_megabytes)
         result |= worker_scaling(programs, tokenizer, max(curve_megabytes), rounds)
-    peak_mb = max(row["peak_mb"] for row in programs.rows if row["provider"] == OURS)
+    peaks_mb = [row["peak_mb"] for row in programs.rows if row["provider"] == OURS and row["peak_mb"] is not None]
     result |= {
-        "peak_memory_mb": round(peak_mb),
+        "peak_memory_mb": rounded(max(peaks_mb, default=None), 0),
         "random_access_ms": round(_random_access_ms(folder), 3),
         "engine": "gigatoken" if isinstance(with_engine(tokenizer, engine), FastTokenizer) else "tiktoken",
     }
@@ -74,18 +75,18 @@ def _compare(programs: DataPrograms, triples: Path, megabytes: float, rounds: in
     texts = _texts(triples)
     ours, single, bare, megatron = [], [], [], []
     for _ in range(rounds):
-        ours.append(programs.convert(triples, megabytes, workers).cpu_seconds)
-        bare.append(programs.bare(texts, megabytes).cpu_seconds)
-        megatron.append(programs.megatron(texts, megabytes, workers).cpu_seconds)
-        single.append(programs.convert(triples, megabytes, 1).cpu_seconds)
-    num_tokens = _count_equal_tokens(programs.folder)
+        ours.append(programs.convert(triples, megabytes, workers))
+        bare.append(programs.bare(texts, megabytes))
+        megatron.append(programs.megatron(texts, megabytes, workers))
+        single.append(programs.convert(triples, megabytes, 1))
+    both_ran = single[-1] is not None and megatron[-1] is not None
+    num_tokens = _count_equal_tokens(programs.folder) if both_ran else None
+    seconds = [usage.cpu_seconds for usage in single if usage]
     return {
-        "cpu_seconds_ratio_vs_megatron": round(
-            statistics.median(a / b for a, b in zip(megatron, ours, strict=True)), 2
-        ),
-        "rate_vs_bare_tokenizer": round(statistics.median(a / b for a, b in zip(bare, single, strict=True)), 3),
+        "cpu_seconds_ratio_vs_megatron": rounded(median_ratio(megatron, ours), 2),
+        "rate_vs_bare_tokenizer": rounded(median_ratio(bare, single), 3),
         "tokens": num_tokens,
-        "tokens_per_cpu_second": round(num_tokens / statistics.median(single)),
+        "tokens_per_cpu_second": round(num_tokens / statistics.median(seconds)) if num_tokens else None,
     }
 
 
@@ -97,6 +98,8 @@ def _real(programs: DataPrograms, runs: Path, rounds: int, workers: int) -> dict
     )
     compiled = programs.folder / "real"
     usage = programs.compile(kinds or [str(runs)], round(megabytes, 1), compiled)
+    if usage is None:
+        return {"input_mb": round(megabytes, 1)}
     triples = compiled / "triples.jsonl"
     size_mb = round(triples.stat().st_size / MEGABYTE, 1)
     return {

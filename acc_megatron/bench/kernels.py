@@ -102,11 +102,12 @@ def run_list(as_json: bool) -> None:
         print(f"{name:34}{f'not available: {reason}' if reason else 'available'}")
 
 
-def run_costs() -> None:
+def run_costs(as_json: bool) -> None:
     """Print formulas of every implementation at 131,072 tokens, vocabulary 151,936 and TP 1 to 8."""
-    from acc_megatron.kernels.benchmark.cost_table import cost_table
+    from acc_megatron.kernels.benchmark.cost_table import cost_rows, cost_table
 
-    print(cost_table())
+    rows = cost_rows()
+    print(json.dumps({"rows": [asdict(row) for row in rows]}) if as_json else cost_table(rows))
 
 
 def run_aot(as_json: bool) -> None:

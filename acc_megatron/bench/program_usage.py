@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,19 @@ class Usage:
     cpu_seconds: float
     wall_seconds: float
     peak_mb: float
+
+
+def median_ratio(
+    over: Sequence[Usage | None], under: Sequence[Usage | None], field: str = "cpu_seconds"
+) -> float | None:
+    """The median over rounds of `over` divided by `under`; None if no round has both."""
+    ratios = [getattr(a, field) / getattr(b, field) for a, b in zip(over, under, strict=True) if a and b]
+    return statistics.median(ratios) if ratios else None
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    """A figure to print, or None where there is none."""
+    return None if value is None else round(value, digits)
 
 
 def run_program(arguments: Sequence[str]) -> Usage:

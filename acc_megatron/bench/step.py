@@ -4,7 +4,7 @@ import dataclasses
 import random
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from acc_megatron.calibrate.clock import now
 from acc_megatron.common.this_machine import machine
 from acc_megatron.config import Config, ParallelConfig
 from acc_megatron.data.loader import EMPTY_ROW, Loader, PackedRow
+from acc_megatron.kernels.benchmark.child import is_out_of_memory
+from acc_megatron.kernels.benchmark.run import MEASURED
 from acc_megatron.observe.metrics import MetricsLog
 from acc_megatron.training.trainer import build_trainer
 
@@ -31,7 +33,8 @@ def bench_step(config: Config, *, rounds: int, csv_file: Path, say: Callable[[st
     All loops run in this process. `bare_megatron` has the same model including the masked output layer, its packed rows
     in memory, and no log, checks or schedule. `bare_megatron_own_head` computes full logits and then Megatron's cross
     entropy. `transformers` processes the documents of a packed row one by one. The clock is the CPU time of this
-    process, on GPU wall time after a synchronization. Results are appended to `csv_file`.
+    process, on GPU wall time after a synchronization. A loop for which memory is not sufficient is a row that says so,
+    and the others continue. Results are appended to `csv_file`.
     """
     num_steps = NUM_WARMUP_STEPS + rounds
     with process_groups(ParallelConfig()) as layout, tempfile.TemporaryDirectory() as folder:
@@ -39,48 +42,84 @@ def bench_step(config: Config, *, rounds: int, csv_file: Path, say: Callable[[st
         trainer = build_trainer(config, layout)
         log = MetricsLog(Path(folder), active=True).__enter__()
         steps = _rows_by_step(trainer.loader, config, num_steps)
-        runs = {
-            "ours": our_loop(trainer, log),
-            "bare_megatron": bare_megatron_loop(trainer, steps, has_masked_head=True),
-            "bare_megatron_own_head": bare_megatron_loop(trainer, steps, has_masked_head=False),
-            "transformers": transformers_loop(config, steps),
+        loops = {
+            "ours": MeasuredLoop(our_loop(trainer, log)),
+            "bare_megatron": MeasuredLoop(bare_megatron_loop(trainer, steps, has_masked_head=True)),
+            "bare_megatron_own_head": MeasuredLoop(bare_megatron_loop(trainer, steps, has_masked_head=False)),
+            "transformers": MeasuredLoop(transformers_loop(config, steps)),
         }
         for name in ("bare_megatron", "bare_megatron_own_head"):
-            next(runs[name])  # copies the weights before our first step changes them
-        seconds: dict[str, list[float]] = {name: [] for name in runs}
-        losses: dict[str, float] = {}
+            loops[name].advance()  # copies the weights before our first step changes them
         for number in range(num_steps):
             # a different order in each round: the loop after the largest one pays for the memory that was returned
-            for name in random.Random(number).sample(list(runs), len(runs)):
-                start = now()
-                loss = next(runs[name])
-                elapsed = now() - start
-                losses.setdefault(name, loss)
-                if number >= NUM_WARMUP_STEPS:
-                    seconds[name].append(elapsed)
+            for name in random.Random(number).sample(list(loops), len(loops)):
+                loops[name].step(is_warmup=number < NUM_WARMUP_STEPS)
             say(f"round {number + 1} of {num_steps}")
         log.__exit__(None, None, None)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, loop in loops.items():
+        if loop.status != MEASURED:
+            say(f"{name}: {loop.status}")
     tokens = config.train.global_batch_rows * config.data.seq_length_tokens
     common = {"tokens": tokens, "rounds": rounds, "clock": "wall" if torch.cuda.is_available() else "cpu"}
-    rows = [{"config": config.name, "loop": name, "seconds": medians[name], **common} for name in runs]
+    rows = [
+        {"config": config.name, "loop": name, "seconds": loop.median_seconds, "status": loop.status, **common}
+        for name, loop in loops.items()
+    ]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     append_csv(csv_file, rows, gpu=gpu)
     return {
-        "time_ratio_vs_bare_megatron": _ratio(seconds, "bare_megatron"),
-        "time_ratio_vs_bare_megatron_own_head": _ratio(seconds, "bare_megatron_own_head"),
-        "time_ratio_vs_transformers": _ratio(seconds, "transformers"),
-        "seconds": medians,
-        "first_loss": losses,  # equal for the loops that start from the same weights
+        **{f"time_ratio_vs_{name}": _ratio(loops["ours"], loop) for name, loop in loops.items() if name != "ours"},
+        "seconds": {name: loop.median_seconds for name, loop in loops.items()},
+        "status": {name: loop.status for name, loop in loops.items()},
+        # equal for the loops that start from the same weights
+        "first_loss": {name: loop.first_loss for name, loop in loops.items()},
         **common,
         **machine(gpu=gpu),
     }
 
 
-def _ratio(seconds: dict[str, list[float]], other: str) -> float:
-    return statistics.median(
-        our_seconds / other_seconds for our_seconds, other_seconds in zip(seconds["ours"], seconds[other], strict=True)
-    )
+@dataclasses.dataclass
+class MeasuredLoop:
+    """A loop, the seconds of its steps, and why it ended early, if it did."""
+
+    run: Iterator[float]
+    status: str = MEASURED
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    first_loss: float | None = None
+
+    @property
+    def median_seconds(self) -> float | None:
+        """The median of the measured steps; None if the loop ended early."""
+        return statistics.median(self.seconds) if self.status == MEASURED and self.seconds else None
+
+    def advance(self) -> float | None:
+        """The next value of the loop; None once memory was not sufficient."""
+        if self.status != MEASURED:
+            return None
+        try:
+            return next(self.run)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.status = f"does not fit: {(str(error) or 'out of memory').splitlines()[0]}"
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the loop has ended and holds nothing any more
+        return None
+
+    def step(self, *, is_warmup: bool) -> None:
+        """Take a step and keep its seconds, except those of a warm-up."""
+        start = now()
+        loss = self.advance()
+        elapsed = now() - start
+        self.first_loss = loss if self.first_loss is None else self.first_loss
+        if not is_warmup:
+            self.seconds.append(elapsed)
+
+
+def _ratio(ours: MeasuredLoop, other: MeasuredLoop) -> float | None:
+    if ours.status != MEASURED or other.status != MEASURED:
+        return None
+    return statistics.median(a / b for a, b in zip(ours.seconds, other.seconds, strict=True))
 
 
 def _single_process(config: Config, run_dir: Path, num_steps: int) -> Config:

@@ -13,6 +13,8 @@ FILE_ERRORS = {
     errno.EPERM: "permission denied: run as the owner of the path, or choose another path",
     errno.EROFS: "the file system is read-only: choose another path",
     errno.EEXIST: "a file exists where a folder is needed: choose another path",
+    errno.ENOENT: "there is no such file or folder: check the path",
+    errno.EISDIR: "this is a folder, and a file is needed: give the name of a file",
     errno.ENOTDIR: "a part of this path is a file, not a folder: choose another path",
     errno.ENAMETOOLONG: "the name is too long: choose another path",
     errno.ENOSPC: "the disk is full: free space, or choose another path",

@@ -28,11 +28,22 @@ def _real_trajectories(folder: str) -> Path | None:
     return Path(folder) if folder and Path(folder).is_dir() else None
 
 
+def _sizes_mb(curve: str) -> list[float]:
+    """The sizes of --curve. Raises ConfigError for one that is not a number above 0."""
+    try:
+        sizes = [float(size) for size in curve.split(",") if size]
+    except ValueError:
+        sizes = [0.0]
+    if not all(0 < size < float("inf") for size in sizes):
+        raise ConfigError(f"--curve is {curve!r}; allowed: numbers of MB above 0 with commas, such as 10,100, or ''")
+    return sizes
+
+
 @bench.command()
 def data(
-    megabytes: Annotated[float, typer.Option(help="Size of the generated input.")] = 20,
-    rounds: Annotated[int, typer.Option(help="Number of rounds; figures are medians over them.")] = 3,
-    workers: Annotated[int, typer.Option(help="Worker processes of convert and of Megatron.")] = 2,
+    megabytes: Annotated[float, typer.Option(min=0.01, help="Size of the generated input.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds; figures are medians over them.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes of convert and of Megatron.")] = 2,
     engine: Annotated[str, typer.Option(help="auto, tiktoken or gigatoken.")] = "auto",
     curve: Annotated[str, typer.Option(help="Input sizes in MB of the memory curve; '' for none.")] = "10,100",
     real: Annotated[
@@ -45,6 +56,7 @@ def data(
     from acc_megatron.bench.csv_file import check_writable
     from acc_megatron.bench.data import bench_data
 
+    sizes_mb = _sizes_mb(curve)
     check_writable(csv_file)
     with tempfile.TemporaryDirectory() as folder:
         result = bench_data(
@@ -53,7 +65,7 @@ def data(
             rounds=rounds,
             workers=workers,
             engine=engine,
-            curve_megabytes=[float(size) for size in curve.split(",") if size],
+            curve_megabytes=sizes_mb,
             real=_real_trajectories(real),
             csv_file=csv_file,
             say=_print_progress,
@@ -119,7 +131,7 @@ def kernels(
     if aot:
         run_aot(as_json)
     elif costs:
-        run_costs()
+        run_costs(as_json)
     elif show_list:
         run_list(as_json)
     elif parts:
@@ -135,10 +147,10 @@ def step(
     balance: Annotated[
         bool, typer.Option("--balance", help="Compute how evenly microbatches keep ranks busy; measure nothing.")
     ] = False,
-    data_parallel: Annotated[
-        int, typer.Option(min=1, help="With --balance: number of ranks that wait for each other.")
-    ] = 8,
-    global_batch_rows: Annotated[int, typer.Option(min=1, help="With --balance: packed rows in a global batch.")] = 64,
+    gpus: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --balance: world size. Default: the smallest that the layout allows."),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Steps of each loop; figures are medians over them.")] = 7,
     csv_file: Annotated[Path, typer.Option("--csv", help="File to append rows to.")] = Path("runs/bench/step.csv"),
     as_json: Json = False,
@@ -149,9 +161,13 @@ def step(
     recipe = load_config(config, overrides or [])
     if balance:
         from acc_megatron.bench.balance import balance as compute_balance
+        from acc_megatron.mesh.layout import build_layout, smallest_world
 
-        print_result(compute_balance(recipe, data_parallel=data_parallel, global_batch_rows=global_batch_rows), as_json)
+        layout = build_layout(recipe.parallel, gpus or smallest_world(recipe.parallel))
+        print_result(compute_balance(recipe, layout), as_json)
         return
+    if gpus:
+        raise ConfigError("--gpus belongs to --balance: the loops of bench step run in one process")
     from acc_megatron.bench.csv_file import check_writable
     from acc_megatron.bench.step import bench_step
 

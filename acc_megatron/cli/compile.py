@@ -1,7 +1,6 @@
 """The command that makes triples of trajectories."""
 
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
 
 verbs = typer.Typer()
 
+MaskObservations = Annotated[
+    float, typer.Option(help="Share of the evidence, 0 to 1, whose text is replaced by a notice.")
+]
 FillTokens = Annotated[
     list[str] | None,
     typer.Option(
@@ -81,9 +83,7 @@ def compile(
     arm: Annotated[
         str, typer.Option(help="acc, or agent-sft: the turns of the run, with observations masked from the loss.")
     ] = "acc",
-    mask_observations: Annotated[
-        float, typer.Option(help="Share of the evidence, 0 to 1, whose text is replaced by a notice.")
-    ] = 0.0,
+    mask_observations: MaskObservations = 0.0,
     fill_tokens: FillTokens = None,
     dedupe_questions: Annotated[
         float | None, typer.Option(help="Drop a question if its similarity to an earlier one is at least this, 0 to 1.")
@@ -135,14 +135,15 @@ def compile(
         "judge": _judge_settings(judge_endpoint, judge_model, out),
     }
     if shard is not None:
-        part = parse_part(shard, os.environ)
-        print_result(compile_part(prepare(inputs, out, **what), part, num_workers=workers), as_json)
+        plan, part = prepare(inputs, out, **what), parse_part(shard, os.environ)
+        print_result(compile_part(plan, part, num_workers=workers), as_json)
+        say_next("merge", out, when="after all parts")
         return
-    old = out if is_replaced(out) else None
+    replaced = out if is_replaced(out) else None
     manifest = compile_inputs(inputs, out, max_bad_share=max_bad, num_workers=workers, **what)
     print_counts(manifest, out, as_json)
     need_documents(manifest, out)
-    say_next(shlex.join(["convert", str(out), "--out", "DATASET"]), replaced=old)
+    say_next("convert", out, "--out", "DATASET", replaced=replaced)
 
 
 def _judge_settings(endpoint: str | None, model: str | None, out: Path) -> "JudgeSettings | None":

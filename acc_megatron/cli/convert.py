@@ -1,7 +1,6 @@
 """The commands that make a dataset folder: in one process, in several, or in parts that are merged."""
 
 import os
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -73,6 +72,7 @@ def convert(
             inputs, out, settings, part=part, num_workers=workers, engine=engine, weights=weights
         )
         print_result(made, as_json)
+        say_next("merge", out, when="after all parts")
         return
     runner = None
     if ray is not None:
@@ -91,7 +91,7 @@ def convert(
         weights=weights,
     )
     print_counts(manifest, out, as_json)
-    say_next(shlex.join(["train", "CONFIG", f"data.path={out}"]), replaced=old)
+    say_next("train", "CONFIG", f"data.path={out}", replaced=old)
 
 
 def _parse_weights(texts: list[str]) -> dict[Path, float]:
@@ -115,5 +115,10 @@ def merge(
     from acc_megatron.data_tools.compile import merge as of_compile
     from acc_megatron.data_tools.convert import merge as of_convert
 
-    run = of_compile.merge if of_compile.is_compile(out) else of_convert.merge
+    is_compile = of_compile.is_compile(out)
+    run = of_compile.merge if is_compile else of_convert.merge
     print_counts(run(out, max_bad_share=max_bad), out, as_json)
+    if is_compile:
+        say_next("convert", out, "--out", "DATASET")
+    else:
+        say_next("train", "CONFIG", f"data.path={out}")

@@ -1,12 +1,13 @@
 """The verbs doctor and quickstart."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from acc_megatron.cli.options import Json, Out, Overrides
+from acc_megatron.cli.options import Json, Out, Overrides, say_next
 
 verbs = typer.Typer()
 
@@ -28,7 +29,12 @@ def doctor(
 
     findings = examine(load_config(config, overrides or []) if config else None, gpus=gpus)
     print_findings(findings, as_json)
-    sys.exit(1 if any(finding.stops_the_job for finding in findings) else 0)
+    if any(finding.stops_the_job for finding in findings):
+        sys.exit(1)
+    if config:
+        say_next("train", config, *overrides or [])
+    else:
+        say_next("selftest", "--quick")
 
 
 @verbs.command(short_help="Run the whole pipeline on a tiny model.")
@@ -38,8 +44,11 @@ def quickstart(
     count: Annotated[int, typer.Option(help="Number of trajectories per agent.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of agents and training.")] = 0,
     model: Annotated[Literal["moe", "dense"], typer.Option(help="A model with experts, or one without.")] = "moe",
+    as_json: Json = False,
 ) -> None:
     """Run the whole pipeline on a tiny model: agents, compile, convert, train, resume, export, eval."""
-    from acc_megatron.quickstart import run
+    from acc_megatron.quickstart import run, summary_text
 
-    run(out, examples, count=count, seed=seed, model=model)
+    summary = run(out, examples, count=count, seed=seed, model=model)
+    print(json.dumps(summary) if as_json else summary_text(summary, out))
+    say_next("inspect", out / "dataset", "--doc", 0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acc_megatron.cli.options import Json, Overrides
+from acc_megatron.cli.options import Json, Overrides, say_next
 from acc_megatron.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def eval_(
     else:
         print("\n".join([*result_lines(results), *unanswered_lines(results), str(out / "report.html")]))
     check_complete(results)
+    if not compare_with:
+        say_next("eval", "RUN", "--out", "FOLDER", "--compare-with", out, when="to compare another model with this")
 
 
 def _run_of_target(target: Path, given: dict[str, int], changes: list[str]) -> "RunSettings":

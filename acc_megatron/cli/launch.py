@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acc_megatron.cli.options import Json, Overrides, print_result
+from acc_megatron.cli.options import Json, Overrides, print_result, say_next
 from acc_megatron.launch.load_experiment import load_experiment
 from acc_megatron.launch.targets.registry import TARGETS
 from acc_megatron.launch.targets.target import Target
@@ -42,6 +42,8 @@ def _add_verb(target: Target) -> None:
         from acc_megatron.launch.launcher import launch as run
 
         _show(run(target, load_experiment(experiment, overrides or [], jobs), dry_run=dry_run), as_json)
+        verb = target.name if dry_run else "status"
+        say_next("launch", verb, experiment, *overrides or [], *(["--jobs", jobs] if dry_run and jobs else []))
 
 
 for _target in TARGETS.values():
@@ -54,6 +56,7 @@ def status(experiment: File, overrides: Overrides = None, as_json: Json = False)
     from acc_megatron.launch.launcher import states
 
     _show({"states": states(load_experiment(experiment, overrides or []))}, as_json)
+    say_next("launch", "logs", experiment, "JOB", *overrides or [])
 
 
 @launch.command()
@@ -62,11 +65,16 @@ def logs(
     job: Annotated[str, typer.Argument(metavar="[JOB]", help="The job whose log to print.")] = "train",
     overrides: Overrides = None,
     rank: Annotated[int | None, typer.Option(min=0, help="Print the log of this training process instead.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Print the log of the last start of a job, or of one training process."""
     from acc_megatron.launch.launcher import log_text
 
-    sys.stdout.write(log_text(load_experiment(experiment, overrides or []), job, rank))
+    text = log_text(load_experiment(experiment, overrides or []), job, rank)
+    if as_json:
+        print_result({"job": job, "rank": rank, "log": text}, True)
+    else:
+        sys.stdout.write(text)
 
 
 @launch.command()

@@ -1,6 +1,7 @@
 """Options and output that several commands share."""
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,11 +83,12 @@ def is_replaced(out: Path) -> bool:
     return out.is_dir() and any(out.iterdir())
 
 
-def say_next(command: str, *, replaced: Path | None = None) -> None:
-    """Tell on stderr what a successful verb replaced, and the command that comes next."""
+def say_next(*words: object, when: str = "", replaced: Path | None = None) -> None:
+    """Tell on stderr what a successful verb replaced, and the command that comes next; `when` says in which case."""
     if replaced is not None:
         print(f"replaced the earlier output in {replaced}", file=sys.stderr)
-    print(f"Next: acc-megatron {command}", file=sys.stderr)
+    command = shlex.join(["acc-megatron", *map(str, words)])
+    print(f"Next{', ' if when else ''}{when}: {command}", file=sys.stderr)
 
 
 def need_documents(manifest: Mapping[str, Any], out: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from acc_megatron.cli.options import Json, Overrides, Recipe
+from acc_megatron.cli.options import Json, Overrides, Recipe, say_next
 
 if TYPE_CHECKING:
     from acc_megatron.plan.planner import Plan
@@ -63,6 +63,10 @@ def plan(
         print(json.dumps(search_json(plans, missing)) if as_json else render_search(plans, world))
         if missing and not as_json:
             print(f"\n{render_shortage(plans[0], missing)}")
+        if write:
+            say_next("doctor", "--config", write[1], "--gpus", world, when="on the machines of the run")
+        elif plans[0].fits:
+            say_next("plan", config, *overrides or [], "--gpus", world, "--search", "--write", 1, "FILE")
         return
     made = plan_recipe(resolved, gpus=world, machine=speeds)
     if trace:
@@ -81,6 +85,8 @@ def plan(
         print(f"\n{render_shortage(made, missing)}")
     if faster and not as_json:
         print(f"\n{render_faster(made, faster, config, overrides or [])}")
+    if made.fits:
+        say_next("doctor", *overrides or [], "--config", config, "--gpus", world, when="on the machines of the run")
 
 
 def _write_recipe(plans: list["Plan"], number: int, path: Path) -> None:
@@ -120,8 +126,8 @@ def calibrate(
     recipe = load_config(config, overrides or []) if config else default_recipe()
     measure_machine(recipe, out, budget_seconds=seconds, say=say)
     if is_rank_zero():
-        text = f"wrote {out}: use it with acc-megatron plan CONFIG --machine {out}"
-        print(json.dumps({"machine": str(out)}) if as_json else text)
+        print(json.dumps({"machine": str(out)}) if as_json else out)
+        say_next("plan", config or "CONFIG", "--machine", out)
 
 
 @verbs.command(short_help="A training recipe for a Hugging Face model.")
@@ -148,3 +154,4 @@ def recipe(
     )
     made = make_recipe(request)
     print(json.dumps({"recipe": made}) if as_json else made, end="\n" if as_json else "")
+    say_next("plan", "FILE", "--gpus", gpus, when="with the recipe in a FILE")

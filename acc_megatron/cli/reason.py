@@ -1,7 +1,6 @@
 """The command that adds the reasoning of a teacher model."""
 
 import os
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -99,4 +98,4 @@ def reason(
     )
     print_counts(manifest, out, as_json)
     need_documents(manifest, out)
-    say_next(shlex.join(["convert", str(out), "--out", "DATASET"]))
+    say_next("convert", out, "--out", "DATASET")

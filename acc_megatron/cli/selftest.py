@@ -1,12 +1,13 @@
 """The verb selftest."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from acc_megatron.cli.options import Out
+from acc_megatron.cli.options import Json, Out, say_next
 
 verbs = typer.Typer()
 
@@ -19,17 +20,18 @@ def selftest(
     processes: Annotated[
         int | None, typer.Option(min=1, help="Processes without torchrun. Default: one for each GPU, or one.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File for the results.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Run every check on all GPUs, with or without torchrun, and print a table; exits with 1 if a check fails.
 
-    The folder must be one that every node sees.
+    The folder must be one that every node sees; result.json in it has what --json prints.
     """
     from acc_megatron.mesh.torchrun_environment import is_rank_zero
-    from acc_megatron.selftest.report import passed, table_lines
     from acc_megatron.selftest.run import run_selftest
 
-    results = run_selftest(out, is_quick=quick, only=only or [], processes=processes, json_file=json_file)
+    finished = run_selftest(out, is_quick=quick, only=only or [], processes=processes)
     if is_rank_zero():
-        print("\n".join(table_lines(results)))
-    sys.exit(0 if passed(results) else 1)
+        print(json.dumps(finished.as_json()) if as_json else "\n".join(finished.table_lines()))
+        if finished.passed:
+            say_next("calibrate", "--out", "machine.toml")
+    sys.exit(0 if finished.passed else 1)

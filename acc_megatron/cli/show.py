@@ -9,10 +9,7 @@ from typing import Annotated
 
 import typer
 
-from acc_megatron.cli.options import (
-    Json,
-    TokenizerName,
-)
+from acc_megatron.cli.options import Json, TokenizerName, print_page, say_next
 from acc_megatron.errors import DataError
 
 verbs = typer.Typer()
@@ -25,10 +22,12 @@ def inspect(
     show_all: Annotated[bool, typer.Option("--all", help="Show the complete context.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the complete document as a page.")] = None,
     tokenizer: TokenizerName = "qwen3",
+    as_json: Json = False,
 ) -> None:
     """Show a document piece by piece, coloured by its loss mask; on a terminal, in a pager."""
     from rich.console import Console
 
+    from acc_megatron.data_tools.convert.inspect import document_json
     from acc_megatron.data_tools.convert.inspect import inspect as run
     from acc_megatron.data_tools.tokenizer.qwen_bpe import load_tokenizer
 
@@ -36,7 +35,10 @@ def inspect(
         from acc_megatron.data_tools.convert.inspect_page import write_inspect_page
 
         write_inspect_page(folder, doc, load_tokenizer(tokenizer), html)
-        print(html)
+        print_page(html, as_json)
+        return
+    if as_json:
+        print(json.dumps(document_json(folder, doc, load_tokenizer(tokenizer))))
         return
     console = Console()
     os.environ.setdefault("LESS", "RFX")  # keep colours, and exit at once if the document fits on the screen
@@ -88,6 +90,8 @@ def verify(
         print(json.dumps({"ok": not problems, "problems": problems}))
     else:
         print("\n".join(problems) or f"{folder}: OK")
+    if not problems:
+        say_next("train", "CONFIG", f"data.path={folder}")
     sys.exit(1 if problems else 0)
 
 

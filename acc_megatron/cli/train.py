@@ -85,13 +85,14 @@ def import_(
 
     if is_peft_folder(hf_dir):
         print_result(dict(import_adapter(hf_dir, out, precision, base)), as_json)
+        say_next("train", "CONFIG", f"adapter.init_from={out}")
         return
     if base is not None:
         raise ConfigError(f"--base {base}: {hf_dir} is not a PEFT folder")
     result = import_folder(hf_dir, out, precision, load_parallel(config, overrides or []))
     if is_rank_zero():
         print_result(dict(result), as_json)
-        say_next(shlex.join(["train", "CONFIG", f"train.init_from={out}"]))
+        say_next("train", "CONFIG", f"train.init_from={out}")
 
 
 @verbs.command(short_help="Convert a checkpoint to a Hugging Face folder.")
@@ -145,4 +146,4 @@ def export(
     )
     if is_rank_zero():
         print_result(dict(result), as_json)
-        say_next(shlex.join(["eval", str(out), "--out", "SCORES"]))
+        say_next("eval", out, "--out", "SCORES")

@@ -57,7 +57,15 @@ class Part:
     kind: str = ""
 
 
-KINDS = ("evidence", "distractor", "question", "reasoning", "answer")  # the colours that a part may have
+KINDS = (
+    "evidence",
+    "distractor",
+    "question",
+    "reasoning",
+    "answer",
+    "teal",
+    "rose",
+)  # the colours that a part may have
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ def _key(parts: Sequence[_Span]) -> list[Part]:
         own = [part for part in parts if part.kind == kind]
         if own:
             tokens = sum(part.tokens for part in own)
-            pieces = f" in {len(own)} pieces" if kind in ("evidence", "distractor") else ""
+            pieces = f" in {len(own)} piece{'s' if len(own) != 1 else ''}" if kind in ("evidence", "distractor") else ""
             found.append(Part(own[0].label, tokens, f"{tokens:,} tokens{pieces}", kind))
     return found
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import IO, Any, Self, TypedDict
 
 from acc_megatron.config import Config
+from acc_megatron.errors import DataError
 from acc_megatron.observe.trackers import Tracker, open_trackers
 
 STEPS_FILE = "steps.jsonl"
@@ -121,11 +122,26 @@ def _open_after_last_line(path: Path) -> IO[str]:
 
 
 def _read_lines(run_dir: Path) -> Iterator[LoggedStep]:
-    """Read every complete line in the order written; an incomplete last line is ignored."""
+    """Read every complete line in the order written; an incomplete last line is ignored.
+
+    Raises DataError for a line that is damaged.
+    """
     path = run_dir / STEPS_FILE
     if path.is_file():
-        with path.open(encoding="utf-8") as lines:
-            yield from (json.loads(line) for line in lines if line.endswith("\n"))
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.endswith("\n"):
+                    yield _logged_step(line, f"{path}:{number}")
+
+
+def _logged_step(line: str, where: str) -> LoggedStep:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or "step" not in row:
+        raise DataError(f"{where} is not a line that training logs: remove the line, or give another run")
+    return row  # type: ignore[return-value]
 
 
 def read_steps(run_dir: Path) -> list[LoggedStep]:

@@ -85,10 +85,15 @@ def _sentence(runs: Sequence[ComparedRun]) -> str:
     rates = [float(np.median([row["tokens_per_second"] for row in run.steps])) for run in (first, second)]
     direction = "lower than" if after < before else "higher than" if after > before else "the same as"
     size = f"{abs(after - before):.4f} {direction}" if after != before else direction
+    ratio = rates[1] / max(rates[0], 1e-9)
+    speed = (
+        "Both make the same tokens per second."
+        if abs(ratio - 1) < 0.005
+        else f"{second.name} makes {ratio:.2f} times the tokens per second."
+    )
     return (
         f"At step {step:,}, the last that both runs reached, the loss of {second.name} is {after:.4f}, {size} that of "
-        f"{first.name} ({before:.4f}; means over the last {min(step, SMOOTHED_STEPS)} steps). {second.name} makes "
-        f"{rates[1] / max(rates[0], 1e-9):.2f} times the tokens per second."
+        f"{first.name} ({before:.4f}; means over the last {min(step, SMOOTHED_STEPS)} steps). {speed}"
     )
 
 
@@ -97,8 +102,8 @@ def _facts(runs: Sequence[ComparedRun]) -> Table:
     lines: tuple[tuple[str, Callable[[ComparedRun], str]], ...] = (
         ("steps", lambda run: f"{len(run.steps):,}"),
         ("layout", lambda run: run.steps[-1]["layout"]),
-        (f"loss at step {common:,}", lambda run: f"{run.loss_at(common):.4f}"),
-        ("last loss", lambda run: f"{run.loss_at(run.steps[-1]['step']):.4f}"),
+        (f"loss to step {common:,}", lambda run: f"{run.loss_at(common):.4f}"),
+        ("loss to the last step", lambda run: f"{run.loss_at(run.steps[-1]['step']):.4f}"),
         ("lowest held-out loss", _best_held_out),
         ("tokens/s, median", lambda run: _median(run, "tokens_per_second", "{:,.0f}")),
         ("seconds a step, median", lambda run: _median(run, "seconds", "{:.3f}")),
@@ -171,6 +176,7 @@ def _curves(runs: Sequence[ComparedRun]) -> Markup:
         axis.spines[["top", "right"]].set_visible(False)
         if key in ("tokens_per_second", "seconds"):
             axis.set_ylim(bottom=0)
+            axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     axes[0, 0].legend(frameon=False, fontsize=9)
     for axis in axes[1]:
         axis.set_xlabel("step")

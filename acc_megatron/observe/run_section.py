@@ -49,7 +49,12 @@ def run_section(run_dir: Path) -> RunSection:
     steps, restarts = read_steps(run_dir), read_restarts(run_dir)
     if not steps:
         return RunSection()
-    caption = "Loss is per supervised token. Dashed lines are restarts, triangles skipped steps, grey dots held-out."
+    marks = (
+        ("Dashed lines are restarts.", bool(restarts)),
+        ("Triangles are skipped steps.", any(row.get("skipped") for row in steps)),
+        ("Grey dots are the held-out loss, the ring its lowest.", any(map(_is_validated, steps))),
+    )
+    caption = " ".join(["Loss is per supervised token.", *(text for text, is_drawn in marks if is_drawn)])
     return RunSection(
         facts=_facts(steps, restarts),
         curves=Figure(_curves(steps, restarts), caption),
@@ -67,7 +72,7 @@ def _facts(steps: list[LoggedStep], restarts: list[Restart]) -> Table:
         ("Loss", f"{first['loss']:.3f} at step {first['step']}, {last['loss']:.3f} at step {last['step']}"),
         ("Throughput", f"median {rate:,.0f} tokens/s in layout {last['layout']}"),
     ]
-    validated = [row for row in steps if row.get("validation_loss") is not None]
+    validated = [row for row in steps if _is_validated(row)]
     if validated:
         facts.append(("Held-out loss", _held_out(validated)))
     if "supervised_tokens" in last:
@@ -106,14 +111,24 @@ def _sections(steps: list[LoggedStep]) -> Strip | None:
     )
 
 
+def _is_validated(step: LoggedStep) -> bool:
+    return step.get("validation_loss") is not None
+
+
+def _best(validated: list[LoggedStep]) -> LoggedStep:
+    """The step with the lowest held-out loss, the first of equal ones: its checkpoint is `best`."""
+    return min(validated, key=lambda row: row["validation_loss"] or 0.0)
+
+
 def _held_out(validated: list[LoggedStep]) -> str:
     """The first, lowest and last held-out loss, and the last one of each agent kind."""
     first, last = validated[0], validated[-1]
-    best = min(validated, key=lambda row: row["validation_loss"] or 0.0)
+    best = _best(validated)
     parts = ", ".join(f"{agent} {loss:.3f}" for agent, loss in last["validation_loss_by_agent"].items())
     return (
         f"{first['validation_loss']:.3f} at step {first['step']}, lowest {best['validation_loss']:.3f} at step "
-        f"{best['step']}, {last['validation_loss']:.3f} at step {last['step']} ({parts})"
+        f"{best['step']}, {last['validation_loss']:.3f} at step {last['step']}"
+        f"{f' ({parts})' if parts else ''}"
     )
 
 
@@ -143,10 +158,12 @@ def _curves(steps: list[LoggedStep], restarts: list[Restart]) -> Markup:
             axis.plot(numbers, smoothed(np.where(skipped, np.nan, values)), color=BLUE, linewidth=1.6)
         if key in ("loss", "grad_norm") and skipped.any():
             axis.plot(numbers[skipped], values[skipped], "v", color=RED, markersize=7, label="skipped")
-        validated = [row for row in steps if row.get("validation_loss") is not None]
+        validated = [row for row in steps if _is_validated(row)]
         if key == "loss" and validated:
             held_out = [row["validation_loss"] for row in validated]
             axis.plot([row["step"] for row in validated], held_out, "o-", color=GREY, markersize=3)
+            best = _best(validated)
+            axis.plot(best["step"], best["validation_loss"], "o", color=GREY, markersize=9, fillstyle="none")
         _mark_restarts(axis, restarts)
         axis.set_title(title, fontsize=10, loc="left")
         axis.grid(alpha=0.25)
@@ -211,7 +228,11 @@ def _expert_load_drawing(load: np.ndarray, steps: list[LoggedStep], restarts: li
 def _events(steps: list[LoggedStep], restarts: list[Restart]) -> Events | None:
     """One table row for each restart and each skipped step."""
     events = [
-        (restart.first_step, "restart", f"repeated {_steps(restart.num_repeated)}" if restart.num_repeated else "")
+        (
+            restart.first_step,
+            "restart",
+            f"repeated {_steps(restart.num_repeated)}" if restart.num_repeated else "no step repeated",
+        )
         for restart in restarts
     ]
     for row in steps:

@@ -16,7 +16,7 @@ _MEMORY = {
     "loss": "",
     "buffers": "distractor",
 }
-_TIME_COLOURS = ("question", "reasoning", "answer", "evidence", "distractor", "")
+_TIME_COLOURS = ("question", "reasoning", "answer", "evidence", "distractor", "", "teal", "rose")
 
 
 def write_plan_page(path: Path, plan: Plan) -> None:
@@ -29,7 +29,7 @@ def write_plan_page(path: Path, plan: Plan) -> None:
         title=f"{plan.config.name} on {plan.layout.world} {plan.machine.name}",
         sentence=(
             f"The layout {verb}: {plan.peak_bytes / 1e9:.1f} of {limit / 1e9:.1f} GB on the fullest GPU. Predicted are "
-            f"{plan.time.total:.2f} s a step, {plan.run_seconds / 86_400:.2f} days and "
+            f"{plan.time.total:.2f} s a step, {_duration(plan.run_seconds)} and "
             f"{plan.run_seconds * plan.layout.world / 3_600:,.0f} GPU-hours for the run."
         ),
         facts=_facts(plan),
@@ -39,6 +39,10 @@ def write_plan_page(path: Path, plan: Plan) -> None:
         speeds=[figure.text for figure in describe_speeds(plan)],
         source=plan.workload.source,
     )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 86_400:.1f} days" if seconds > 2 * 86_400 else f"{seconds / 3_600:.1f} hours"
 
 
 def _facts(plan: Plan) -> Table:
@@ -75,10 +79,10 @@ def _memory(number: int, stage: StagePlan, limit: float) -> Strip:
 def _time(plan: Plan) -> Strip:
     seconds = [(name.replace("_", " "), value) for name, value in plan.time.by_part().items() if value > 0]
     parts = [
-        Part(name, value, f"{value:.3g} s", _TIME_COLOURS[number % len(_TIME_COLOURS)])
+        Part(name, value, f"{value:.3f} s", _TIME_COLOURS[number % len(_TIME_COLOURS)])
         for number, (name, value) in enumerate(seconds)
     ]
-    return Strip(parts, f"Predicted parts of a step of {plan.time.total:.3g} s; not confirmed on any GPU.")
+    return Strip(parts, f"Predicted parts of a step of {plan.time.total:.3f} s; not confirmed on any GPU.")
 
 
 def _collectives(plan: Plan) -> Table | None:

@@ -17,7 +17,7 @@ from acc_megatron.errors import ConfigError, EnvironmentProblem
 from acc_megatron.mesh.torchrun_environment import is_rank_zero, say, world_size
 from acc_megatron.selftest.check import Result
 from acc_megatron.selftest.registry import CHECKS
-from acc_megatron.selftest.report import as_json, passed
+from acc_megatron.selftest.report import Finished
 from acc_megatron.selftest.supervisor import Supervisor
 from acc_megatron.selftest.worker import Job
 
@@ -38,9 +38,7 @@ class _Meeting:
     local_rank: int
 
 
-def run_selftest(
-    out: Path, *, is_quick: bool, only: Sequence[str] = (), processes: int | None = None, json_file: Path | None = None
-) -> list[Result]:
+def run_selftest(out: Path, *, is_quick: bool, only: Sequence[str] = (), processes: int | None = None) -> Finished:
     """Run the checks, print each on stderr as it ends, and return the results, equal on every rank.
 
     `out` gets a folder with the logs and result.json. Raises ConfigError for an unknown check, EnvironmentProblem if a
@@ -54,13 +52,15 @@ def run_selftest(
         is_quick=is_quick, store_host=meeting.host, store_port=meeting.port, store_prefix=meeting.prefix,
     )  # fmt: skip
     say(f"selftest of {meeting.world} ranks; logs: {folder / 'logs'}")
-    results = []
+    results: list[Result] = []
     for result in Supervisor(first, meeting.num_ranks, meeting.store).run(checks):
         say(f"{result.state}  {result.name}  {result.seconds:.1f} s")
         results.append(result)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    finished = Finished(results, ranks=meeting.world, gpu=gpu, is_quick=is_quick)
     if is_rank_zero():
-        _finish(folder, results, meeting.world, is_quick, json_file)
-    return results
+        _publish(folder, finished)
+    return finished
 
 
 def _meet(processes: int | None) -> _Meeting:
@@ -98,12 +98,8 @@ def _shared_folder(out: Path, meeting: _Meeting) -> Path:
     return folder
 
 
-def _finish(folder: Path, results: list[Result], world: int, is_quick: bool, json_file: Path | None) -> None:
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    found = as_json(results, world=world, gpu=gpu, is_quick=is_quick)
-    write_json(folder / "result.json", found)
-    if json_file is not None:
-        write_json(json_file, found)
+def _publish(folder: Path, finished: Finished) -> None:
+    write_json(folder / "result.json", finished.as_json())
     shutil.rmtree(folder / "outcomes", ignore_errors=True)
-    if passed(results):  # otherwise the datasets and checkpoints may explain the failure
+    if finished.passed:  # otherwise the datasets and checkpoints may explain the failure
         shutil.rmtree(folder / "work", ignore_errors=True)

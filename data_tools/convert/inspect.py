@@ -51,7 +51,12 @@ class Document:
     facts: str
     ids: np.ndarray
     mask: np.ndarray
-    pieces: list[dict[str, Any]]  # rows of the sample table
+    row: dict[str, Any]  # of the sample table
+
+    @property
+    def pieces(self) -> list[dict[str, Any]]:
+        """The pieces of its context in order."""
+        return self.row["pieces"]
 
 
 def open_document(path: Path, number: int, tokenizer: Tokenizer) -> Document:
@@ -73,8 +78,29 @@ def open_document(path: Path, number: int, tokenizer: Tokenizer) -> Document:
         ),
         ids=ids,
         mask=mask,
-        pieces=row["pieces"],
+        row=row,
     )
+
+
+def document_json(path: Path, number: int, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The row of a document in the sample table, and its text in parts of equal mask; raises as `inspect` does."""
+    document = open_document(path, number, tokenizer)
+    parts = np.split(np.arange(len(document.ids)), np.flatnonzero(np.diff(document.mask)) + 1)
+    return {
+        "document": number,
+        **document.row,
+        "extra": json.loads(document.row["extra"]),
+        "parts": [
+            {
+                "supervised": bool(document.mask[part[0]]),
+                "first_token": int(part[0]),
+                "tokens": len(part),
+                "text": tokenizer.decode(document.ids[part]),
+            }
+            for part in parts
+            if len(part)
+        ],
+    }
 
 
 def coloured(

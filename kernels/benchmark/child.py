@@ -42,11 +42,16 @@ def serve(function: Callable[..., dict[str, Any]]) -> None:
     try:
         answer = function(**json.loads(sys.argv[1]))
     except (MemoryError, RuntimeError) as error:
-        # torch's CPU allocator raises a plain RuntimeError
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         answer = {"does_not_fit": str(error).splitlines()[0]}
     print(json.dumps(answer))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory of the device or of the machine was not sufficient."""
+    # torch's CPU allocator raises a plain RuntimeError
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def memory_status_bytes(key: str) -> int:

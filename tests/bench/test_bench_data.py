@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from support.commands import acc, good
 
 from acc_megatron.bench import data as bench
 from acc_megatron.bench.csv_file import append_csv
-from acc_megatron.bench.data_programs import BARE, COMPILE, MEGATRON, OURS
+from acc_megatron.bench.data_programs import BARE, COMPILE, MEGATRON, OURS, DataPrograms
 from acc_megatron.bench.generated_documents import write_triples
-from acc_megatron.bench.program_usage import run_program
+from acc_megatron.bench.program_usage import Usage, run_program
 from acc_megatron.cli.bench import _real_trajectories
 from acc_megatron.data_tools.tokenizer.qwen_bpe import load_tokenizer
 from acc_megatron.errors import DataError, EnvironmentProblem
@@ -53,12 +54,34 @@ def test_rows_are_appended_with_machine_and_versions(tmp_path: Path) -> None:
     assert f"python={sys.version.split()[0]}" in rows[0]["versions"] and rows[0]["machine"].endswith(", H100")
 
 
-def test_rows_are_not_appended_to_a_file_with_other_columns(tmp_path: Path) -> None:
+def test_a_file_with_other_columns_stays_as_it_is_and_the_rows_are_not_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "data.csv"
     path.write_text("provider,seconds\np,1\n")
-    with pytest.raises(DataError, match=r"has the columns provider, seconds, but .*provider, cpu_seconds"):
-        append_csv(path, [{"provider": "p", "cpu_seconds": 1}])
+    for _ in range(2):
+        assert append_csv(path, [{"provider": "p", "cpu_seconds": 1}]) == tmp_path / "data_2.csv"
     assert path.read_text() == "provider,seconds\np,1\n"
+    assert f"{path} has other columns, so the rows are in {tmp_path / 'data_2.csv'}" in capsys.readouterr().err
+    assert (tmp_path / "data_2.csv").read_text().count("\n") == 3
+
+
+def test_a_program_that_fails_is_a_row_and_the_others_are_measured(tmp_path: Path, monkeypatch: Any) -> None:
+    def run(arguments: list[str]) -> Usage:
+        if "acc_megatron.bench.megatron_preprocessing" in arguments:
+            raise EnvironmentProblem("python -m x ended with exit code -9:\nkilled")
+        return Usage(2.0, 3.0, 100.0)
+
+    monkeypatch.setattr("acc_megatron.bench.data_programs.run_program", run)
+    told: list[str] = []
+    programs = DataPrograms(tmp_path, "auto", told.append)
+    (tmp_path / "triples.jsonl").write_text("")
+    found = bench._compare(programs, tmp_path / "triples.jsonl", 1, 2, 1)
+    assert found["cpu_seconds_ratio_vs_megatron"] is None and found["rate_vs_bare_tokenizer"] == 1.0
+    failed = [row for row in programs.rows if row["provider"] == MEGATRON]
+    assert [row["status"] for row in failed] == ["failed: python -m x ended with exit code -9: killed"] * 2
+    assert failed[0]["cpu_seconds"] is None and {*failed[0]} == {*programs.rows[0]}
+    assert sum("killed" in line for line in told) == 2
 
 
 @pytest.mark.slow

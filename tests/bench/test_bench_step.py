@@ -2,10 +2,29 @@
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.run_processes import start
+
+
+def test_a_loop_that_runs_out_of_memory_is_a_row_and_another_error_is_not() -> None:
+    from acc_megatron.bench.step import MeasuredLoop
+
+    def loop(error: Exception) -> Iterator[float]:
+        yield 2.0
+        raise error
+
+    full = MeasuredLoop(loop(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried\nmore")))
+    for _ in range(3):
+        full.step(is_warmup=False)
+    assert full.status == "does not fit: DefaultCPUAllocator: can't allocate memory: you tried"
+    assert full.first_loss == 2.0 and full.median_seconds is None
+    broken = MeasuredLoop(loop(RuntimeError("shapes differ")))
+    broken.step(is_warmup=True)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        broken.step(is_warmup=False)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Rows of similar cost share a microbatch, which reduces waiting and does not change the batch."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from support.commands import ROOT
 from acc_megatron.bench.balance import balance
 from acc_megatron.config import load_config
 from acc_megatron.data.balance import costliest_first, efficiency, row_cost_flops, wait_lower_bound
+from acc_megatron.errors import ConfigError
+from acc_megatron.mesh.layout import build_layout, smallest_world
 
 RECIPE = ROOT / "tests" / "support" / "recipe_30b.toml"
 
@@ -32,8 +35,14 @@ def test_the_cost_of_a_row_equals_a_count_of_its_multiplications() -> None:
     assert long > 3 * short, "at 128K attention is most of the work"
 
 
+def of_8_ranks(*overrides: str) -> dict[str, Any]:
+    """The balance of the recipe on as many GPUs as give it 8 data-parallel ranks."""
+    config = load_config(RECIPE, overrides)
+    return balance(config, build_layout(config.parallel, 8 * smallest_world(config.parallel)))
+
+
 def test_ranks_wait_less_than_with_rows_in_random_order() -> None:
-    result = balance(load_config(RECIPE), data_parallel=8, global_batch_rows=64)
+    result = of_8_ranks("train.global_batch_rows=64")
     assert result["efficiency"] >= 0.90
     assert result["random_efficiency"] < 0.75
 
@@ -60,7 +69,9 @@ def test_no_packing_of_a_batch_waits_less_than_the_lower_bound() -> None:
 
 
 def test_document_lengths_limit_the_balance_of_the_recipes_batch_but_not_of_a_larger_one() -> None:
-    config = load_config(RECIPE)
-    small = balance(config, data_parallel=8, global_batch_rows=config.train.global_batch_rows)
-    large = balance(config, data_parallel=8, global_batch_rows=64)
+    small, large = of_8_ranks(), of_8_ranks("train.global_batch_rows=64")
+    assert small["global_batch_rows"] == load_config(RECIPE).train.global_batch_rows
+    assert small["layout"].endswith("DP8")
+    with pytest.raises(ConfigError, match=r"train.global_batch_rows 12 is not a multiple of the 8 .* of 128 GPUs"):
+        of_8_ranks("train.global_batch_rows=12")
     assert small["efficiency"] <= small["efficiency_bound"] < 0.90 <= large["efficiency"] <= large["efficiency_bound"]

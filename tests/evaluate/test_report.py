@@ -134,7 +134,7 @@ def test_a_comparison_opens_with_a_sentence_about_the_paired_difference_and_a_fo
     assert re.findall(r'class=range><u style="left: ([\d.]+)%', body) == ["50.00"]
     assert re.findall(r'<em style="left: ([\d.]+)%', body) == ["98.00"]
     same = page(tmp_path, run("r", "mrcr", {"base": kinds, "tuned": kinds[::-1]}))
-    assert "b: no difference is shown between tuned and base (+0.0 points of score" in same
+    assert "b: no difference is shown between tuned and base (0.0 points of score" in same
 
 
 def test_one_model_without_a_right_answer_gets_no_figures_of_zeros(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_the_page_shows_restarts_skipped_steps_and_uneven_experts(tmp_path: Path
     assert events == [
         ("5", "restart", "repeated 1 step"),
         ("7", "skipped as a spike", "loss 9.000, gradient norm 1.000; documents 3, 5, 6"),
-        ("9", "restart", ""),
+        ("9", "restart", "no step repeated"),
     ]
 
 

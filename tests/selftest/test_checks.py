@@ -13,7 +13,7 @@ from acc_megatron.observe.metrics import LoggedStep
 from acc_megatron.selftest.check import CheckFailed, Result
 from acc_megatron.selftest.checks import resume
 from acc_megatron.selftest.layouts import AXES, all_layouts, sizes_up_to
-from acc_megatron.selftest.report import as_json, table_lines
+from acc_megatron.selftest.report import Finished
 
 pytestmark = pytest.mark.distributed
 
@@ -69,11 +69,12 @@ def test_the_table_names_the_rank_the_numbers_and_the_next_command() -> None:
                advice="train without TP"),
         Result(name="step", state="SKIP", seconds=0, figures={}, text="--quick leaves it out"),
     ]  # fmt: skip
-    lines = table_lines(results)
+    finished = Finished(results, ranks=8, gpu="H100", is_quick=True)
+    lines = finished.table_lines()
     assert lines[0] == "PASS  ring        1.2 s  GB/s per link 41.20"
     assert lines[1].endswith("rank 3: TP2: loss differs by 1.0e-01") and lines[2].endswith("next: train without TP")
     assert lines[3].endswith("--quick leaves it out") and lines[4] == "1 PASS, 1 FAIL, 1 SKIP"
-    found = as_json(results, world=8, gpu="H100", is_quick=True)
+    found = finished.as_json()
     assert found["passed"] is False and found["ranks"] == 8 and "torch=" in found["versions"]
 
 
@@ -86,16 +87,16 @@ def test_an_unknown_check_is_refused_with_the_known_names(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_the_command_passes_on_two_processes_under_torchrun_and_without_it(tmp_path: Path) -> None:
-    port, file = str(free_port()), tmp_path / "result.json"
+    port = str(free_port())
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
     command = ["-m", "acc_megatron", "selftest", "--out", str(tmp_path / "out")]
-    done = run_command([sys.executable, *torchrun, *command, "--json", str(file)], timeout=900)
+    done = run_command([sys.executable, *torchrun, *command, "--json"], timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
-    found = json.loads(file.read_text())
+    found = json.loads(done.stdout)
     states = {check["name"]: check["state"] for check in found["checks"]}
     assert found["passed"] and found["ranks"] == 2 and set(states.values()) == {"PASS"}, done.stdout
-    assert done.stdout.strip().splitlines()[-1] == f"{len(states)} PASS, 0 FAIL, 0 SKIP"
     (folder,) = (tmp_path / "out").iterdir()
+    assert json.loads((folder / "result.json").read_text()) == found
     assert {path.name for path in folder.iterdir()} == {"logs", "result.json"}, "datasets and checkpoints are removed"
     alone = [sys.executable, *command, "--quick", "--only", "kernels", "--only", "step", "--processes", "2"]
     done = run_command(alone, timeout=300)

@@ -13,7 +13,12 @@ def percent(summary: Summary | None, metric: str) -> str:
     if summary is None or metric not in summary["means"]:
         return NONE
     mean, interval = summary["means"][metric], summary["intervals"][metric]
-    return f"{100 * mean:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
+    return points(mean) + (f" [{points(interval[0])}, {points(interval[1])}]" if interval else "")
+
+
+def points(share: float) -> str:
+    """A share or a difference of shares in percent; what rounds to 0 has no sign."""
+    return f"{round(100 * share, 1) + 0.0:.1f}"
 
 
 def headline_first(kind: str) -> Callable[[str], tuple[bool, str]]:

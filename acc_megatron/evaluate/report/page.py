@@ -7,7 +7,7 @@ from pathlib import Path
 from acc_megatron.common.html_page import Interval, Intervals, Table, write_page
 from acc_megatron.evaluate.benchmarks.paper import PAPER_MODELS
 from acc_megatron.evaluate.benchmarks.registry import BENCHMARKS
-from acc_megatron.evaluate.report.means import NONE, percent
+from acc_megatron.evaluate.report.means import NONE, percent, points
 from acc_megatron.evaluate.report.section import Section, ShownModel, benchmark_section
 from acc_megatron.evaluate.results_format import Results
 
@@ -60,17 +60,17 @@ def _sentences(section: Section) -> list[str]:
         interval = one["intervals"].get(section.headline)
         if interval is None:
             continue
-        mean, low, high = (100 * value for value in (one["means"][section.headline], *interval))
-        numbers = f"95 % interval {low:.1f} to {high:.1f}, {one['num_items']:,} questions"
+        mean, (low, high) = one["means"][section.headline], interval
+        numbers = f"95 % interval {points(low)} to {points(high)}, {one['num_items']:,} questions"
         if low <= 0 <= high:
             said.append(
-                f"{section.title}: no difference is shown between {one['model']} and {one['minus']} ({mean:+.1f} "
+                f"{section.title}: no difference is shown between {one['model']} and {one['minus']} ({points(mean)} "
                 f"points of {section.headline}, {numbers})."
             )
         else:
             said.append(
                 f"{section.title}: {one['model']} is {'better' if mean > 0 else 'worse'} than {one['minus']} by "
-                f"{abs(mean):.1f} points of {section.headline} ({numbers})."
+                f"{points(abs(mean))} points of {section.headline} ({numbers})."
             )
     return said
 
@@ -130,7 +130,8 @@ def _asked_table(shown: Sequence[ShownModel]) -> Table:
     header = (
         "model", "location", "sampling", "answers", "of these cut", "without answer", "tokens in", "tokens out", "cost",
     )  # fmt: skip
-    return Table(header, rows, number_columns={3, 4, 6, 7, 8})
+    shown_columns = len(header) - all(row[-1] == "0.00" for row in rows)  # a model in a folder costs nothing
+    return Table(header[:shown_columns], [row[:shown_columns] for row in rows], number_columns={3, 4, 6, 7, 8})
 
 
 def _sampling(one: ShownModel) -> str:
