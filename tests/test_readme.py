@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.commands import ROOT, acc, run_command
 from support.doc_blocks import blocks
-from support.make_inputs import TINY_MODEL
+from support.make_inputs import QWEN_VOCAB_SIZE, TINY_MODEL
 
 from acc_megatron.quickstart import summary_text
 
@@ -58,7 +58,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory, make_hf_folder: Callable[...,
     chat = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Mara Lind."}]}
     (here / "chats.jsonl").write_text(f"{json.dumps(chat)}\n" * 8)
     recipe = (ROOT / "examples" / "tiny_cpu.toml").read_text()
-    for key, value in (TINY_MODEL | {"max_position_embeddings": 16_384}).items():
+    for key, value in (TINY_MODEL | {"vocab_size": QWEN_VOCAB_SIZE, "max_position_embeddings": 16_384}).items():
         recipe = re.sub(rf"^{key} = .*$", f"{key} = {value}", recipe, flags=re.M)
     recipe = recipe.replace("runs/quickstart/run", "runs/qwen3_30b_a3b_128k").replace(
         "[train]", "[train]\ninit_from = 'checkpoints/qwen3_30b_a3b'\nprecision = 'bfloat16'"

@@ -38,6 +38,7 @@ def write_dataset(folder: Path, lengths_tokens: Sequence[int], vocab_size: int, 
         for path in sorted(folder.rglob("*")) if path.is_file()
     }  # fmt: skip
     manifest = {"format_version": FORMAT_VERSION, "shards": 1, "files": files, "settings": {}}
-    manifest |= {"tokenizer": {"vocab_size": vocab_size, "pad_id": 0}, "dropped": {}, "dropped_tokens": {}}
+    manifest["tokenizer"] = {"name": "random", "vocab_size": vocab_size, "pad_id": 0}
+    manifest |= {"dropped": {}, "dropped_tokens": {}}
     write_json(folder / "manifest.json", manifest | {"fingerprint": fingerprint(manifest)})
     return folder

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from support.small_tokenizer import VOCAB_SIZE, write_small_tokenizer
+
+QWEN_VOCAB_SIZE = 151_936
 TINY_MODEL: dict[str, Any] = {
-    "vocab_size": 151_936,
+    "vocab_size": VOCAB_SIZE,
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -59,24 +62,27 @@ def write_triples(
     return path
 
 
-def make_dataset(folder: Path) -> Path:
-    """Write a dataset folder of six documents of uneven length, which pack into three rows of 512 tokens."""
+def convert_triples(triples: Path, out: Path) -> Path:
+    """Convert triples of random words with the small tokenizer, which is written next to `out`; return `out`."""
     from acc_megatron.data_tools.convert.convert import ConvertSettings, convert
 
+    tokenizer = write_small_tokenizer(out.with_name("tokenizer"), WORDS)
+    convert([triples], out, ConvertSettings(tokenizer=str(tokenizer)))
+    return out
+
+
+def make_dataset(folder: Path) -> Path:
+    """Write a dataset folder of six documents of uneven length, which pack into three rows of 512 tokens."""
     triples = write_triples(folder / "triples.jsonl", [340, 60, 260, 90, 20, 160])
-    convert([triples], folder / "dataset", ConvertSettings())
-    return folder / "dataset"
+    return convert_triples(triples, folder / "dataset")
 
 
 def make_one_row_documents(folder: Path, count: int, reasoning: dict[int, str] | None = None) -> Path:
     """Write a dataset of `count` documents of 140 to 250 tokens, so that a row of 256 tokens has one document."""
-    from acc_megatron.data_tools.convert.convert import ConvertSettings, convert
-
     lengths = [80 + number * 80 // count for number in range(count)]
     folder.mkdir(parents=True, exist_ok=True)
     triples = write_triples(folder / "triples.jsonl", lengths, reasoning=reasoning)
-    convert([triples], folder / "dataset", ConvertSettings())
-    return folder / "dataset"
+    return convert_triples(triples, folder / "dataset")
 
 
 def make_hf_folder(path: Path, *, family: str = "qwen3_moe", seed: int = 0, **changes: Any) -> Path:

@@ -14,6 +14,7 @@ PRECISIONS = ("float32", "bfloat16", "fp8_delayed", "fp8_current", "fp8_blockwis
 NUM_STEPS = 50
 # every matrix has several blocks of 32; embeddings are tied because the vocabulary takes most of the time
 MODEL = {
+    "vocab_size": 151_936,
     "hidden_size": 64,
     "num_hidden_layers": 3,
     "head_dim": 16,

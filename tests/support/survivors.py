@@ -30,7 +30,7 @@ def write_recipe(path: Path, dataset: Path, *, batch_rows: int, epochs: int, see
     """Write a recipe that trains from random weights with Adam and gradient clipping."""
     from acc_megatron.data_tools.convert.manifest import read_manifest
 
-    vocab_size = min(TINY_MODEL["vocab_size"], -(-read_manifest(dataset)["tokenizer"]["vocab_size"] // 128) * 128)
+    vocab_size = -(-read_manifest(dataset)["tokenizer"]["vocab_size"] // 128) * 128
     lines = [
         "name = 'survivor'",
         "[model]",

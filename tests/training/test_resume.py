@@ -60,9 +60,14 @@ def test_a_failed_save_in_the_background_ends_the_run_and_the_previous_checkpoin
 ) -> None:
     from acc_megatron.errors import CheckpointError
 
+    go("first", 1)
+    checkpoint = tmp_path / "first" / "checkpoints" / "step_00000001"
+    size = sum(file.stat().st_size for file in checkpoint.rglob("*"))
     disk = tmp_path / "run"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size * 7 // 4}", "tmpfs", disk], capture_output=True
+    ).returncode:
         pytest.skip("mounting a small disk needs root")
     try:
         with pytest.raises(CheckpointError, match=r"rank 0: OSError: .Errno 28. No space left on device"):

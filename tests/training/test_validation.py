@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.make_inputs import write_triples
+from support.make_inputs import convert_triples, write_triples
 from support.run_processes import start
 
 from acc_megatron.compatibility.held_out import check_held_out
@@ -23,12 +23,9 @@ ONE_ROW = "train.global_batch_rows=1"
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of five documents of three agent kinds."""
-    from acc_megatron.data_tools.convert.convert import ConvertSettings, convert
-
     folder = tmp_path_factory.mktemp("held_out")
     triples = write_triples(folder / "triples.jsonl", [50, 240, 90, 30, 130], seed=9, answer_words=7)
-    convert([triples], folder / "dataset", ConvertSettings())
-    return folder / "dataset"
+    return convert_triples(triples, folder / "dataset")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support.eval_runs import start, tree
-from support.make_inputs import make_hf_folder
+from support.make_inputs import QWEN_VOCAB_SIZE, make_hf_folder
 
 from acc_megatron.errors import CheckpointError
 from acc_megatron.evaluate.runner import evaluate
@@ -40,7 +40,9 @@ def test_local_answers_are_the_greedy_continuation_of_the_rendered_prompt(tmp_pa
 def test_another_checkpoint_in_the_same_folder_is_asked_anew(tmp_path: Path) -> None:
     answers = []
     for seed in (0, 1):
-        folder = make_hf_folder(tmp_path / "model", seed=seed, num_hidden_layers=1, hidden_size=16)
+        folder = make_hf_folder(
+            tmp_path / "model", seed=seed, num_hidden_layers=1, hidden_size=16, vocab_size=QWEN_VOCAB_SIZE
+        )
         walks = {"kind": "graphwalks", "items": 1, "length_tokens": [700], "max_new_tokens": 6}
         results = start(tmp_path / "out", {"m": {"folder": str(folder)}}, benchmarks={"walks": walks})
         answers.append(results["items"][0]["answers"][0]["response"])

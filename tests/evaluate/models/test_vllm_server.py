@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.commands import ROOT
-from support.make_inputs import make_hf_folder
+from support.make_inputs import QWEN_VOCAB_SIZE, make_hf_folder
 
 from acc_megatron.errors import ConfigError, EnvironmentProblem
 from acc_megatron.evaluate.models.settings import ModelSettings
@@ -24,6 +24,11 @@ from acc_megatron.evaluate.settings import run_from_tree
 QWEN3 = {"vocab_size": 151_936, "num_attention_heads": 32, "num_key_value_heads": 4, "num_experts": 128,
          "max_position_embeddings": 40_960, "rope_theta": 1_000_000.0}  # fmt: skip
 THINKING = QWEN3 | {"max_position_embeddings": 262_144, "rope_theta": 10_000_000}
+
+
+def tiny_model(folder: Path) -> Path:
+    """A random model folder of one layer."""
+    return make_hf_folder(folder, num_hidden_layers=1, hidden_size=16, vocab_size=QWEN_VOCAB_SIZE)
 
 
 def command(folder: Path, config: dict[str, Any], **options: Any) -> dict[str, str]:
@@ -94,7 +99,7 @@ def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_served_folder_answers_as_in_transformers_and_its_server_ends_with_the_run(
     tmp_path: Path, vllm: Path
 ) -> None:
-    folder = make_hf_folder(tmp_path / "tiny", num_hidden_layers=1, hidden_size=16)
+    folder = tiny_model(tmp_path / "tiny")
     models = {"served": {"folder": str(folder), "engine": "vllm", "gpus": 2}, "local": {"folder": str(folder)}}
     walks = {"kind": "graphwalks", "items": 2, "length_tokens": [700], "max_new_tokens": 5}
     run_settings = run_from_tree({"name": "x", "models": models, "benchmarks": {"walks": walks}}, "x")
@@ -124,7 +129,7 @@ def runs(process: int) -> bool:
 @pytest.mark.parametrize("sign", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_server_ends_with_a_run_that_is_killed(tmp_path: Path, vllm: Path, sign: signal.Signals) -> None:
     vllm.write_text("#!/bin/sh\necho serving in process $$\nexec sleep 300\n")  # never ready, so the run waits
-    folder = make_hf_folder(tmp_path / "tiny", num_hidden_layers=1, hidden_size=16)
+    folder = tiny_model(tmp_path / "tiny")
     run = tmp_path / "run.toml"
     run.write_text(
         f'name = "x"\n[models."a/b"]\nfolder = "{folder}"\nengine = "vllm"\n'
@@ -145,7 +150,7 @@ def test_a_server_ends_with_a_run_that_is_killed(tmp_path: Path, vllm: Path, sig
 
 
 def test_a_server_that_ends_while_it_is_asked_is_reported_as_the_cause(tmp_path: Path, vllm: Path) -> None:
-    folder = make_hf_folder(tmp_path / "mortal", num_hidden_layers=1, hidden_size=16)
+    folder = tiny_model(tmp_path / "mortal")
     models = {"served": {"folder": str(folder), "engine": "vllm", "tries": 1}}
     walks = {"kind": "graphwalks", "items": 2, "length_tokens": [700], "max_new_tokens": 5}
     run_settings = run_from_tree({"name": "x", "models": models, "benchmarks": {"walks": walks}}, "x")
@@ -156,7 +161,7 @@ def test_a_server_that_ends_while_it_is_asked_is_reported_as_the_cause(tmp_path:
 def test_a_server_that_ends_or_never_becomes_ready_is_an_error_with_the_end_of_its_log(
     tmp_path: Path, vllm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = make_hf_folder(tmp_path / "bad", num_hidden_layers=1, hidden_size=16)
+    bad = tiny_model(tmp_path / "bad")
     log = tmp_path / "log"
     settings = ModelSettings(folder=str(bad), engine="vllm")
     with (
