@@ -27,7 +27,6 @@ LAYOUTS = {
     "PP2 VPP2 DP2": (4, ("parallel.pipeline=2", "parallel.virtual_pipeline=2")),
     "TP2 PP2 VPP2": (4, ("parallel.tensor=2", "parallel.pipeline=2", "parallel.virtual_pipeline=2")),
 }
-THERE_STEP, BACK_STEP, LAST_STEP = 2, 5, 8  # save, move to another layout, save, move back
 pytestmark = pytest.mark.distributed
 slow, long = pytest.mark.slow, [pytest.mark.slow, pytest.mark.long]
 
@@ -37,7 +36,10 @@ def run_dir(recipe: Path, name: str) -> Path:
 
 
 def train_case(recipe: Path, case: Case, _: Result | None) -> Result:
-    """Start a run, or resume it and train for three steps; saves the checkpoints that other layouts resume from."""
+    """Train a run for three times `case.num_steps` steps, or for one time if it has moved to another layout.
+
+    It saves after the first and the second third, from where another layout resumes.
+    """
     from acc_megatron.mesh.process_groups import process_groups  # isort: split
     from acc_megatron.config import load_config
     from acc_megatron.training.resume import restore, save
@@ -48,57 +50,57 @@ def train_case(recipe: Path, case: Case, _: Result | None) -> Result:
     with process_groups(config.parallel, timeout_seconds=300) as layout:
         trainer = build_trainer(config, layout)
         restore(trainer)
-        first = (0, THERE_STEP, BACK_STEP)[case.name.count(">")]
+        first = case.num_steps * case.name.count(">")
         assert trainer.step == first
         losses = []
-        while trainer.step < (first + 3 if first else LAST_STEP):
+        while trainer.step < (first + case.num_steps if first else 3 * case.num_steps):
             losses.append(train_step(trainer).loss)
-            if trainer.step in (THERE_STEP, BACK_STEP) and trainer.step > first:
+            if trainer.step in (case.num_steps, 2 * case.num_steps):
                 save(trainer)
         return Result(losses=losses)
 
 
-def continued(recipe: Path, moves: list[tuple[str, str]], step: int) -> dict[str, Result]:
-    """Resume the run `source` from its checkpoint of `step` in the layout `target`; results by the new run's name."""
+def continued(recipe: Path, moves: list[tuple[str, str]], num_steps: int) -> dict[str, Result]:
+    """Resume each run `source` in the layout `target` from where it moves; results by the new run's name."""
     cases = []
     for source, target in moves:
         world, overrides = LAYOUTS[target]
-        cases.append(Case(f"{source} > {target}", world, overrides))
+        cases.append(Case(f"{source} > {target}", world, overrides, num_steps=num_steps))
         checkpoints = run_dir(recipe, cases[-1].name) / "checkpoints"
-        name = f"step_{step:08d}"
+        name = f"step_{num_steps * (1 + source.count('>')):08d}"
         shutil.copytree(run_dir(recipe, source) / "checkpoints" / name, checkpoints / name)
     return run_cases(recipe, cases, None, train_case)
 
 
 @pytest.mark.parametrize(
-    "family, targets",
+    "family, targets, num_steps",
     [
-        pytest.param("qwen3_moe", ["EP2"], id="EP2"),
-        pytest.param("qwen3_moe", ["EP2", "PP2 VPP2"], id="EP2 and PP2 VPP2", marks=slow),
-        pytest.param("qwen3_moe", [name for name in LAYOUTS if name != "TP1"], id="every layout", marks=long),
-        pytest.param("qwen3", ["TP2", "PP2 VPP2", "DP2 overlapped", "TP2 PP2 VPP2"], id="dense, tied", marks=long),
+        pytest.param("qwen3_moe", ["EP2"], 1, id="EP2"),
+        pytest.param("qwen3_moe", ["EP2", "PP2 VPP2"], 3, id="EP2 and PP2 VPP2", marks=slow),
+        pytest.param("qwen3_moe", [name for name in LAYOUTS if name != "TP1"], 3, id="every layout", marks=long),
+        pytest.param("qwen3", ["TP2", "PP2 VPP2", "DP2 overlapped", "TP2 PP2 VPP2"], 3, id="dense, tied", marks=long),
     ],
 )
 def test_a_run_resumes_in_another_layout_and_back_with_its_optimizer(
-    family: str, targets: list[str], tmp_path: Path
+    family: str, targets: list[str], num_steps: int, tmp_path: Path
 ) -> None:
     recipe = make_recipe(tmp_path, family=family, tie_word_embeddings=family == "qwen3")
-    complete = run_cases(recipe, [Case("TP1", 1)], None, train_case)["TP1"].losses
-    assert len(complete) == LAST_STEP and complete[0] - complete[-1] > 0.05
+    complete = run_cases(recipe, [Case("TP1", 1, num_steps=num_steps)], None, train_case)["TP1"].losses
+    assert len(complete) == 3 * num_steps and complete[0] - complete[-1] > 0.01 * num_steps
     there: dict[str, Result] = {}
     for world in sorted({LAYOUTS[name][0] for name in targets}):
         moves = [("TP1", name) for name in targets if LAYOUTS[name][0] == world]
-        there |= continued(recipe, moves, THERE_STEP)
-    back = continued(recipe, [(name, "TP1") for name in there], BACK_STEP)
+        there |= continued(recipe, moves, num_steps)
+    back = continued(recipe, [(name, "TP1") for name in there], num_steps)
     assert len(there) == len(back) == len(targets)
     for name, result in there.items():
-        assert result.losses == pytest.approx(complete[THERE_STEP:BACK_STEP], abs=1e-5), name
+        assert result.losses == pytest.approx(complete[num_steps : 2 * num_steps], abs=1e-5), name
     for name, result in back.items():
-        assert result.losses == pytest.approx(complete[BACK_STEP:], abs=1e-5), name
+        assert result.losses == pytest.approx(complete[2 * num_steps :], abs=1e-5), name
 
 
 def save_and_resume(recipe: Path, case: Case, _: Result | None) -> Result:
-    """Return the losses of the two steps after a save, and then of the same steps after a resume from it."""
+    """Return the losses of the two steps after a save at step 2, and then of the same steps after a resume from it."""
     from acc_megatron.mesh.process_groups import process_groups  # isort: split
     from acc_megatron.config import load_config
     from acc_megatron.training.resume import restore, save
@@ -108,15 +110,15 @@ def save_and_resume(recipe: Path, case: Case, _: Result | None) -> Result:
     config = load_config(recipe, [*ADAM, *case.overrides, f"train.run_dir={run_dir(recipe, case.name)}"])
     losses = []
     with process_groups(config.parallel, timeout_seconds=300) as layout:
-        for first in (0, THERE_STEP):
+        for first in (0, 2):
             trainer = build_trainer(config, layout)
             restore(trainer)
             assert trainer.step == first
-            while trainer.step < THERE_STEP + 2:
+            while trainer.step < 4:
                 losses.append(train_step(trainer).loss)
-                if trainer.step == THERE_STEP:
+                if trainer.step == 2:
                     save(trainer)
-    return Result(losses=losses[THERE_STEP:])
+    return Result(losses=losses[2:])
 
 
 UNSHARDED = "parallel.distributed_optimizer=false"
