@@ -79,7 +79,7 @@ def _memory(number: int, stage: StagePlan, limit: float) -> Strip:
 def _time(plan: Plan) -> Strip:
     seconds = [(name.replace("_", " "), value) for name, value in plan.time.by_part().items() if value > 0]
     parts = [
-        Part(name, value, f"{value:.3f} s", _TIME_COLOURS[number % len(_TIME_COLOURS)])
+        Part(name, value, f"{value:.3g} s", _TIME_COLOURS[number % len(_TIME_COLOURS)])
         for number, (name, value) in enumerate(seconds)
     ]
     return Strip(parts, f"Predicted parts of a step of {plan.time.total:.3f} s; not confirmed on any GPU.")

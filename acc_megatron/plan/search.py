@@ -9,7 +9,7 @@ from acc_megatron.errors import ConfigError
 from acc_megatron.mesh.layout import Layout
 from acc_megatron.plan.planner import Plan, check_plan, make_plan
 from acc_megatron.plan.speeds import Speeds
-from acc_megatron.plan.switches import combinations
+from acc_megatron.plan.switches import combinations, usable
 from acc_megatron.plan.workload import Workload
 
 MAX_CHUNKS_PER_STAGE = 4
@@ -76,7 +76,11 @@ def _plans(config: Config, num_gpus: int, speeds: Speeds, workload: Workload) ->
                 parallel = dataclasses.replace(
                     changed.parallel, distributed_optimizer=each.parallel.distributed_optimizer
                 )
-                plan = make_plan(dataclasses.replace(each, parallel=parallel), layout, speeds, workload)
+                settings = dataclasses.replace(each, parallel=parallel)
+                # offloading does not work with one layer in a model chunk
+                if settings.memory.offload_modules and not usable(settings, layout, speeds):
+                    continue
+                plan = make_plan(settings, layout, speeds, workload)
                 yield plan
                 if plan.has_room:
                     break
