@@ -21,7 +21,7 @@ def build_optimizer(config: Config, chunks: list[torch.nn.Module]) -> MegatronOp
     if not torch.cuda.is_available():
         kind.prepare_cpu(is_narrow=is_precision_aware(settings))
     optimizer = get_megatron_optimizer(_megatron_config(config), chunks, use_gloo_process_groups=False)
-    kind.finish(optimizer)
+    kind.finish(optimizer, settings)
     apply_settings(optimizer, settings)
     return optimizer
 

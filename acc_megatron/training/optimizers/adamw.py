@@ -27,8 +27,12 @@ class AdamW:
 
         install_cpu_adamw(NarrowAdamW if is_narrow else FusedLayoutAdamW)
 
-    def finish(self, optimizer: Any) -> None:
-        """Protect tensors of 0 from the scales of Transformer Engine."""
+    def finish(self, optimizer: Any, settings: OptimizerConfig) -> None:
+        """Protect tensors of 0 from the scales of Transformer Engine; without it, let the CPU form store remainders."""
+        from acc_megatron.training.optimizers.narrow_adamw import NarrowAdamW
         from acc_megatron.training.optimizers.zero_tensors import keep_zeros
 
         keep_zeros(optimizer)
+        for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+            if isinstance(inner := getattr(part, "optimizer", None), NarrowAdamW):
+                inner.store_param_remainders = settings.master_weights == "remainders"

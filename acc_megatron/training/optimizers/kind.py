@@ -20,5 +20,5 @@ class OptimizerKind(Protocol):
         `is_narrow`: its state or the gradients are not float32.
         """
 
-    def finish(self, optimizer: Any) -> None:
+    def finish(self, optimizer: Any, settings: OptimizerConfig) -> None:
         """Adjust Megatron's optimizer after it is built."""

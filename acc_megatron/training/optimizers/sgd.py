@@ -18,7 +18,7 @@ class Sgd:
     def prepare_cpu(self, *, is_narrow: bool = False) -> None:
         """Nothing to prepare: Megatron uses torch's SGD everywhere."""
 
-    def finish(self, optimizer: Any) -> None:
+    def finish(self, optimizer: Any, settings: OptimizerConfig) -> None:
         """Replace the function that allocates state before a checkpoint is loaded: Megatron sets it to None here."""
         for part in optimizer.chained_optimizers:
             part.init_state_fn = lambda *_: None
