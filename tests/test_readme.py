@@ -44,7 +44,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory, make_hf_folder: Callable[...,
     (here / "quickstart.txt").write_text(done.stderr)
     (here / "quickstart.json").write_text(done.stdout)
     shutil.copytree(here / "runs" / "quickstart" / "trajectories", here / "my_trajectories")
-    make_hf_folder(here / "Qwen3-30B-A3B-Thinking-2507", max_position_embeddings=16_384)
+    make_hf_folder(here / "Qwen3-30B-A3B-Thinking-2507", vocab_size=QWEN_VOCAB_SIZE, max_position_embeddings=16_384)
     for agent in ("search", "swe", "sql"):
         row = {
             "dialogs": [

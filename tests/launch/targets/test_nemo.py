@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import ROOT
-from support.make_inputs import make_hf_folder, write_triples
+from support.make_inputs import QWEN_VOCAB_SIZE, make_hf_folder, write_triples
 from support.slurm_cluster import launch, read_json
 
 EXAMPLE = ROOT / "examples" / "experiment.toml"
@@ -56,7 +56,8 @@ python = "{sys.executable}"
 
 @pytest.mark.slow
 def test_jobs_on_this_machine_run_one_after_the_other_up_to_the_scores(tmp_path: Path) -> None:
-    make_hf_folder(tmp_path / "out" / "export", num_hidden_layers=1, hidden_size=16, max_position_embeddings=4096)
+    make_hf_folder(tmp_path / "out" / "export", num_hidden_layers=1, hidden_size=16, max_position_embeddings=4096,
+                   vocab_size=QWEN_VOCAB_SIZE)  # fmt: skip
     sections = """[convert]
 inputs = ["triples.jsonl"]
 shards = 1
