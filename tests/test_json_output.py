@@ -9,7 +9,7 @@ import pytest
 import typer
 from support.commands import ROOT, acc
 from support.in_process import acc_in_process
-from support.make_inputs import TINY_MODEL, make_hf_folder, write_recipe, write_triples
+from support.make_inputs import QWEN_VOCAB_SIZE, TINY_MODEL, make_hf_folder, write_recipe, write_triples
 
 from acc_megatron.cli.app import app
 
@@ -128,10 +128,10 @@ def test_the_log_of_a_job_is_one_json_document(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_every_verb_that_computes_prints_one_json_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_hf_folder(make_folder(tmp_path) / "hf")
+    make_hf_folder(make_folder(tmp_path) / "hf", vocab_size=QWEN_VOCAB_SIZE)
     write_recipe(
         tmp_path / "recipe.toml",
-        model=TINY_MODEL,
+        model=TINY_MODEL | {"vocab_size": QWEN_VOCAB_SIZE},
         dataset=tmp_path / "dataset",
         checkpoint=tmp_path / "checkpoint",
         batch_rows=1,

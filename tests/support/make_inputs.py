@@ -78,11 +78,19 @@ def make_dataset(folder: Path) -> Path:
 
 
 def make_one_row_documents(folder: Path, count: int, reasoning: dict[int, str] | None = None) -> Path:
-    """Write a dataset of `count` documents of 140 to 250 tokens, so that a row of 256 tokens has one document."""
+    """Write a dataset of `count` documents of 140 to 250 tokens, so that a row of 256 tokens has one document.
+
+    Documents with reasoning of their own have Qwen's vocabulary, in which their words are rare tokens.
+    """
+    from acc_megatron.data_tools.convert.convert import ConvertSettings, convert
+
     lengths = [80 + number * 80 // count for number in range(count)]
     folder.mkdir(parents=True, exist_ok=True)
     triples = write_triples(folder / "triples.jsonl", lengths, reasoning=reasoning)
-    return convert_triples(triples, folder / "dataset")
+    if reasoning is None:
+        return convert_triples(triples, folder / "dataset")
+    convert([triples], folder / "dataset", ConvertSettings())
+    return folder / "dataset"
 
 
 def make_hf_folder(path: Path, *, family: str = "qwen3_moe", seed: int = 0, **changes: Any) -> Path:
