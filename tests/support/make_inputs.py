@@ -62,19 +62,19 @@ def write_triples(
     return path
 
 
-def convert_triples(triples: Path, out: Path) -> Path:
-    """Convert triples of random words with the small tokenizer, which is written next to `out`; return `out`."""
+def convert_triples(triples: Path, out: Path, tokenizer: str | None = None) -> Path:
+    """Convert triples of random words; return `out`. The default tokenizer is a small one, written next to `out`."""
     from acc_megatron.data_tools.convert.convert import ConvertSettings, convert
 
-    tokenizer = write_small_tokenizer(out.with_name("tokenizer"), WORDS)
-    convert([triples], out, ConvertSettings(tokenizer=str(tokenizer)))
+    tokenizer = tokenizer or str(write_small_tokenizer(out.with_name("tokenizer"), WORDS))
+    convert([triples], out, ConvertSettings(tokenizer=tokenizer))
     return out
 
 
-def make_dataset(folder: Path) -> Path:
+def make_dataset(folder: Path, tokenizer: str | None = None) -> Path:
     """Write a dataset folder of six documents of uneven length, which pack into three rows of 512 tokens."""
     triples = write_triples(folder / "triples.jsonl", [340, 60, 260, 90, 20, 160])
-    return convert_triples(triples, folder / "dataset")
+    return convert_triples(triples, folder / "dataset", tokenizer)
 
 
 def make_one_row_documents(folder: Path, count: int, reasoning: dict[int, str] | None = None) -> Path:
@@ -82,15 +82,10 @@ def make_one_row_documents(folder: Path, count: int, reasoning: dict[int, str] |
 
     Documents with reasoning of their own have Qwen's vocabulary, in which their words are rare tokens.
     """
-    from acc_megatron.data_tools.convert.convert import ConvertSettings, convert
-
     lengths = [80 + number * 80 // count for number in range(count)]
     folder.mkdir(parents=True, exist_ok=True)
     triples = write_triples(folder / "triples.jsonl", lengths, reasoning=reasoning)
-    if reasoning is None:
-        return convert_triples(triples, folder / "dataset")
-    convert([triples], folder / "dataset", ConvertSettings())
-    return folder / "dataset"
+    return convert_triples(triples, folder / "dataset", "qwen3" if reasoning else None)
 
 
 def make_hf_folder(path: Path, *, family: str = "qwen3_moe", seed: int = 0, **changes: Any) -> Path:

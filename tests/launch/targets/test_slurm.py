@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import make_inputs, run_processes
 from support.commands import ROOT, run_command
 from support.slurm_cluster import SlurmCluster, launch, need_slurm, read_json
 
@@ -134,6 +135,23 @@ time = "00:10:00"
     def losses(self) -> list[str]:
         last = {entry["step"]: entry["loss"] for entry in self.steps()}
         return [float(last[step]).hex() for step in sorted(last)]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of Qwen's vocabulary, because the trained model answers questions."""
+    return make_inputs.make_dataset(tmp_path_factory.mktemp("dataset"), "qwen3")
+
+
+@pytest.fixture(scope="module")
+def recipe(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe that trains a random model of Qwen's vocabulary on `dataset`."""
+    folder = tmp_path_factory.mktemp("recipe")
+    model = make_inputs.TINY_MODEL | {"vocab_size": make_inputs.QWEN_VOCAB_SIZE}
+    run_processes.import_hf_folder(make_inputs.make_hf_folder(folder / "hf", **model), folder / "checkpoint")
+    return make_inputs.write_recipe(
+        folder / "recipe.toml", model=model, dataset=dataset, checkpoint=folder / "checkpoint", batch_rows=2, epochs=3
+    )
 
 
 @pytest.fixture(scope="module")
