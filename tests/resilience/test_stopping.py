@@ -279,7 +279,7 @@ def test_a_run_with_another_dataset_tokenizer_or_packing_is_refused(text_dataset
     code, error = rerun("packing", "data.seq_length_tokens=512")
     assert code == 2 and "seq_length_tokens = 256, this run has 512" in error
     shutil.rmtree(mine)
-    make_one_row_documents(tmp_path, NUM_DOCUMENTS)
+    make_one_row_documents(tmp_path, NUM_DOCUMENTS, reasoning={0: "Another reason."})
     code, error = rerun("dataset")
     assert code == 2 and "was trained with dataset_fingerprint = " in error
     change_tokenizer(mine)
