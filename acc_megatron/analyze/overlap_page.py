@@ -82,7 +82,7 @@ def _nearest(result: OverlapResult) -> dict[str, Table]:
 def _map(result: OverlapResult, vectors: np.ndarray | None) -> tuple[dict[str, list[list[float]]], str]:
     """Points of the training questions and of each benchmark, and how they were computed or why there are none."""
     if vectors is None:
-        return {}, "There is no map, because no embeddings were requested: give --embedder or --endpoint."
+        return {}, "The map needs embeddings: give --embedder or --endpoint."
     if len(vectors) < 10:
         return {}, f"{len(vectors)} questions are too few for a map; it needs 10"
     try:

@@ -45,7 +45,7 @@ def append_csv(path: Path, rows: list[dict[str, Any]], *, gpu: str = "") -> Path
 
 
 def _columns(path: Path) -> list[str] | None:
-    """The columns of a file with rows; None if there is no file, or nothing in it."""
+    """The column names in the first line of a file; None if the file does not exist or is empty."""
     if not path.is_file() or not path.stat().st_size:
         return None
     with path.open(newline="", encoding="utf-8", errors="replace") as file:

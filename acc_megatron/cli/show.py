@@ -84,7 +84,7 @@ def verify(
     from acc_megatron.data_tools.convert.verify import verify as run
 
     if not folder.is_dir():
-        raise DataError(f"no dataset in {folder}: there is no such folder")
+        raise DataError(f"no dataset in {folder}: the folder does not exist")
     problems = run(folder)
     if as_json:
         print(json.dumps({"ok": not problems, "problems": problems}))

@@ -151,7 +151,10 @@ def write_page(path: Path, template: Path, *, title: str, refresh_seconds: int |
 
 
 def _made() -> dict[str, str]:
-    """When and how a page is made; from Python there is no command. A query of a URL is left out: it may hold a key."""
+    """When and by which command a page is made. A page made from Python names no command.
+
+    Queries of URLs are left out, because they may hold keys.
+    """
     command = ""
     program = Path(sys.argv[0])
     if program.name == "acc-megatron" or program.parent.name == "acc_megatron":

@@ -62,7 +62,7 @@ def check_compatible(config: Config, layout: Layout, *, has_gpu: bool, capabilit
 
 
 def _check_schedule(config: Config) -> None:
-    """Refuse an unknown schedule, and shares of the steps that are none."""
+    """Refuse an unknown schedule, and shares of the steps outside of their range."""
     settings = config.optimizer
     SCHEDULES[settings.schedule]  # raises if it is unknown
     if not 0 <= settings.warmup_fraction <= 1:

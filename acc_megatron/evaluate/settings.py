@@ -63,16 +63,13 @@ def folder_run(
             f"no Hugging Face model in {folder}: config.json is missing; "
             "run 'acc-megatron export RUN --out FOLDER' first"
         )
-    generated = {"items": items, "length_tokens": [length_tokens], "max_new_tokens": max_new_tokens}
     tree: dict[str, Any] = {
         "name": folder.resolve().name,
         "tokenizer": str(folder) if (folder / "tokenizer.json").is_file() else "qwen3",
         "models": {folder.resolve().name: {"folder": str(folder)}},
-        "benchmarks": {kind: {"kind": kind, **generated} for kind in GENERATED},
+        "benchmarks": {kind: _generated(kind, items, length_tokens, max_new_tokens) for kind in GENERATED},
     }
-    for override in overrides:
-        apply_override(tree, override)
-    return run_from_tree(tree, str(folder))
+    return _changed_run(tree, overrides, str(folder))
 
 
 def endpoint_run(
@@ -90,11 +87,10 @@ def endpoint_run(
 
     Raises ConfigError for a task that neither this package nor lm-eval has.
     """
-    generated = {"items": items, "length_tokens": [length_tokens], "max_new_tokens": max_new_tokens}
     benchmarks: dict[str, Any] = {}
     for task in tasks:
         if task in GENERATED:
-            benchmarks[task] = {"kind": task, **generated}
+            benchmarks[task] = _generated(task, items, length_tokens, max_new_tokens)
         elif is_installed("lm_eval"):
             benchmarks[task] = {"kind": "lm_eval", "tasks": [task], "max_new_tokens": max_new_tokens}
         else:
@@ -108,9 +104,18 @@ def endpoint_run(
         "models": {name: {**model, "model": name} for name in models},
         "benchmarks": benchmarks,
     }
+    return _changed_run(tree, overrides, "--endpoint")
+
+
+def _generated(kind: str, items: int, length_tokens: int, max_new_tokens: int) -> dict[str, Any]:
+    """The table of a benchmark whose questions are generated."""
+    return {"kind": kind, "items": items, "length_tokens": [length_tokens], "max_new_tokens": max_new_tokens}
+
+
+def _changed_run(tree: dict[str, Any], overrides: Sequence[str], where: str) -> RunSettings:
     for override in overrides:
         apply_override(tree, override)
-    return run_from_tree(tree, "--endpoint")
+    return run_from_tree(tree, where)
 
 
 def run_from_tree(tree: dict[str, Any], where: str) -> RunSettings:

@@ -68,17 +68,15 @@ def _rank(plan: Plan) -> tuple[bool, float, float]:
 
 
 def _plans(config: Config, num_gpus: int, speeds: Speeds, workload: Workload) -> Iterator[Plan]:
-    choices: list[list[Config]] = []
+    choices = combinations(config)
     for changed, layout in legal_layouts(config, num_gpus, speeds):
-        choices = choices or combinations(config, layout, speeds)
         for stored in choices:
             for each in stored:
                 parallel = dataclasses.replace(
                     changed.parallel, distributed_optimizer=each.parallel.distributed_optimizer
                 )
                 settings = dataclasses.replace(each, parallel=parallel)
-                # offloading does not work with one layer in a model chunk
-                if settings.memory.offload_modules and not usable(settings, layout, speeds):
+                if not usable(settings, layout, speeds):
                     continue
                 plan = make_plan(settings, layout, speeds, workload)
                 yield plan

@@ -57,14 +57,13 @@ def usable(config: Config, layout: Layout, speeds: Speeds) -> bool:
     return True
 
 
-def combinations(config: Config, layout: Layout, speeds: Speeds) -> list[list[Config]]:
-    """For each way to recompute and offload activations the usable ways to store the optimizer's state."""
+def combinations(config: Config) -> list[list[Config]]:
+    """For each way to recompute and offload activations the ways to store the optimizer's state, each once."""
     found = []
     for memory in RECOMPUTE if config.model.num_experts else DENSE_RECOMPUTE:
-        changed = dataclasses.replace(config, memory=memory)
-        kept = [stored for stored in storages(changed) if usable(stored, layout, speeds)]
-        found.append([item for number, item in enumerate(kept) if item not in kept[:number]])
-    return [stored for stored in found if stored]
+        stored = list(storages(dataclasses.replace(config, memory=memory)))
+        found.append([item for number, item in enumerate(stored) if item not in stored[:number]])
+    return found
 
 
 def describe_recompute(config: Config) -> str:

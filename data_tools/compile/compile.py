@@ -23,6 +23,7 @@ from acc_megatron.data_tools.compile.stock_shards import STOCK, LentTask, build_
 from acc_megatron.data_tools.sharding.work_folder import (
     InputFile,
     in_use,
+    make_part,
     make_shards,
     open_work_folder,
     shard_folders,
@@ -82,13 +83,7 @@ def compile_part(plan: "CompilePlan", part: tuple[int, int], *, num_workers: int
     Parts may run on any machines that share the folder of the output. Returns how many shards this part has, and how
     many there are in total.
     """
-    index, count = part
-    mine = plan.tasks[index::count]
-    with folder_lock(plan.maker.work, shared=True) as is_locked:
-        if not is_locked:
-            raise in_use(plan.out)
-        plan.make(mine, num_workers)
-    return {"shards_made": len(mine), "shards": len(plan.tasks)}
+    return make_part(part, plan.tasks, plan.maker.work, plan.out, lambda mine: plan.make(mine, num_workers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

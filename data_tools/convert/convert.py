@@ -22,6 +22,7 @@ from acc_megatron.data_tools.sharding.row_ranges import row_ranges
 from acc_megatron.data_tools.sharding.work_folder import (
     InputFile,
     in_use,
+    make_part,
     make_shards,
     open_work_folder,
     shard_folders,
@@ -77,14 +78,12 @@ def convert_part(
     Parts may run on any machines that share the folder of `out`. Returns how many shards this part has, and how many
     there are in total.
     """
-    index, count = part
     conversion = prepare(inputs, out, settings, engine=engine, weights=weights)
-    mine = conversion.tasks[index::count]
-    with folder_lock(conversion.work, shared=True) as is_locked:
-        if not is_locked:
-            raise in_use(conversion.out)
+
+    def make(mine: list[ShardTask]) -> None:
         make_shards("convert", mine, make_shard, in_processes(num_workers), conversion.inputs)
-    return {"shards_made": len(mine), "shards": len(conversion.tasks)}
+
+    return make_part(part, conversion.tasks, conversion.work, conversion.out, make)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

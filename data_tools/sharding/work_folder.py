@@ -5,10 +5,10 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import acc_megatron.common
 from acc_megatron.common.atomic_files import sha256_file, size_and_time, write_json
@@ -18,6 +18,7 @@ from acc_megatron.data_tools.sharding.worker_processes import Make, Runner, Task
 from acc_megatron.errors import DataError
 
 RECORD = "record.json"
+TaskT = TypeVar("TaskT", bound=Task)
 # the code that decides what the rows of a shard become; acc_megatron.errors only carries messages
 _CODE_FOLDERS = [Path(__file__).parents[1], *map(Path, acc_megatron.common.__path__)]
 
@@ -129,6 +130,23 @@ def make_shards(verb: str, tasks: Sequence[Task], make: Make, runner: Runner, in
         for task in todo:
             shutil.rmtree(task.folder)
         raise
+
+
+def make_part(
+    part: tuple[int, int], tasks: Sequence[TaskT], work: Path, out: Path, make: Callable[[list[TaskT]], None]
+) -> dict[str, int]:
+    """Call `make` with every n-th task, starting with the i-th (`part` = (i, n), i from 0), for a later `merge`.
+
+    Other jobs may make other parts at the same time. Returns how many shards this part has, and how many there are.
+    Raises DataError when a process makes all of `out`.
+    """
+    index, count = part
+    mine = list(tasks[index::count])
+    with folder_lock(work, shared=True) as is_locked:
+        if not is_locked:
+            raise in_use(out)
+        make(mine)
+    return {"shards_made": len(mine), "shards": len(tasks)}
 
 
 def in_use(out: Path) -> DataError:

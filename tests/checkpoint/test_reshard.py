@@ -7,6 +7,7 @@ import pytest
 from support.layout_cases import Case
 from support.layout_matrix import Result, run_cases
 from support.make_inputs import make_recipe
+from support.restarts import uninterrupted_and_resumed
 
 ADAM = (
     "optimizer.kind=adamw",
@@ -103,22 +104,11 @@ def save_and_resume(recipe: Path, case: Case, _: Result | None) -> Result:
     """Return the losses of the two steps after a save at step 2, and then of the same steps after a resume from it."""
     from acc_megatron.mesh.process_groups import process_groups  # isort: split
     from acc_megatron.config import load_config
-    from acc_megatron.training.resume import restore, save
-    from acc_megatron.training.step import train_step
-    from acc_megatron.training.trainer import build_trainer
 
     config = load_config(recipe, [*ADAM, *case.overrides, f"train.run_dir={run_dir(recipe, case.name)}"])
-    losses = []
     with process_groups(config.parallel, timeout_seconds=300) as layout:
-        for first in (0, 2):
-            trainer = build_trainer(config, layout)
-            restore(trainer)
-            assert trainer.step == first
-            while trainer.step < 4:
-                losses.append(train_step(trainer).loss)
-                if trainer.step == 2:
-                    save(trainer)
-    return Result(losses=losses[2:])
+        (_, complete), (_, resumed) = uninterrupted_and_resumed(config, layout)
+    return Result(losses=[*complete[2:], *resumed])
 
 
 UNSHARDED = "parallel.distributed_optimizer=false"

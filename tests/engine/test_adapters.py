@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from support.adapter_matrix import ALL, NORMS, make_adapter, settings
-from support.engine.cases import SAVED_STEP, Case, Outcome, run_cases, scaled_down
+from support.engine.cases import SAVED_STEP, Case, Outcome, assert_equal_to, run_cases, scaled_down
 from support.peft_folders import ATTENTION, MLP
 
 Extra = tuple[str, ...]
@@ -30,11 +30,7 @@ def reference(recipe: Path, extra: Extra) -> Outcome:
 
 
 def compare(recipe: Path, cases: list[Case], reference: Outcome) -> None:
-    for name, outcome in run_cases(recipe, "engine", cases, reference).items():
-        assert outcome.error is None, f"{name}: {outcome.error}"
-        assert outcome.losses == pytest.approx(reference.losses, abs=1e-5), name
-        assert 0 < outcome.gradient_difference <= 1e-5, name
-        assert outcome.calls["te_general_grouped_gemm"] > 0 and outcome.engine_modules > 0, name
+    assert_equal_to(reference, recipe, cases, called="te_general_grouped_gemm")
 
 
 def test_an_adapter_on_the_engine_spec_has_the_losses_and_gradients_of_the_cpu_spec(

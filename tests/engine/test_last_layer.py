@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support.engine.cases import Case, Outcome, run_cases, scaled_down
+from support.engine.cases import Case, Outcome, assert_equal_to, run_cases, scaled_down
 from support.layout_cases import SUPERVISED
 
 
@@ -44,8 +44,4 @@ def reference(recipe: Path) -> Outcome:
 def test_the_engine_spec_gives_the_losses_and_gradients_of_the_cpu_spec(
     name: str, recipe: Path, reference: Outcome
 ) -> None:
-    for case_name, outcome in run_cases(recipe, "engine", CASES[name], reference).items():
-        assert outcome.error is None, f"{case_name}: {outcome.error}"
-        assert outcome.losses == pytest.approx(reference.losses, abs=1e-5), case_name
-        assert 0 < outcome.gradient_difference <= 1e-5, case_name
-        assert outcome.calls["fused_attn_bwd"] > 0 and outcome.engine_modules > 0, case_name
+    assert_equal_to(reference, recipe, CASES[name], called="fused_attn_bwd")

@@ -8,16 +8,17 @@ import pytest
 
 
 @contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Fail the test if the block still runs after `seconds`; for the main thread only."""
+def time_limit(seconds: float, *, of_cpu: bool = False) -> Iterator[None]:
+    """Fail the test if the block still runs after `seconds`, of CPU time with `of_cpu`; for the main thread only."""
+    timer, number = (signal.ITIMER_PROF, signal.SIGPROF) if of_cpu else (signal.ITIMER_REAL, signal.SIGALRM)
 
     def stop(*_: object) -> None:
-        pytest.fail(f"still running after {seconds} s")
+        pytest.fail(f"still running after {seconds} s{' of CPU time' if of_cpu else ''}")
 
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    previous = signal.signal(number, stop)
+    signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(timer, 0)
+        signal.signal(number, previous)

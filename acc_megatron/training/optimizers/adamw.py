@@ -32,7 +32,8 @@ class AdamW:
         from acc_megatron.training.optimizers.narrow_adamw import NarrowAdamW
         from acc_megatron.training.optimizers.zero_tensors import keep_zeros
 
-        keep_zeros(optimizer)
         for part in getattr(optimizer, "chained_optimizers", [optimizer]):
-            if isinstance(inner := getattr(part, "optimizer", None), NarrowAdamW):
+            inner = getattr(part, "optimizer", None)
+            keep_zeros(inner)
+            if isinstance(inner, NarrowAdamW):
                 inner.store_param_remainders = settings.master_weights == "remainders"

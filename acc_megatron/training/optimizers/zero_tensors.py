@@ -5,17 +5,15 @@ from typing import Any
 import torch
 
 
-def keep_zeros(optimizer: Any) -> None:
-    """Store 0 where the largest value of a tensor is 0.
+def keep_zeros(adam: Any) -> None:
+    """Make FusedAdam store 0 where the largest value of a tensor is 0; nothing happens to other optimizers.
 
     FusedAdam (2.20) divides by the largest value; if it is 0, as for an expert that no token reached, the product
     of 0 and infinity is stored, which is not a number.
     """
-    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
-        inner = getattr(part, "optimizer", None)
-        apply_scale = getattr(inner, "_apply_scale", None)
-        if inner is not None and apply_scale is not None:
-            inner._apply_scale = _guarded(apply_scale)
+    apply_scale = getattr(adam, "_apply_scale", None)
+    if apply_scale is not None:
+        adam._apply_scale = _guarded(apply_scale)
 
 
 def _guarded(apply_scale: Any) -> Any:

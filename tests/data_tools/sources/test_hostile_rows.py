@@ -3,14 +3,14 @@
 import copy
 import json
 import random
-import signal
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.time_limit import time_limit
 
 from acc_megatron.common.json_rows import Row
 from acc_megatron.data_tools.schema import Trajectory
@@ -201,22 +201,6 @@ N = 40_000
 HANG_SECONDS = 20  # of CPU time; each case needs less than one if its cost is linear, and minutes if it is quadratic
 
 
-@contextmanager
-def ended_if_it_hangs() -> Iterator[None]:
-    """Raises after HANG_SECONDS of CPU time."""
-
-    def stop(*_: object) -> None:
-        raise AssertionError(f"not done after {HANG_SECONDS} s of CPU time")
-
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -232,7 +216,7 @@ def test_the_cost_of_a_hostile_answer_is_linear(text: str, resources: Resources)
     changed: dict[str, Any] = copy.deepcopy(SEARCH)
     changed["messages"][4]["content"] = text
     changed["answer"] = "Paris " * (N // 2)
-    with ended_if_it_hangs():
+    with time_limit(HANG_SECONDS, of_cpu=True):
         outcome(search, changed, resources)
 
 
@@ -249,7 +233,7 @@ def test_the_cost_of_a_hostile_answer_is_linear(text: str, resources: Resources)
 def test_the_cost_of_a_hostile_response_is_linear(text: str, resources: Resources) -> None:
     changed: dict[str, Any] = copy.deepcopy(SEARCH)
     changed["messages"][3]["content"] = text
-    with ended_if_it_hangs():
+    with time_limit(HANG_SECONDS, of_cpu=True):
         outcome(search, changed, resources)
 
 
@@ -257,7 +241,7 @@ def test_the_cost_of_a_hostile_response_is_linear(text: str, resources: Resource
 def test_the_cost_of_hostile_sql_is_linear(unit: str, resources: Resources) -> None:
     changed: dict[str, Any] = copy.deepcopy(SQL)
     changed["turn_history"]["actions"] = ["WITH x AS (SELECT " + unit * N]
-    with ended_if_it_hangs():
+    with time_limit(HANG_SECONDS, of_cpu=True):
         outcome(sql, changed, resources)
 
 
@@ -265,7 +249,7 @@ def test_the_cost_of_hostile_sql_is_linear(unit: str, resources: Resources) -> N
 def test_the_cost_of_a_hostile_log_is_linear(unit: str, resources: Resources) -> None:
     changed: dict[str, Any] = copy.deepcopy(SWE)
     changed["trajectory"][0] = {"observation": unit * N, "state": {"working_dir": "/a__" * N}}
-    with ended_if_it_hangs():
+    with time_limit(HANG_SECONDS, of_cpu=True):
         outcome(swe, changed, resources)
 
 
@@ -274,7 +258,7 @@ def test_the_cost_of_a_hostile_log_is_linear(unit: str, resources: Resources) ->
     ["Action: a\nAction Input: x\n", "Action: a [", "a[]", "<function=f><parameter=p>", "<tool_call>{", "```sh\n"],
 )
 def test_the_cost_of_hostile_calls_is_linear(unit: str) -> None:
-    with ended_if_it_hangs():
+    with time_limit(HANG_SECONDS, of_cpu=True):
         calls_in_text(unit * N)
         calls_in_text("Action: " + unit.strip() * N + " " * N)
         text_without_calls(unit * N)
@@ -284,7 +268,7 @@ def test_the_cost_of_hostile_calls_is_linear(unit: str) -> None:
 def test_the_cost_of_a_hostile_command_is_linear(unit: str, resources: Resources) -> None:
     changed: dict[str, Any] = copy.deepcopy(SWE)
     changed["trajectory"][0]["action"] = unit * N
-    with ended_if_it_hangs():
+    with time_limit(HANG_SECONDS, of_cpu=True):
         outcome(swe, changed, resources)
 
 
@@ -303,7 +287,7 @@ UNITS: list[tuple[str, dict[str, Any]]] = [
 def test_the_cost_of_a_hostile_list_of_messages_is_linear(key: str, unit: dict[str, Any], resources: Resources) -> None:
     end: dict[str, Any] = {"type": "function_call_output", "output": "x"} if "type" in unit else {}
     value = {"instance_id": "o__t-1", key: [unit] * 10_000 + ([end] if end else [])}
-    with ended_if_it_hangs():
+    with time_limit(HANG_SECONDS, of_cpu=True):
         row = with_openai_messages(Row(value=value, file="f", line=1, byte_offset=0, sha256="0" * 64))
         assert agent_of(row.value) is swe and outcome(swe, value, resources) in ("read", "no_trajectory")
         with suppress(Dropped):

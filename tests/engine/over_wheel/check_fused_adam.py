@@ -4,7 +4,6 @@ from support.engine.install import install
 
 install()  # here and not in a conftest.py, which pytest would also load in the process that collects the tests
 
-from types import SimpleNamespace  # noqa: E402
 from typing import Any  # noqa: E402
 from unittest import mock  # noqa: E402
 
@@ -60,7 +59,7 @@ def train(kind: Any, dtype: torch.dtype, **storage: Any) -> tuple[Any, list[torc
     weights = parameters()
     optimizer = kind(weights, lr=RATE, betas=BETAS, eps=EPSILON, weight_decay=DECAY, master_weights=True,
                      use_decoupled_grad=True, **storage)  # fmt: skip
-    keep_zeros(SimpleNamespace(optimizer=optimizer))
+    keep_zeros(optimizer)
     torch.manual_seed(1)
     for step in range(STEPS):
         for number, weight in enumerate(weights):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
+import pytest
 import torch
 
 from support import adapter_matrix, layout_matrix
@@ -102,6 +103,15 @@ def run_cases(recipe: Path, spec: Spec, cases: Sequence[Case], reference: Outcom
             merged = dataclasses.replace(ranks[0], gradient_difference=largest, error="\n".join(errors) or None)
             found[case.name] = merged
         return found
+
+
+def assert_equal_to(reference: Outcome, recipe: Path, cases: Sequence[Case], *, called: str) -> None:
+    """Run cases on the engine's spec; losses and gradients equal the reference to 1e-5, and `called` was called."""
+    for name, outcome in run_cases(recipe, "engine", cases, reference).items():
+        assert outcome.error is None, f"{name}: {outcome.error}"
+        assert outcome.losses == pytest.approx(reference.losses, abs=1e-5), name
+        assert 0 < outcome.gradient_difference <= 1e-5, name
+        assert outcome.calls[called] > 0 and outcome.engine_modules > 0, name
 
 
 def _worker(

@@ -11,6 +11,7 @@ import torch
 from support.layout_cases import Case
 from support.layout_matrix import Result, run_cases
 from support.make_inputs import make_recipe
+from support.restarts import uninterrupted_and_resumed
 
 from acc_megatron.config import OptimizerConfig
 
@@ -65,31 +66,24 @@ def stored_dtypes(optimizer: Any) -> dict[str, torch.dtype]:
 
 
 def train_and_resume(recipe: Path, case: Case, _: Result | None) -> Result:
-    """Train two steps, save, train two more; then resume from the save in a new trainer and train the same two."""
+    """Return the losses of a run and then of its resumed half, after a comparison of their states."""
     from acc_megatron.mesh.process_groups import process_groups  # isort: split
     from support.survivors import state_hashes
 
     from acc_megatron.compatibility import check_job
     from acc_megatron.config import load_config
-    from acc_megatron.training.resume import restore, save
-    from acc_megatron.training.step import train_step
-    from acc_megatron.training.trainer import build_trainer
 
     folder = recipe.parent / case.name.replace(" ", "_").replace(",", "")
     config = load_config(recipe, [*BASE, *case.overrides, f"train.run_dir={folder}"])
     check_job(config, case.world)
-    losses, hashes = [], []
+    losses: list[float] = []
+    hashes = []
     with process_groups(config.parallel, timeout_seconds=300) as layout:
-        for first in (0, 2):
-            trainer = build_trainer(config, layout)
-            restore(trainer)
-            assert trainer.step == first
-            while trainer.step < 4:
-                losses.append(train_step(trainer).loss)
-                if trainer.step == 2:
-                    save(trainer)
+        for trainer, of_trainer in uninterrupted_and_resumed(config, layout):
+            losses += of_trainer
             storage = case.name.rpartition(": ")[2]
-            assert stored_dtypes(trainer.optimizer) == DTYPES.get(storage, stored_dtypes(trainer.optimizer))
+            if storage in DTYPES:
+                assert stored_dtypes(trainer.optimizer) == DTYPES[storage]
             hashes.append(state_hashes(trainer))
     assert hashes[0] == hashes[1], "weights and optimizer state after the resume"
     return Result(losses=losses)
