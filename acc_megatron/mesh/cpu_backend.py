@@ -10,7 +10,7 @@ import functools
 import importlib.util
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -128,9 +128,21 @@ def _stand_in_for_paged_stash() -> None:
     sys.modules[module.__name__] = module
 
 
+@contextlib.contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Megatron decorates functions with torch.compile when it is imported, which imports torch's whole compiler."""
+    compile_function = torch.compile
+    torch.compile = lambda function, **_: function
+    try:
+        yield
+    finally:
+        torch.compile = compile_function
+
+
 def _redirect_megatron() -> None:
-    from megatron.core.tensor_parallel import random
-    from megatron.core.transformer.moe import token_dispatcher
+    with _without_compiler():
+        from megatron.core.tensor_parallel import random
+        from megatron.core.transformer.moe import token_dispatcher
 
     module: Any = random
     # dropout and recompute reach for torch.cuda.default_generators

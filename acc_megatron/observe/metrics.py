@@ -26,6 +26,7 @@ class LoggedStep(TypedDict, total=False):
     layout: str
     validation_loss: float | None  # per supervised token of the held-out documents; None in a step without validation
     validation_loss_by_agent: dict[str, float]
+    validation_best_step: int | None  # the step with the lowest held-out loss so far
     supervised_tokens: int
     tokens: int
     documents: str  # ranges, see observe/usage.py

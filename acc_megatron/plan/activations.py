@@ -18,7 +18,8 @@ FLOAT, INDEX = 4, 8
 class SavedTensor:
     """One tensor of a layer; `dropped_by` is the recompute module that does not save it, or "".
 
-    `offloaded_by` is the module of `memory.offload_modules` that moves it to host memory, or "".
+    `offloaded_by` is the module of `memory.offload_modules` that moves it to host memory, or "". `copied_by` is a module
+    that makes one more copy of it there without freeing it on the device, or "".
     """
 
     name: str
@@ -26,6 +27,7 @@ class SavedTensor:
     part: str  # attention, experts or mlp
     dropped_by: str = ""
     offloaded_by: str = ""
+    copied_by: str = ""
 
 
 def layer_tensors(s: RankSizes, documents_tokens: Sequence[int], *, aux_loss: bool) -> list[SavedTensor]:
@@ -57,16 +59,21 @@ def _norm(
 
 
 def _attention(s: RankSizes, documents_tokens: Sequence[int]) -> list[SavedTensor]:
-    def saved(name: str, num_bytes: float, dropped_by: str = "", offloaded_by: str = "") -> SavedTensor:
-        return SavedTensor(name, num_bytes, "attention", dropped_by, offloaded_by)
+    def saved(
+        name: str, num_bytes: float, dropped_by: str = "", offloaded_by: str = "", copied_by: str = ""
+    ) -> SavedTensor:
+        return SavedTensor(name, num_bytes, "attention", dropped_by, offloaded_by, copied_by)
 
     element, tokens = s.element_bytes, s.tokens
     tensors = [
         *_norm(s, "input norm", "attention", dropped_on_gpu_by="", offloaded_by="qkv_linear", moves_output=True),
-        saved("queries, keys, values", tokens * (s.queries + 2 * s.keys) * element),
+        # one storage; fused attention saves its values
+        saved("queries, keys, values: queries and keys", tokens * (s.queries + s.keys) * element),
+        saved("queries, keys, values: values", tokens * s.keys * element, copied_by="core_attn"),
         saved("rotated queries and keys", tokens * (s.queries + s.keys) * element, offloaded_by="core_attn"),
         saved("log-sum-exp", tokens * s.heads * FLOAT, "core_attn", "core_attn"),
-        saved("attention output", tokens * s.queries * element, offloaded_by="attn_proj"),
+        # saved by fused attention and by the projection after it
+        saved("attention output", tokens * s.queries * element, offloaded_by="attn_proj", copied_by="core_attn"),
     ]
     if s.on_gpu:
         inputs = tokens * (s.queries + s.keys) * element
@@ -136,11 +143,20 @@ def _dense(s: RankSizes) -> list[SavedTensor]:
 
 @dataclass(frozen=True, slots=True)
 class LayerMemory:
-    """Bytes of one layer: saved on the device until its backward pass, recomputed for it, and kept on the host."""
+    """Bytes of one layer: saved on the device until its backward pass, recomputed for it, and moved to the host.
+
+    `copied_bytes` are in host memory too, but also on the device or, as another copy, in host memory.
+    """
 
     saved_bytes: float
     recomputed_bytes: float
     offloaded_bytes: float = 0.0
+    copied_bytes: float = 0.0
+
+    @property
+    def host_bytes(self) -> float:
+        """Bytes in host memory."""
+        return self.offloaded_bytes + self.copied_bytes
 
 
 def layer_memory(tensors: Sequence[SavedTensor], s: RankSizes, memory: MemoryConfig) -> LayerMemory:
@@ -157,7 +173,8 @@ def layer_memory(tensors: Sequence[SavedTensor], s: RankSizes, memory: MemoryCon
     offloaded = sum(
         tensor.num_bytes for tensor in tensors if tensor.offloaded_by in moved and tensor.dropped_by not in dropped
     )
-    return LayerMemory(everything - recomputed - offloaded, recomputed, offloaded)
+    copied = sum(tensor.num_bytes for tensor in tensors if tensor.copied_by in moved)
+    return LayerMemory(everything - recomputed - offloaded, recomputed, offloaded, copied)
 
 
 def working_bytes(s: RankSizes) -> float:

@@ -106,7 +106,7 @@ def stage_memory(
     # of the update, when activations are already freed
     update = update_temporaries(config, updated, trained, on_gpu=sizes.on_gpu)
     activations = max(saved + max(0.0, working - loss), update - loss)
-    host = alive * layer.offloaded_bytes + updated.total * parameter_bytes(config, on_gpu=sizes.on_gpu).host
+    host = alive * layer.host_bytes + updated.total * parameter_bytes(config, on_gpu=sizes.on_gpu).host
     return StageMemory(weights, gradients, optimizer, activations, loss, buffers, host)
 
 

@@ -141,8 +141,8 @@ def activation_copies(config: Config, sizes: RankSizes, workload: Workload, laye
     if not config.memory.offload_modules:
         return 0.0
     tensors = layer_tensors(sizes, workload.fullest.documents_tokens, aux_loss=config.moe.load_balancing != "none")
-    offloaded = layer_memory(without_frozen(config, tensors, sizes), sizes, config.memory).offloaded_bytes
-    copy = offloaded / (speeds.machine.host_link_bytes_per_second * EFFICIENCY.link)
+    copied = layer_memory(without_frozen(config, tensors, sizes), sizes, config.memory).host_bytes
+    copy = copied / (speeds.machine.host_link_bytes_per_second * EFFICIENCY.link)
     return max(0.0, copy - layer.forward) + max(0.0, copy - layer.backward)
 
 

@@ -1,6 +1,7 @@
 """The training loop: set up, resume, step, log, save."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -144,10 +145,10 @@ def _validate(trainer: Trainer, last_step: int) -> tuple[HeldOutLoss, bool]:
     if found.loss is None or not math.isfinite(found.loss):
         raise Abandoned(NonFiniteStep(f"the held-out loss of step {trainer.step} is {found.loss}: {found.by_agent}"))
     say(f"step {trainer.step:>5}  held-out loss {found.loss:.4f}")
-    is_best = trainer.best is None or found.loss < trainer.best.loss
-    if is_best:
-        trainer.best = BestStep(trainer.step, found.loss)
-    return found, is_best
+    best = trainer.best
+    if is_best := best is None or found.loss < best.loss:
+        best = trainer.best = BestStep(trainer.step, found.loss)
+    return replace(found, best_step=best.step), is_best
 
 
 def _is_time_to_save(trainer: Trainer) -> bool:

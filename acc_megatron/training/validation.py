@@ -21,10 +21,15 @@ class HeldOutLoss:
 
     loss: float | None = None
     by_agent: dict[str, float] | None = None
+    best_step: int | None = None  # the step with the lowest loss so far; its checkpoint is `best`
 
     def log_values(self) -> dict[str, Any]:
         """Return the values by the names they have in steps.jsonl."""
-        return {"validation_loss": self.loss, "validation_loss_by_agent": self.by_agent or {}}
+        return {
+            "validation_loss": self.loss,
+            "validation_loss_by_agent": self.by_agent or {},
+            "validation_best_step": self.best_step,
+        }
 
 
 def validate(trainer: Trainer) -> HeldOutLoss:

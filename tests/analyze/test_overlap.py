@@ -187,7 +187,7 @@ def test_the_command_writes_a_page_that_states_why_it_has_no_map(tmp_path: Path,
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out" / "overlap.json").read_text())
     assert result["benchmarks"]["bench"]["ngrams_in_questions"]["contaminated"] == 1
-    assert "no embeddings were requested" in (tmp_path / "out" / "overlap.html").read_text()
+    assert "The map needs embeddings" in (tmp_path / "out" / "overlap.html").read_text()
     refused = acc_in_process("analyze", "overlap", *options[:2], "--benchmark", "bench", "--out", tmp_path / "out")
     assert refused.returncode == 2 and "is not NAME=FILE" in refused.stderr
     refused = acc_in_process("analyze", "overlap", *options, "--benchmark", f"bench={files[0]}")

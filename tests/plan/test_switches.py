@@ -64,6 +64,15 @@ def test_offloaded_modules_leave_the_device_and_cost_the_copies_that_no_computat
     assert seconds[4e9] - seconds[8e9] == pytest.approx(added, rel=1e-6)
 
 
+def test_offloaded_attention_also_copies_its_values_and_output_to_the_host() -> None:
+    """As tests/engine/test_activation_offload.py counts: queries, keys, values, output and log-sum-exp."""
+    none, some = plan("memory.recompute=none"), plan("memory.recompute=none", "memory.offload_modules=['core_attn']")
+    tokens, queries, keys, heads = 131_072 // 8, 4096 // 2, 512 // 2, 32 // 2  # TP2 CP8
+    statistics = 4 * heads
+    assert some.host_bytes == 48 * tokens * (2 * (2 * queries + 2 * keys) + statistics)
+    assert none.peak_bytes - some.peak_bytes == 46 * tokens * (2 * (queries + keys) + statistics)
+
+
 @pytest.mark.parametrize(
     "tokens", [pytest.param(32_768, marks=pytest.mark.slow), pytest.param(65_536, marks=pytest.mark.slow), 131_072]
 )

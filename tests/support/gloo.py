@@ -10,8 +10,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from support.commands import free_port
+from support.run_processes import PRELOADED
 
-multiprocessing.set_forkserver_preload(["acc_megatron.training.train", "acc_megatron.cli"])
+multiprocessing.set_forkserver_preload(PRELOADED)
 
 
 def start_and_join(entry: Callable[..., None], world: int, *arguments: Any, timeout: float, is_fresh: bool) -> None:

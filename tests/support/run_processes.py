@@ -18,8 +18,10 @@ import pytest
 
 from support.commands import free_port
 
+# what a training imports; without it each process would
+PRELOADED = ["acc_megatron.training.train", "acc_megatron.cli.app", "torch._dynamo", "pyarrow.dataset"]
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["acc_megatron.training.train", "acc_megatron.cli"])
+_server.set_forkserver_preload(PRELOADED)
 
 
 def command_line(arguments: Sequence[str]) -> None:

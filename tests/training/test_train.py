@@ -92,6 +92,7 @@ def test_every_step_logs_all_values(one_process: list[dict[str, Any]]) -> None:
         "model_flops_per_second", "peak_share", "memory_bytes", "memory_peak_bytes", "expert_load_max_over_mean",
         "dead_experts", "data_seconds", "forward_seconds", "backward_seconds", "reduction_seconds",
         "optimizer_seconds", "save_seconds", "validation_loss", "validation_loss_by_agent",
+        "validation_best_step",
     }  # fmt: skip
     for step in one_process:
         sections = ("data", "forward", "backward", "reduction", "optimizer")

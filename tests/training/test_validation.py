@@ -129,7 +129,7 @@ def test_the_checkpoint_with_the_lowest_held_out_loss_is_kept_as_best(
     steps = go("run", *settings, "train.max_steps=4", "train.save_every_steps=1", "optimizer.learning_rate=30.0",
                "optimizer.min_learning_rate=30.0", "resilience.spike_sigmas=0")  # fmt: skip
     losses = [row["validation_loss"] or 0.0 for row in steps]
-    assert min(losses) == losses[0]
+    assert min(losses) == losses[0] and {row["validation_best_step"] for row in steps} == {1}
     folder = tmp_path / "run" / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["best", "latest", "step_00000001", "step_00000004"]
     assert find(folder / "best").name == "step_00000001" and find(folder).name == "step_00000004"
@@ -193,4 +193,5 @@ def test_trackers_and_the_report_get_the_loss_of_each_agent_kind() -> None:
     }  # fmt: skip
     text = "3.000 at step 2, lowest 1.000 at step 4, 2.000 at step 6 (sql 2.000, swe 4.000)"
     assert _held_out(rows) == text
-    assert list(_scalars({"validation_loss": None, "validation_loss_by_agent": {}})) == []
+    assert list(_scalars({"validation_loss": None, "validation_loss_by_agent": {}, "validation_best_step": None})) == []
+    assert list(_scalars({"validation_best_step": 2})) == [("validation_best_step", 2.0)]

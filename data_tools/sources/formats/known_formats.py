@@ -10,6 +10,7 @@ from acc_megatron.data_tools.sources.formats.browsecomp_plus import BrowseCompPl
 from acc_megatron.data_tools.sources.formats.chat_messages import ChatMessages
 from acc_megatron.data_tools.sources.formats.claude_code import ClaudeCode
 from acc_megatron.data_tools.sources.formats.codex import Codex
+from acc_megatron.data_tools.sources.formats.gemini import Gemini
 from acc_megatron.data_tools.sources.formats.generic_steps import GenericSteps
 from acc_megatron.data_tools.sources.formats.intercode import InterCode
 from acc_megatron.data_tools.sources.formats.langchain import LangChain
@@ -42,6 +43,7 @@ LOG_FORMATS: list[LogFormat] = [
     LangChainSteps(),
     Smolagents(),
     BrowseCompPlus(),
+    Gemini(),
     ChatMessages(),
     GenericSteps(),
     RunText(),

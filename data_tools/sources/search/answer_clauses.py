@@ -1,6 +1,6 @@
 """Takes out of an answer what it reports or denies but does not state, and writes it as the truth is written.
 
-"Some say X, but it was Y", "X? No, Y", "Y (others say X)" and "X's father" do not state X.
+"Some say X, but it was Y", "X? No, Y", "Y (others say X)" and "X's father" do not state X, nor does "€40" state "$40".
 """
 
 import re
@@ -18,9 +18,11 @@ _BELIEF = re.compile(
 _ASIDE = re.compile(r"\((?:not|others?|some|or|formerly|rather|instead)\b[^)\n]{0,200}\)", re.IGNORECASE)
 _ASKED = re.compile(r"[^.!?\n]{1,100}\?\s{1,4}no\b", re.IGNORECASE)
 _NO_AFTER = re.compile(r"\?\s{1,4}no\b", re.IGNORECASE)
+_FOREIGN_NOT = re.compile(r"\b(?:no (?:fue|es|era)|não (?:foi|é|era)|non (?:è|fu|era))\b", re.IGNORECASE)
 _INITIAL = re.compile(r"(?<=[a-z] )[A-Z]\. (?=[A-Z])")
 _MONEY = re.compile(r"(?:US)?([$€£])\s?(\d[\d,.]{0,30}(?: (?:hundred|thousand|million|billion|trillion))?)")
 _CURRENCIES = {"$": "dollars", "€": "euros", "£": "pounds"}
+_SIGNS = {"$", "€", "£", "¥", "₹", "₩"}
 _MAX_CHARACTERS = 20_000  # no answer is longer, and the search for clauses is slow
 _POSSESSIVE = re.compile(r"['’]s (?=\w)")
 _SAINT = re.compile(r"\bSt\.?(?= [A-Z])")
@@ -30,7 +32,7 @@ def stated(answer: str, truth: str) -> str:
     """The part of an answer that states something, in the spelling of the truth. A very long answer stays as it is."""
     if len(answer) > _MAX_CHARACTERS:
         return answer
-    text = _ASIDE.sub(" ", _BELIEF.sub(" ", _HEARSAY.sub(" ", answer)))
+    text = _ASIDE.sub(" ", _BELIEF.sub(" ", _HEARSAY.sub(" ", _FOREIGN_NOT.sub("not", answer))))
     if _NO_AFTER.search(text):
         text = _ASKED.sub("No", text)
     if len(plain := truth.strip()) > 1 and _POSSESSIVE.search(text):  # no pattern is compiled for most answers
@@ -40,6 +42,12 @@ def stated(answer: str, truth: str) -> str:
     if any(name[:-1] in truth.lower() for name in _CURRENCIES.values()):
         text = _MONEY.sub(lambda match: f"{match[2].rstrip('.,')} {_CURRENCIES[match[1]]}", text)
     return with_saints(text)
+
+
+def has_another_currency(said: str, truth: str) -> bool:
+    """Whether the truth has the sign of a currency, and the answer only signs of others ("€40" for "$40")."""
+    wanted = _SIGNS.intersection(truth)
+    return bool(wanted) and bool(found := _SIGNS.intersection(said)) and wanted.isdisjoint(found)
 
 
 def with_saints(text: str) -> str:

@@ -22,7 +22,7 @@ contains the cases that this rule is held against.
 import re
 from collections.abc import Iterator, Sequence
 
-from acc_megatron.data_tools.sources.search.answer_clauses import stated, with_saints
+from acc_megatron.data_tools.sources.search.answer_clauses import has_another_currency, stated, with_saints
 from acc_megatron.data_tools.sources.search.answer_words import all_words, is_number, normalise
 
 _EMPHASIS = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
@@ -37,6 +37,8 @@ _ALIAS_END = re.compile(r"\s[-–—]\s|,")
 _ALTERNATIVES = re.compile(r"\s+or\s+|\s*;\s*|\s+/\s+", re.IGNORECASE)
 _YES_OR_NO = re.compile(r"(yes|no)(?:[.!]|[,;]\s.{1,80})?", re.IGNORECASE)
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+_IDEOGRAPHS_AT_END = re.compile(r"[\u3400-\u9fff]+$")
+_PREPOSITIONS = "在于於是为為叫到从從由和与與及去"
 _HANGUL = re.compile(r"[\uac00-\ud7a3]$")
 _PARTICLES = re.compile(
     r"(?:이|가|은|는|을|를|의|에|에서|로|으로|과|와|도|이다|입니다|이며|이고|라고|이라고|예요|이에요|였다|이었다|였습니다|이었습니다)"
@@ -71,6 +73,8 @@ def matches(answer: str, truth: str) -> bool:
     words = normalise(truth)
     if not words or (len(words) == 1 and len(truth.strip(" .()")) == 1 and not is_number(words[0])):
         return _is_symbol(said, truth)
+    if has_another_currency(said, truth):
+        return False
     if (found := _YES_OR_NO.fullmatch(truth.strip())) is not None:
         return _first_yes_or_no(said) == found[1].lower()
     if len(words) == 1 and is_number(words[0]):
@@ -146,7 +150,17 @@ def _states(said: str, truth: str, forms: list[list[str]]) -> bool:
     if any(_has_phrase(whole, form) for form in forms):
         return True
     if _UNSPACED.search(truth):
-        return any(len(run := "".join(form)) > 1 and run in "".join(whole) for form in forms)
+        return any(len(run := "".join(form)) > 1 and _has_run("".join(whole), run) for form in forms)
+    return False
+
+
+def _has_run(text: str, run: str) -> bool:
+    """Whether unspaced text contains the run, and not only behind one more ideograph: 東京都 does not state 京都."""
+    for found in re.finditer(re.escape(run), text):
+        if not (before := _IDEOGRAPHS_AT_END.search(text, 0, found.start())):
+            return True
+        if len(before[0]) != 1 or before[0] in _PREPOSITIONS:
+            return True
     return False
 
 

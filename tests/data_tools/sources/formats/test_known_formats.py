@@ -110,6 +110,31 @@ LAYOUTS: dict[str, dict[str, Any]] = {
             )
         ]
     },
+    "gemini": {
+        "contents": [
+            {"role": "user", "parts": [{"text": "Who?"}]},
+            {"role": "model", "parts": [{"functionCall": {"name": "search", "args": {"query": "q"}}}]},
+            {"role": "user", "parts": [{"functionResponse": {"name": "search", "response": {"result": HITS}}}]},
+            {"role": "model", "parts": [{"text": "Ann."}]},
+        ]
+    },
+    "gemini in snake case": {
+        "contents": [
+            {"parts": [{"text": "Who?"}]},
+            {
+                "role": "model",
+                "parts": [
+                    {"text": "I search.", "thought": True},
+                    {"function_call": {"id": "1", "name": "search", "args": {"query": "q"}}},
+                ],
+            },
+            {
+                "role": "function",
+                "parts": [{"function_response": {"id": "1", "response": {"results": json.loads(HITS)}}}],
+            },
+            {"role": "model", "parts": [{"text": "Ann."}]},
+        ]
+    },
     "smolagents": {
         "question": "Who?",
         "intermediate_steps": [

@@ -27,6 +27,13 @@ from acc_megatron.data_tools.sources.search.answer_words import normalise
         ("答案是**北京**。", "北京"),
         ("他出生于1948年。", "1948年"),
         ("監督は黒澤 明です。", "黒澤明"),
+        ("古都は京都です。", "京都"),
+        ("他在京都。", "京都"),
+        ("作家鲁迅", "鲁迅"),
+        ("No, fue Mara Lind.", "Mara Lind"),
+        ("It cost $40.", "$40"),
+        ("It cost 40 dollars.", "$40"),
+        ("It cost €37 ($40).", "$40"),
     ],
 )
 def test_the_truth_in_other_spelling_matches(answer: str, truth: str) -> None:
@@ -52,6 +59,12 @@ def test_the_truth_in_other_spelling_matches(answer: str, truth: str) -> None:
         ("It was -5 degrees.", "5"),
         ("东京在北边。", "北京"),
         ("他在北京大学。", "大"),
+        ("首都は東京都です。", "京都"),
+        ("東京都", "京都"),
+        ("No fue Mara Lind.", "Mara Lind"),
+        ("Não foi Mara Lind, foi Jon Berg.", "Mara Lind"),
+        ("It cost €40.", "$40"),
+        ("It cost £5 million.", "$5 million"),
     ],
 )
 def test_another_answer_does_not_match(answer: str, truth: str) -> None:
