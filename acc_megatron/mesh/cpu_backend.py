@@ -132,7 +132,7 @@ def _stand_in_for_paged_stash() -> None:
 def _without_compiler() -> Iterator[None]:
     """Megatron decorates functions with torch.compile when it is imported, which imports torch's whole compiler."""
     compile_function = torch.compile
-    torch.compile = lambda function, **_: function
+    torch.compile = lambda function=None, **_: function or (lambda decorated: decorated)  # type: ignore[assignment]
     try:
         yield
     finally:
