@@ -18,8 +18,8 @@ FLOAT, INDEX = 4, 8
 class SavedTensor:
     """One tensor of a layer; `dropped_by` is the recompute module that does not save it, or "".
 
-    `offloaded_by` is the module of `memory.offload_modules` that moves it to host memory, or "". `copied_by` is one that
-    makes one more copy of it there without freeing it on the device, or "".
+    `offloaded_by` is the module of `memory.offload_modules` that moves it to host memory, or "". `copied_by` is one
+    that makes one more copy of it there without freeing it on the device, or "".
     """
 
     name: str
