@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support.engine.cases import Case, Outcome, run_cases, scaled_down
+from support.engine.cases import MODEL, Case, Outcome, run_cases, scaled_down
 
 from acc_megatron.compatibility.memory import OFFLOAD_MODULES
 
@@ -76,6 +76,13 @@ def test_every_layout_offloads_and_has_the_losses_and_gradients_of_one_process(
     recipe: Path, reference: Outcome
 ) -> None:
     compare([offloading(ALL, name, 2, *settings) for name, settings in LAYOUTS.items()], recipe, reference)
+
+
+def test_a_virtual_pipeline_with_two_layers_a_chunk_offloads_too(tmp_path: Path) -> None:
+    recipe = scaled_down(tmp_path, **(MODEL | {"num_hidden_layers": 8}))
+    reference = without_offloading(recipe)
+    virtual = offloading(ALL, "VPP2", 2, "parallel.pipeline=2", "parallel.virtual_pipeline=2")
+    compare([virtual], recipe, reference)
 
 
 def compare(cases: list[Case], recipe: Path, reference: Outcome) -> None:
