@@ -29,7 +29,7 @@ from acc_megatron.errors import DataError, Dropped
 
 RESULT = "result.json"
 BLOCK_TOKENS = 1 << 20
-OPENING_TOKENS = 256  # what a template writes before the user's text, and the instruction, fit into them
+OPENING_TOKENS = (48, 256)  # the instruction and what a template writes before it fit, without and with tools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,8 +205,9 @@ def _pieces(example: Example, rendered: Rendered, tokenizer: Tokenizer) -> list[
     """The tokens of each piece of the context, heading included, found by counting bytes."""
     if not example.context:
         return []
-    opening = tokenizer.decode(rendered.ids[:OPENING_TOKENS])
-    sizes = [len(opening[: opening.index(INSTRUCTION)].encode()) + len(f"{INSTRUCTION}\n\n")]
+    openings = (tokenizer.decode(rendered.ids[:num_tokens]) for num_tokens in OPENING_TOKENS)
+    before, _, _ = next(text for text in openings if INSTRUCTION in text).partition(INSTRUCTION)
+    sizes = [len(before.encode()) + len(f"{INSTRUCTION}\n\n")]
     for number, piece in enumerate(example.context, 1):
         sizes.append(len(f"[Document {number}] \n\n\n") + _num_bytes(piece.title) + _num_bytes(piece.text))
     bounds = _num_tokens_within(rendered.ids[: rendered.num_prompt_tokens], np.cumsum(sizes), tokenizer)

@@ -108,9 +108,8 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of ids: control tokens as their names, unknown ids as `<|id:N|>`, invalid UTF-8 replaced."""
-        names = {token_id: name.encode() for name, token_id in self.control.items()}
-        pieces = (self._bytes_of.get(int(i)) or names.get(int(i)) or b"<|id:%d|>" % int(i) for i in ids)
-        return b"".join(pieces).decode("utf-8", errors="replace")
+        known = self._bytes_of
+        return b"".join(known.get(i) or b"<|id:%d|>" % i for i in map(int, ids)).decode("utf-8", errors="replace")
 
     @cached_property
     def byte_lengths(self) -> np.ndarray:
@@ -122,7 +121,8 @@ class Tokenizer:
 
     @cached_property
     def _bytes_of(self) -> dict[int, bytes]:
-        return {rank: token for token, rank in self.ranks.items()}
+        names = {token_id: name.encode() for name, token_id in self.control.items()}
+        return {rank: token for token, rank in self.ranks.items()} | names
 
 
 def _normalized(text: str) -> str:
