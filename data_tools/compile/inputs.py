@@ -1,13 +1,14 @@
 """The files that compile reads: inputs and resources, given as files, globs, folders or `-`, in a fixed order."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from acc_megatron.common.json_rows import BadRow, Row, content_digest
+from acc_megatron.common.json_rows import BadRow, Row, content_text
 from acc_megatron.common.streams import STANDARD_INPUT
-from acc_megatron.data_tools.rows.embedded_images import without_images
+from acc_megatron.data_tools.rows.embedded_images import may_have_images, without_images
 from acc_megatron.data_tools.rows.row_files import KNOWN_NAMES, expanded, is_run_file, row_file_kind, rows_of
 from acc_megatron.data_tools.sharding.row_ranges import RowRange, is_divisible, read_run_rows, row_ranges
 from acc_megatron.data_tools.sources.formats.known_formats import with_openai_messages
@@ -52,9 +53,12 @@ class Inputs:
             yield row if isinstance(row, BadRow) else self._as_run(row)
 
     def _as_run(self, row: Row) -> Row:
-        value, num_images = without_images(self.resources.with_sql_task(row.value))
-        run = replace(row, value=value, sha256=content_digest(row.value), images_removed=num_images)
-        return with_openai_messages(run)
+        text = content_text(row.value)
+        value, num_images = self.resources.with_sql_task(row.value), 0
+        if may_have_images(text):
+            value, num_images = without_images(value)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return with_openai_messages(replace(row, value=value, sha256=digest, images_removed=num_images))
 
     def _rows_of_runs(self, path: Path) -> Iterable[Row | BadRow]:
         """The rows of a file; none of a sidecar."""

@@ -13,6 +13,11 @@ _MARKS = (";base64,", "iVBORw0KGgo", "/9j/4", "R0lGOD", "UklGR")
 _TYPE_KEYS = ("media_type", "mime_type", "mimeType")
 
 
+def may_have_images(text: str) -> bool:
+    """Whether the JSON text of a row has any sign of a base64 image."""
+    return "image/" in text or any(mark in text for mark in _MARKS)
+
+
 def without_images(value: Any) -> tuple[Any, int]:
     """A JSON value without the base64 images in its texts, and their number; the value itself if it has none."""
     if isinstance(value, str):

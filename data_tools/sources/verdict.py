@@ -113,7 +113,9 @@ def _kind(key: str) -> _Kind:
 
 def _objects(value: dict[str, Any], depth: int) -> Iterator[dict[str, Any]]:
     for key in _PLACES if depth else ():
-        stated = value.get(key)
+        if key not in value:
+            continue
+        stated = value[key]
         is_json = isinstance(stated, str) and stated.lstrip()[:1] == "{"  # nested objects of Parquet files
         if found := embedded_object(stated) if is_json else optional_object(value, key):
             yield found

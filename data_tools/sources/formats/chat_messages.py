@@ -48,6 +48,8 @@ class ChatMessages(MessageLog):
 
 def openai_message(message: Message) -> Message:
     """One message with its text under `content`, its calls under `tool_calls` and data of tool outputs as text."""
+    if _is_plain(message):
+        return message
     if not _SPELLINGS.keys().isdisjoint(message):
         message = {_SPELLINGS.get(key, key): value for key, value in message.items()}
     role = message.get("role", message.get("from"))
@@ -73,6 +75,14 @@ def openai_message(message: Message) -> Message:
         if (thinking := thinking_of(content)) and not plain.get("reasoning_content"):
             plain["reasoning_content"] = thinking
     return plain
+
+
+def _is_plain(message: Message) -> bool:
+    """Whether a message has only a text and a role of OpenAI's."""
+    content, role = message.get("content"), message.get("role")
+    if not isinstance(content, str) or len(message) != len(("role", "content")):
+        return False
+    return role in ("user", "system") or (role == "assistant" and "</think>" not in content)
 
 
 def _move_thoughts(message: Message) -> None:

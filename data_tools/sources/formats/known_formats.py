@@ -16,7 +16,7 @@ from acc_megatron.data_tools.sources.formats.intercode import InterCode
 from acc_megatron.data_tools.sources.formats.langchain import LangChain
 from acc_megatron.data_tools.sources.formats.langchain_steps import LangChainSteps
 from acc_megatron.data_tools.sources.formats.log_format import Fences, LogFormat, Transcript
-from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS, MessageLog
+from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS, MessageLog, OpenAiMessages
 from acc_megatron.data_tools.sources.formats.message_places import with_messages
 from acc_megatron.data_tools.sources.formats.moatless import Moatless
 from acc_megatron.data_tools.sources.formats.openhands_events import OpenHandsEvents
@@ -105,7 +105,7 @@ def with_openai_messages(row: Row) -> Row:
     return replace(row, value=value | lists) if lists else row
 
 
-def _openai_list(found: object) -> list[dict[str, Any]] | None:
+def _openai_list(found: object) -> OpenAiMessages | None:
     """The OpenAI messages of a list, or of the JSON text of a list; None if no format recognises it."""
     if isinstance(found, str) and found.lstrip()[:1] == "[":
         try:
@@ -115,7 +115,7 @@ def _openai_list(found: object) -> list[dict[str, Any]] | None:
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         return None
     logs = (known for known in LOG_FORMATS if isinstance(known, MessageLog))
-    return next((log.messages(found) for log in logs if log.recognises_list(found)), None)
+    return next((OpenAiMessages(log.messages(found)) for log in logs if log.recognises_list(found)), None)
 
 
 def _known_format(value: dict[str, Any], reason: str) -> LogFormat:

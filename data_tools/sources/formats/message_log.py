@@ -13,6 +13,10 @@ MESSAGE_KEYS = ("messages", "history", "trajectory", "conversation", "conversati
 Message = dict[str, Any]
 
 
+class OpenAiMessages(list[Message]):
+    """Messages that are in OpenAI's form already."""
+
+
 class MessageLog(LogFormat):
     """A list of messages under one of `keys`; steps and turns are read from its OpenAI form."""
 
@@ -48,14 +52,17 @@ class MessageLog(LogFormat):
         return called_tools(self._messages(value))
 
     def _key(self, value: dict[str, Any]) -> str | None:
-        keys = (key for key in self.keys if _is_objects(found := value.get(key)) and self.recognises_list(found))
-        return next(keys, None)
+        for key in self.keys:
+            if key in value and _is_objects(found := value[key]) and self.recognises_list(found):
+                return key
+        return None
 
     def _messages(self, value: dict[str, Any]) -> list[Message]:
         """The messages of a row, which must not change between two calls; those of the last row are kept."""
         if self._latest is None or self._latest[0] is not value:
             key = self._key(value)
-            self._latest = (value, self.messages(value[key]) if key else [])
+            found = value[key] if key else OpenAiMessages()
+            self._latest = (value, found if isinstance(found, OpenAiMessages) else self.messages(found))
         return self._latest[1]
 
 
@@ -68,4 +75,6 @@ def message_key(value: dict[str, Any]) -> str | None:
 
 
 def _is_objects(value: object) -> TypeGuard[list[Message]]:
+    if isinstance(value, OpenAiMessages):
+        return bool(value)
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
