@@ -203,13 +203,14 @@ def summary_text(summary: dict[str, Any], out: Path) -> str:
     dropped = ", ".join(f"{count} {reason}" for reason, count in summary["dropped"].items()) or "none"
     return f"""\
 What happened
-  documents            {summary["documents"]:,} compiled from trajectories of agents (dropped: {dropped})
+  documents            {summary["documents"]:,} from runs of agents (dropped: {dropped})
   tokens               {summary["tokens"]:,}, of which {summary["supervised_tokens"]:,} ({share:.1%}) are supervised
   training             {summary["steps"]} steps on {summary["world_size"]} processes, {summary["layout"]}
   loss                 {summary["loss_first"]:.3f} -> {summary["loss_last"]:.3f}
   model                {summary["export_dir"]} (loads in transformers)
   total                {sum(summary["seconds"].values()):.0f} s
 
-A model of this size learns the format of the answers, not retrieval: its scores on GraphWalks and MRCR
-({out / "eval" / "results.json"}) show only that evaluation works. The report is
-{summary["page"]}"""
+A model of this size learns the format of the answers, not retrieval: its scores
+on GraphWalks and MRCR show only that evaluation works. They are in
+{out / "eval" / "results.json"}
+The report is {summary["page"]}"""

@@ -42,7 +42,8 @@ def test_no_text_uses_a_phrase_that_must_be_read_twice(folder: str) -> None:
         if (name.split("/")[0] if "/" in name else ".") != folder or (ROOT / name).is_symlink():
             continue
         for number, line in enumerate((ROOT / name).read_text().splitlines(), start=1):
-            for match in WORDS.finditer(line):
+            words = line.replace("_", " ") if "def test_" in line else line
+            for match in WORDS.finditer(words):
                 advice = list(PHRASES.values())[int(next(k for k, v in match.groupdict().items() if v is not None)[1:])]
                 found.append(f"{name}:{number}: {match[0]!r}: write {advice}: {line.strip()[:80]}")
     assert not found, f"{len(found)} lines:\n" + "\n".join(found[:60])

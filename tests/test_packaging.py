@@ -96,7 +96,7 @@ def test_every_test_file_that_the_makefile_names_exists() -> None:
 
 
 @pytest.mark.parametrize("name", ["kernels", "data_tools"])
-def test_the_folder_names_alone_cannot_be_imported(name: str) -> None:
+def test_a_folder_cannot_be_imported_without_the_package_name(name: str) -> None:
     code = f"from {name} import masked_linear_cross_entropy"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode != 0

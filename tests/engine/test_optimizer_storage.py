@@ -67,7 +67,7 @@ def test_the_losses_are_those_of_float32_state(uninterrupted: dict[str, Outcome]
 
 
 @pytest.mark.parametrize("spec", ["engine", "cpu"])
-def test_a_resumed_run_goes_on_as_the_uninterrupted_one(
+def test_a_resumed_run_continues_like_an_uninterrupted_one(
     recipe: Path, world: int, uninterrupted: dict[str, Outcome], spec: Spec
 ) -> None:
     cases = [case(name, world, resumes=f"engine/{name}, {world}") for name in STORED]
