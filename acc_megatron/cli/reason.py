@@ -26,9 +26,7 @@ def reason(
     out: Out,
     resources: Annotated[list[Path] | None, typer.Option(help="Databases of the SQL questions. Repeatable.")] = None,
     best_of: Annotated[int, typer.Option(min=1, help="Ask at most this many times, until an answer is verified.")] = 1,
-    swe_v2: Annotated[
-        bool, typer.Option("--swe-v2", help="For SWE: give the teacher the patch, and keep every answer.")
-    ] = False,
+    swe_v2: Annotated[bool, typer.Option("--swe-v2", help="Give the teacher SWE patches; keep all answers.")] = False,
     swe_container: Annotated[
         str | None,
         typer.Option(metavar="IMAGE", help="Container image to test SWE patches in; {instance_id} is replaced."),
