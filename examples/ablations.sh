@@ -3,7 +3,7 @@
 # also trains, exports and evaluates each arm. The arms differ only in the options of compile.
 #
 #   bash examples/ablations.sh TRAJECTORIES OUT
-#   RECIPE=examples/qwen3_30b_a3b_128k_h100.toml LAUNCH="torchrun --nproc-per-node 8 -m acc_megatron" \
+#   RECIPE=examples/qwen3_30b_a3b_128k_h100_8_gpus.toml LAUNCH="torchrun --nproc-per-node 8 -m acc_megatron" \
 #       FILL="search=100000" bash examples/ablations.sh TRAJECTORIES OUT
 #
 # Variables and their defaults: BUDGET (131072) tokens of the longest document; FILL ("") targets such as
