@@ -3,6 +3,7 @@
 from typing import Any
 
 from acc_megatron.data_tools.sources.formats.chat_messages import openai_message
+from acc_megatron.data_tools.sources.formats.content import text_of_parts
 from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS, Message, MessageLog
 
 _CALL_KEYS = ("functionCall", "function_call")
@@ -27,8 +28,8 @@ class Gemini(MessageLog):
             parts: list[dict[str, Any]] = item["parts"]
             calls = [call for part in parts if (call := _object(part, _CALL_KEYS)) is not None]
             responses = [found for part in parts if (found := _object(part, _RESPONSE_KEYS)) is not None]
-            thoughts = _texts(part for part in parts if part.get("thought") is True)
-            text = _texts(part for part in parts if part.get("thought") is not True)
+            thoughts = text_of_parts([part for part in parts if part.get("thought") is True])
+            text = text_of_parts([part for part in parts if part.get("thought") is not True])
             if item.get("role") == "model":
                 message = {"role": "assistant", "content": text, "reasoning_content": thoughts}
                 messages.append(openai_message(message | {"tool_calls": [_call(call) for call in calls]}))
@@ -46,10 +47,6 @@ def _is_content(item: Message) -> bool:
 
 def _object(part: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any] | None:
     return next((found for key in keys if isinstance(found := part.get(key), dict)), None)
-
-
-def _texts(parts: Any) -> str:
-    return "\n".join(text for part in parts if isinstance(text := part.get("text"), str))
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:

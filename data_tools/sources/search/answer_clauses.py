@@ -22,7 +22,7 @@ _FOREIGN_NOT = re.compile(r"\b(?:no (?:fue|es|era)|não (?:foi|é|era)|non (?:è
 _INITIAL = re.compile(r"(?<=[a-z] )[A-Z]\. (?=[A-Z])")
 _MONEY = re.compile(r"(?:US)?([$€£])\s?(\d[\d,.]{0,30}(?: (?:hundred|thousand|million|billion|trillion))?)")
 _CURRENCIES = {"$": "dollars", "€": "euros", "£": "pounds"}
-_SIGNS = {"$", "€", "£", "¥", "₹", "₩"}
+_SIGNS = {*_CURRENCIES, "¥", "₹", "₩"}
 _MAX_CHARACTERS = 20_000  # no answer is longer, and the search for clauses is slow
 _POSSESSIVE = re.compile(r"['’]s (?=\w)")
 _SAINT = re.compile(r"\bSt\.?(?= [A-Z])")
