@@ -140,6 +140,8 @@ def _add_reports(found: Resources, paths: Iterable[Path]) -> dict[Path, None]:
     files = dict.fromkeys(path for path in paths if path != STANDARD_INPUT)
     num_inside = Counter(path.parent for path in files)
     neighbours = (folder / name for folder in num_inside for name in REPORT_NAMES)
+    for path in files:
+        found.reports.files.setdefault(path.name, []).append(path)
     candidates = dict.fromkeys((*files, *(path for path in neighbours if path.is_file() and not path.is_symlink())))
     return {path: None for path in candidates if found.reports.add(path, has_runs=_has_others(path, files, num_inside))}
 

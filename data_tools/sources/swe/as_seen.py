@@ -55,7 +55,9 @@ def pieces_as_seen(patch: str, seen: Mapping[str, SeenFile]) -> tuple[tuple[Piec
         raise Dropped("unsafe_path", f"the run's own patch names {unsafe!r:.300}")
     for path, hunks in old.items():
         if path not in seen:
-            raise Dropped("own_patch_not_seen", f"the run changed {path!r:.200} and saw no line of it before that")
+            raise Dropped(
+                "own_patch_not_seen", f"no output before the run changed {path!r:.200} shows a numbered line of it"
+            )
         for hunk in hunks:
             _check_seen(hunk, seen[path])
     evidence = tuple(_piece(seen[path], "evidence") for path in old)
@@ -66,9 +68,9 @@ def pieces_as_seen(patch: str, seen: Mapping[str, SeenFile]) -> tuple[tuple[Piec
 def _check_seen(hunk: Hunk, file: SeenFile) -> None:
     for number, line in enumerate(hunk.old, start=hunk.start):
         if file.lines.get(number) != line.removesuffix("\n"):
-            what = "other text in" if number in file.lines else "nothing of"
+            shown = "show another text in" if number in file.lines else "do not show"
             raise Dropped(
-                "own_patch_not_seen", f"the run saw {what} line {number} of {file.path!r:.200} before it changed it"
+                "own_patch_not_seen", f"the outputs before the run changed {file.path!r:.200} {shown} line {number}"
             )
 
 

@@ -56,9 +56,10 @@ class GitRepository:
             lines = []
         urls = [line.partition(" ")[2].strip().removesuffix("/").removesuffix(".git") for line in lines]
         remotes = ["/".join(re.split(r"[/:]", url)[-2:]) for url in urls]
-        root = self.root.resolve()
-        name = (root.parent.name if root.name == ".git" else root.name).removesuffix(".git")
-        folders = [name.replace("__", "/", 1), f"{root.parent.name}/{name}", name]
+        folders: list[str] = []
+        for root in (self.root.absolute(), self.root.resolve()):  # a link has the name that its user gave it
+            name = (root.parent.name if root.name == ".git" else root.name).removesuffix(".git")
+            folders += [name.replace("__", "/", 1), f"{root.parent.name}/{name}", name]
         return list(dict.fromkeys(name.lower() for name in (*remotes, *folders)))
 
     def files(self, commit: str) -> "CommitFiles | None":

@@ -5,13 +5,17 @@ submissions), of OpenHands (`report.json`) and of AutoCodeRover (`final_report.j
 instance id, or with lists of ids of which one contains the resolved ones. An instance in another list than the resolved
 ones was not resolved. A `resolved` without an id is about the runs in the same folder.
 
-For a run, the report in the nearest folder above it counts, otherwise what all other reports agree on.
+A report of another run of the same instance must not count. A report next to the tested `patch.diff` (SWE-bench) is
+about the run that made this patch, and a report above a file with the name of the run's file is about that file. Of the
+other reports, those count that share the deepest folder with the run, and among them those that contain the name of one
+of the run's folders, if any does.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from acc_megatron.common.json_rows import BadJson, parse_json
 from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS
@@ -23,15 +27,24 @@ _UNJUDGED_LISTS = ("incomplete_ids", "unstopped_containers", "unremoved_images")
 _RUN_KEYS = (*MESSAGE_KEYS, "turn_history", "steps", "patch", "files_at_base_commit", "model_patch")
 _SUMMARY_KEY = b'"resolved_instances"'
 _MAX_BYTES, _HEAD_BYTES = 64 << 20, 1_000
+_TESTED_PATCH = "patch.diff"
 _ANY_RUN = ""  # the id of a verdict on all runs of a folder
+
+
+class Verdict(NamedTuple):
+    """What the report at `path` says about one instance."""
+
+    path: Path
+    is_resolved: bool
 
 
 @dataclass(slots=True)
 class HarnessReports:
-    """The verdicts of all reports: instance id -> folder of the report and whether it says that the run resolved it."""
+    """The verdicts of all reports by instance id, and the files of the inputs by name."""
 
     num_reports: int = 0
-    _verdicts: dict[str, list[tuple[Path, bool]]] = field(default_factory=dict)
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    _verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
 
     def add(self, path: Path, *, has_runs: bool) -> bool:
         """Read a file if it is a report; False for any other file, and for a bare verdict in a folder without runs."""
@@ -44,21 +57,36 @@ class HarnessReports:
         if not found or (_ANY_RUN in found and not has_runs):
             return False
         for id_, is_resolved in found.items():
-            self._verdicts.setdefault(id_, []).append((path.absolute().parent, is_resolved))
+            self._verdicts.setdefault(id_, []).append(Verdict(path.absolute(), is_resolved))
         self.num_reports += 1
         return True
 
-    def verdict(self, file: str, instance_id: str) -> bool | None:
-        """Whether the run of an instance in a file resolved it; None if no report says it or reports disagree."""
-        run_folder = Path(file).absolute().parent
-        known = self._verdicts.get(instance_id, [])
-        own = [(folder, found) for folder, found in self._verdicts.get(_ANY_RUN, []) if folder == run_folder]
-        above = [(folder, found) for folder, found in known if run_folder.is_relative_to(folder)] + own
-        depth = max((len(folder.parts) for folder, _ in above), default=0)
-        verdicts = {found for folder, found in above if len(folder.parts) == depth} or {found for _, found in known}
-        if above:
+    def verdict(self, file: str, instance_id: str, patch: str = "") -> bool | None:
+        """Whether the run of an instance in a file resolved it; None if no report says it or reports disagree.
+
+        `patch` is the patch that the run made, or '' if it is not known.
+        """
+        run = Path(file).absolute()
+        known = [found for found in self._verdicts.get(instance_id, []) if self._can_be_about(found.path, run, patch)]
+        known += [found for found in self._verdicts.get(_ANY_RUN, []) if found.path.parent == run.parent]
+        depths = [_num_shared(found.path, run) for found in known]
+        nearest = [found for found, depth in zip(known, depths, strict=True) if depth == max(depths)]
+        names = {*run.parent.parts, run.name.partition(".")[0]} - {instance_id}
+        named = [found for found in nearest if not names.isdisjoint(_names(found.path, run))]
+        if not named and len({found.path.name for found in nearest} - {*REPORT_NAMES}) > 1:
+            return None  # of several runs, each of which the name of its report states
+        verdicts = {found.is_resolved for found in named or nearest}
+        if any(run.is_relative_to(found.path.parent) for found in nearest):
             return all(verdicts)
         return verdicts.pop() if len(verdicts) == 1 else None
+
+    def _can_be_about(self, report: Path, run: Path, patch: str) -> bool:
+        if run.is_relative_to(report.parent):
+            return True
+        tested = report.with_name(_TESTED_PATCH)
+        if patch and tested.is_file():
+            return _plain(tested.read_text(encoding="utf-8", errors="replace")) == _plain(patch)
+        return not any(file.absolute().is_relative_to(report.parent) for file in self.files.get(run.name, []))
 
 
 def verdicts_of_report(value: Any) -> Mapping[str, bool]:
@@ -87,6 +115,23 @@ def _can_be_report(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         return _SUMMARY_KEY in file.read(_HEAD_BYTES)
+
+
+def _num_shared(first: Path, second: Path) -> int:
+    """The number of folders that contain both files."""
+    pairs = zip(first.parent.parts, second.parent.parts, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _names(report: Path, run: Path) -> set[str]:
+    """The folders of a report that do not contain the run, and the ends of `MODEL.RUN` in the name of its file."""
+    parts = report.stem.split(".")
+    ends = {".".join(parts[i:]) for i in range(1, len(parts))}
+    return ends | {*report.parent.parts[_num_shared(report, run) :]}
+
+
+def _plain(patch: str) -> str:
+    return patch.replace("\r\n", "\n").strip()
 
 
 def _ids(items: list[Any]) -> list[str]:

@@ -13,17 +13,28 @@ from acc_megatron.data_tools.sources.formats.log_format import Step
 from acc_megatron.data_tools.sources.swe.opened_paths import in_repository
 from acc_megatron.data_tools.sources.swe.seen_files import SeenFile, edited_paths
 
-_KEYS = ("model_patch", "generated_patch", "output_patch", "git_patch", "submission", "patch", "prediction")
+_SUBMITTED_KEYS = ("model_patch", "generated_patch", "output_patch", "git_patch", "submission")
+_KEYS = (*_SUBMITTED_KEYS, "patch", "prediction")
 _PLACES = ("info", "test_result", "metadata", "extra_info", "result")
 _FAILED = ("no replacement was performed", "error", "invalid", "did not appear verbatim", "traceback")
 _UNSEEN = "\0"  # begins the mark of a line that was not seen
 _CONTEXT_LINES = (3, 2, 1)
 
 
+def submitted_patch(value: dict[str, Any]) -> str:
+    """The patch that a row's own fields say was submitted; '' if none does."""
+    return _patch_under(_SUBMITTED_KEYS, value)
+
+
 def stated_patch(value: dict[str, Any]) -> str:
-    """The patch in a row's own fields; '' if it has none. A terminal added the \\r at the ends of its lines."""
+    """The patch in a row's own fields; '' if it has none."""
+    return _patch_under(_KEYS, value)
+
+
+def _patch_under(keys: tuple[str, ...], value: dict[str, Any]) -> str:
+    """A patch under one of the keys. A terminal added the \\r at the ends of its lines."""
     places = (value, *(optional_object(value, place) for place in _PLACES))
-    texts = (place[key] for place in places for key in _KEYS if isinstance(place.get(key), str))
+    texts = (place[key] for place in places for key in keys if isinstance(place.get(key), str))
     return next((text.replace("\r\n", "\n").strip("\n") for text in texts if "\n@@ " in text and "+++ " in text), "")
 
 

@@ -18,7 +18,7 @@ from acc_megatron.data_tools.sources.resources import Resources, is_safe_path
 from acc_megatron.data_tools.sources.swe.as_seen import RULE, pieces_as_seen, statement_of
 from acc_megatron.data_tools.sources.swe.instance import find_instance, instance_id_of, own_instance
 from acc_megatron.data_tools.sources.swe.opened_paths import opened_files
-from acc_megatron.data_tools.sources.swe.own_patch import patch_of_edits, stated_patch
+from acc_megatron.data_tools.sources.swe.own_patch import patch_of_edits, stated_patch, submitted_patch
 from acc_megatron.data_tools.sources.swe.seen_files import seen_files
 from acc_megatron.data_tools.sources.swe.steps import steps_of
 from acc_megatron.data_tools.sources.swe.unified_diff import file_name
@@ -34,6 +34,9 @@ MISSING_PARTS = (
     "no_files",
     "gold_file_missing",
     "no_evidence",
+    "own_patch_not_seen",
+    "own_patch_malformed",
+    "own_patch_binary",
 )
 _SUBMITTED = ("submit", "finish", "complete", "success", "agent")  # exit statuses of runs that ended by themselves
 _SUBMISSION = "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"  # of mini-swe-agent
@@ -54,8 +57,7 @@ def read(row: Row, resources: Resources) -> Trajectory:
                 raise
             return _read_as_seen(row, steps, resources, missing)
     instance_id = text_of(instance, "instance_id")
-    reported = resources.reports.verdict(row.file, instance_id)
-    is_verified = _is_resolved(value, instance, reported)
+    is_verified = _is_resolved(row, instance, instance_id, resources)
     patch = text_of(instance, "patch").strip("\n")  # the last line may end in \r, as in its file
     if not patch.strip():
         raise Dropped("no_gold_patch", f"the patch of {instance_id} is empty")
@@ -96,7 +98,7 @@ def _read_as_seen(row: Row, steps: list[Step], resources: Resources, missing: Dr
     Raises Dropped('no_instance_row') for a run without a verdict or without a patch of its own.
     """
     instance_id = instance_id_of(row, resources)
-    if not _is_resolved(row.value, {}, resources.reports.verdict(row.file, instance_id)):
+    if not _is_resolved(row, {}, instance_id, resources):
         raise Dropped(
             missing.reason,
             f"{missing.detail}; its own patch is not used, because nothing says that it passed the tests",
@@ -132,7 +134,7 @@ def run_alone(row: Row, resources: Resources, missing: Dropped) -> Trajectory:
     """The run of a row without evidence and answer. Raises Dropped for an unresolved run."""
     steps = steps_of(row.value)
     instance_id = instance_id_of(row, resources)
-    is_verified = _is_resolved(row.value, {}, resources.reports.verdict(row.file, instance_id))
+    is_verified = _is_resolved(row, {}, instance_id, resources)
     reasoning = reasoning_of(steps)
     return Trajectory(
         id=f"swe-{instance_id or 'unknown'}-{row.sha256[:16]}",
@@ -176,8 +178,10 @@ def patched_files(patch: str) -> list[str]:
     return list(dict.fromkeys(path for path in found if path is not None))
 
 
-def _is_resolved(value: dict[str, Any], instance: dict[str, Any], reported: bool | None) -> bool:
+def _is_resolved(row: Row, instance: dict[str, Any], instance_id: str, resources: Resources) -> bool:
     """Whether the run is known to resolve the issue; raises Dropped('unresolved') if it is known not to."""
+    value = row.value
+    reported = resources.reports.verdict(row.file, instance_id, submitted_patch(value))
     own = value_says_resolved(value, instance)
     if own is False:
         raise Dropped("unresolved", "the row says that the run did not resolve the issue")

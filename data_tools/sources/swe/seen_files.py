@@ -1,21 +1,20 @@
 """The files of the repository as a SWE agent saw them before it changed them, read from the outputs of its tools.
 
-Known are numbered views (`cat -n`, `nl`, file editors, `Read`), SWE-agent's windows, and the complete output of `cat`,
-`head` and `sed -n`. A view after the first change of a file is not used. Line numbers join several views of a file.
+Known are numbered views (file editors, `Read`), SWE-agent's windows, and the output of shell commands that print a file
+(printed_lines.py). A view after the first change of a file is not used. Line numbers join several views of a file.
 """
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from posixpath import join
 
 from acc_megatron.data_tools.sources.formats.log_format import Step
 from acc_megatron.data_tools.sources.swe.opened_paths import VIEW_TOOLS, in_repository
+from acc_megatron.data_tools.sources.swe.printed_lines import NUMBERED_LINE, printed_lines
 
 _NUMBERED = re.compile(r"result of running `(?:cat -n|nl)[^`]{0,40}` on (\S{1,1000}?):?\n")
 _WINDOW = re.compile(r"\[File: (.{1,1000}?) \((\d+) lines total\)\]\n")
-_NUMBERED_LINE, _WINDOW_LINE = re.compile(r" {0,8}(\d{1,7})[\t→](.*)"), re.compile(r"(\d{1,7}):(.*)")
+_WINDOW_LINE = re.compile(r"(\d{1,7}):(.*)")
 _ABOVE = re.compile(r"\(\d+ more lines? (?:above|below)\)")
 _CUT = re.compile(r"response clipped|truncated|elided|output limit", re.IGNORECASE)
 _ENVELOPES = (
@@ -24,15 +23,17 @@ _ENVELOPES = (
     re.compile(r"\A(?:OBSERVATION:|EXECUTION RESULT of \[\w+\]:|Execution output of \[\w+\]:)\n?"),
     re.compile(r"\A<returncode>0</returncode>\n<output>\n?|\n?</output>\s*\Z"),
 )
-_FULL_VIEWS, _PART_VIEW = {"cat", "nl"}, re.compile(r"(\d+),(\d+)p")
 _PATH_ARGUMENTS = ("path", "file_path", "filename", "file", "target_file")
 _EDIT_COMMANDS = {"create", "str_replace", "insert", "undo_edit", "edit", "write", "append", "replace"}
 _EDIT_TOOLS = {
     "edit", "edit_file", "write", "write_file", "create_file", "str_replace", "insert", "apply_patch", "multiedit",
 }  # fmt: skip
+_MAX_COMMAND_CHARACTERS = 20_000
 _SHELL_EDIT = re.compile(
-    r"\bsed\s+(?:-\w+\s+){0,3}-i|(?<![\d&=-])>(?!&)|\btee\b|\bpatch\b|\bgit\s+(?:apply|checkout|stash)\b|^edit\b"
+    r"\bsed\s+(?:-\w+\s+){0,3}-i|(?<![\d&=-])>(?!&)|\b(?:tee|patch|cp|mv|rm)\b|^edit\b|\bperl\s+-\w{0,4}i"
+    r"|\bgit\s+(?:apply|checkout|stash|restore|reset)\b|\bopen\([^()\n]{0,200},\s*(?:mode=)?['\"][wa]|\bwrite_text\("
 )
+_NAMED_PATH = re.compile(r"[\w@+.-]*[/.][\w@+./-]*")
 
 
 @dataclass(slots=True)
@@ -77,13 +78,13 @@ def seen_files(steps: Iterable[Step]) -> dict[str, SeenFile]:
 
 
 def edited_paths(step: Step) -> Iterator[str]:
-    """The files that a step may change: those that it names, and those in the windows that it prints."""
+    """The files that a step may change: those that it names, also in a script, and those in the windows it prints."""
     command, path = step.argument("command", "cmd", "input"), _path(step)
     if path:
         if step.tool.lower() in _EDIT_TOOLS or command in _EDIT_COMMANDS:
             yield in_repository(path)
     elif command and _SHELL_EDIT.search(command):
-        yield from (in_repository(path) for path in _command_paths(command))
+        yield from {in_repository(path) for path in _NAMED_PATH.findall(command[:_MAX_COMMAND_CHARACTERS])}
         yield from (in_repository(window[1]) for window in _WINDOW.finditer(step.output))
 
 
@@ -94,15 +95,15 @@ def _views(step: Step) -> Iterator[tuple[str, dict[int, str], int | None]]:
         output = envelope.sub("", output)
     is_whole = step.arguments.get("view_range") in (None, "", []) and not _CUT.search(output)
     for view, text in _sections(_NUMBERED, output):
-        yield view[1], *_without_last_empty(_numbered(text, _NUMBERED_LINE), is_whole=is_whole)
+        yield view[1], *_without_last_empty(_numbered(text, NUMBERED_LINE), is_whole=is_whole)
     for window, text in _sections(_WINDOW, output):
         yield window[1], _numbered(text, _WINDOW_LINE), int(window[2])
     if not _NUMBERED.search(output) and not _WINDOW.search(output) and not _CUT.search(output):
         if step.tool.lower() in VIEW_TOOLS and (path := _path(step)):  # Claude Code
             is_whole = not any(step.arguments.get(name) for name in ("offset", "limit", "start_line", "end_line"))
-            yield path, *_without_last_empty(_numbered(output, _NUMBERED_LINE), is_whole=is_whole)
-        else:
-            yield from _printed(step, output)
+            yield path, *_without_last_empty(_numbered(output, NUMBERED_LINE), is_whole=is_whole)
+        elif (printed := printed_lines(step.argument("command", "cmd", "input"), output)) is not None:
+            yield printed.path, printed.lines, max(printed.lines) if printed.is_whole else None
 
 
 def _sections(head: re.Pattern[str], text: str) -> list[tuple[re.Match[str], str]]:
@@ -110,26 +111,6 @@ def _sections(head: re.Pattern[str], text: str) -> list[tuple[re.Match[str], str
     found = list(head.finditer(text))
     ends = [*(match.start() for match in found[1:]), len(text)]
     return [(match, text[match.end() : end]) for match, end in zip(found, ends, strict=False)]
-
-
-def _printed(step: Step, output: str) -> Iterator[tuple[str, dict[int, str], int | None]]:
-    """The output of one command that prints one file."""
-    folder, words = "", _words(step.argument("command", "cmd", "input"))
-    if words[:1] == ["cd"] and words[2:3] == ["&&"]:
-        folder, words = words[1], words[3:]
-    if not words or any(word in ("|", ";", "&&", "||", ">") for word in words):
-        return
-    flags, paths = [word for word in words[1:] if word.startswith("-")], [w for w in words[1:] if not w.startswith("-")]
-    texts = output.removesuffix("\n").split("\n")
-    if words[0] == "sed" and flags == ["-n"] and len(paths) == 2 and (part := _PART_VIEW.fullmatch(paths[0])):
-        first, last = int(part[1]), int(part[2])
-        if len(texts) <= last - first + 1:
-            yield join(folder, paths[1]), dict(enumerate(texts, start=first)), None
-    elif words[0] in _FULL_VIEWS and len(paths) == 1 and output and "No such file" not in output:
-        if flags in (["-n"], ["-ba"]):
-            yield join(folder, paths[0]), *_without_last_empty(_numbered(output, _NUMBERED_LINE), is_whole=True)
-        elif not flags and words[0] == "cat":
-            yield join(folder, paths[0]), dict(enumerate(texts, start=1)), len(texts)
 
 
 def _numbered(text: str, pattern: re.Pattern[str]) -> dict[int, str]:
@@ -156,14 +137,3 @@ def _without_last_empty(lines: dict[int, str], *, is_whole: bool) -> tuple[dict[
 
 def _path(step: Step) -> str:
     return next((step.arguments[key] for key in _PATH_ARGUMENTS if isinstance(step.arguments.get(key), str)), "")
-
-
-def _command_paths(command: str) -> list[str]:
-    return [word for word in _words(command[:20_000]) if "/" in word or "." in word]
-
-
-def _words(command: str) -> list[str]:
-    try:
-        return shlex.split(command.strip())
-    except ValueError:  # an unclosed quote
-        return []

@@ -129,9 +129,12 @@ def test_a_run_that_nobody_judged_names_the_instance_row_that_it_needs() -> None
 def test_a_patch_of_lines_that_the_run_never_saw_is_dropped() -> None:
     part = "Here's the result of running `cat -n` on /testbed/pkg/a.py:\n     1\tdef add(a, b):\n<response clipped>"
     found = dropped(ROWS["SWE-smith"] | {"messages": openhands(part)})
-    assert found.reason == "own_patch_not_seen" and "nothing of line 2 of 'pkg/a.py'" in found.detail
+    assert found.reason == "own_patch_not_seen" and "changed 'pkg/a.py' do not show line 2" in found.detail
     other = openhands(EDITOR_VIEW.replace("a - b", "a * b"))
-    assert "other text in line 2" in dropped(ROWS["SWE-smith"] | {"messages": other}).detail
+    assert "another text in line 2" in dropped(ROWS["SWE-smith"] | {"messages": other}).detail
+    value = ROWS["SWE-smith"] | {"messages": openhands(part)}
+    row = with_openai_messages(Row(value=value, file="runs.jsonl", line=1, byte_offset=0, sha256="ab" * 32))
+    assert SweAgent().read_run(row, Resources()).notes["no_triple"].startswith("own_patch_not_seen: ")
 
 
 def test_gaps_of_a_file_that_was_seen_in_part_are_stated() -> None:

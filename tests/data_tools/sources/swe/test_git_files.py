@@ -159,6 +159,16 @@ def test_a_repository_is_found_by_its_remote_or_folder_name(checkout: Path, repo
     instance = {"instance_id": "x", "repo": repo, "base_commit": git(checkout, "rev-parse", "HEAD")}
     assert resources.files("x", instance)["lib/a.py"] == "old é\n"
     assert not resources.files("x", instance | {"repo": "other/thing"})
+
+
+def test_a_repository_behind_a_link_is_found_by_the_name_of_the_link(checkout: Path) -> None:
+    link = checkout.parent / "links" / "other__thing"
+    link.parent.mkdir()
+    link.symlink_to(checkout)
+    (checkout.parent / "runs.jsonl").write_text("{}\n")
+    resources = discover([checkout.parent / "runs.jsonl"], [link]).resources
+    instance = {"instance_id": "x", "repo": "other/thing", "base_commit": git(checkout, "rev-parse", "HEAD")}
+    assert resources.files("x", instance)["lib/a.py"] == "old é\n"
     assert not resources.files("x", instance | {"base_commit": "1" * 40})
     assert not Resources().files("x", instance)
 

@@ -66,7 +66,43 @@ def test_the_nearest_report_counts_and_other_reports_only_if_they_agree(tmp_path
     write(tmp_path / "two" / "report.json", {"resolved_ids": [], "unresolved_ids": [ID, OTHER]})
     reports = discover([tmp_path]).resources.reports
     assert [reports.verdict(str(run), ID) for run in runs] == [True, False, None]
-    assert reports.verdict(str(runs[2]), OTHER) is False
+    assert reports.verdict(str(write(tmp_path / "four" / "b.traj", RUN)), OTHER) is False
+
+
+def test_a_report_above_a_run_of_the_same_file_name_is_not_about_another_run(tmp_path: Path) -> None:
+    runs = [write(tmp_path / name / ID / f"{ID}.traj", RUN) for name in ("one", "two")]
+    write(tmp_path / "one" / "report.json", {"resolved_ids": [ID]})
+    reports = discover([tmp_path]).resources.reports
+    assert [reports.verdict(str(run), ID) for run in runs] == [True, None]
+
+
+def test_a_report_in_a_folder_next_to_the_runs_counts_for_these_runs_only(tmp_path: Path) -> None:
+    runs = [write(tmp_path / name / "trajs" / f"{ID}.traj", RUN) for name in ("one", "two")]
+    write(tmp_path / "one" / "results" / "results.json", {"resolved": [ID]})
+    write(tmp_path / "two" / "results" / "results.json", {"resolved": [], "generated": [ID]})
+    reports = discover([tmp_path]).resources.reports
+    assert [reports.verdict(str(run), ID) for run in runs] == [True, False]
+
+
+def test_of_reports_that_name_their_run_the_one_with_the_name_of_the_runs_folder_counts(tmp_path: Path) -> None:
+    runs = [write(tmp_path / "output" / name / ID / f"{ID}.traj.json", RUN) for name in ("first", "second", "third")]
+    write(tmp_path / "model-1.5.first.json", {"resolved_instances": 1, "resolved_ids": [ID]})
+    write(tmp_path / "model-1.5.second.json", {"resolved_instances": 0, "unresolved_ids": [ID], "resolved_ids": []})
+    reports = discover([tmp_path]).resources.reports
+    assert [reports.verdict(str(run), ID) for run in runs] == [True, False, None]
+
+
+def test_a_report_next_to_a_tested_patch_is_about_the_run_that_made_this_patch(tmp_path: Path) -> None:
+    run = write(tmp_path / "output" / "mine" / "a.traj", RUN)
+    tested = "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n"
+    report = write(
+        tmp_path / "logs" / "run_evaluation" / "any" / "model" / ID / "report.json", {ID: {"resolved": True}}
+    )
+    report.with_name("patch.diff").write_text(tested)
+    verdict = discover([tmp_path]).resources.reports.verdict
+    assert verdict(str(run), ID, tested.replace("\n", "\r\n")) is True
+    assert verdict(str(run), ID, tested.replace("+b", "+c")) is None
+    assert verdict(str(run), ID) is True  # the row does not state its patch
 
 
 def test_a_verdict_without_an_id_is_about_the_runs_of_its_own_folder(tmp_path: Path) -> None:
