@@ -116,7 +116,7 @@ def test_torch_labels_are_the_ids_of_the_targets_and_minus_100_elsewhere(names: 
 def test_a_plan_from_python_is_the_plan_of_the_command(
     names: dict[str, Any], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(here)  # the path of the dataset is relative, and `make quickstart` makes that dataset in a checkout
+    monkeypatch.chdir(here)  # the dataset's path is relative, and `make quickstart` makes that dataset in a checkout
     shown = json.loads(acc_in_process("plan", "recipe.toml", "--gpus", 2, "--json").stdout)
     assert shown["step_seconds"] == names["plan"].time.total and shown["layout"] == str(names["plan"].layout)
     config = dataclasses.replace(names["config"], name="loaded")

@@ -127,7 +127,6 @@ def fit(triple: Triple, budget_tokens: int, tokenizer: Tokenizer) -> tuple[Tripl
     """
     kept = list(triple.context)
     while True:
-        triple = replace(triple, context=tuple(kept))
         rendered = render_triple(triple, tokenizer)
         if len(rendered.ids) <= budget_tokens:
             return triple, rendered
@@ -136,6 +135,7 @@ def fit(triple: Triple, budget_tokens: int, tokenizer: Tokenizer) -> tuple[Tripl
             detail = f"{len(rendered.ids)} tokens without distractors, the budget is {budget_tokens}"
             raise Dropped("over_budget", detail, num_tokens=len(rendered.ids))
         del kept[last]
+        triple = replace(triple, context=tuple(kept))
 
 
 def _triple(trajectory: Trajectory, context: Sequence[Piece], settings: CompileSettings) -> Triple:

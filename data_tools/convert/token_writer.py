@@ -16,8 +16,8 @@ class TokenWriter:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._ids: list[np.ndarray] = []
-        self._supervised: list[bool] = []
-        self._is_plain: list[bool] = []
+        self._num_tokens, self._num_controls = 0, 0
+        self._supervised: list[slice] = []
         self._text, self._text_supervised = "", False
 
     def text(self, text: str, *, supervised: bool = False) -> "TokenWriter":
@@ -33,33 +33,35 @@ class TokenWriter:
             raise DataError(f"tokenizer {self.tokenizer.name} has no control token {name}, which the template needs")
         if self._text:
             self._close_segment()
-        self._append(self.tokenizer.control_ids[name], supervised, is_plain=False)
+        self._append(self.tokenizer.control_ids[name], supervised)
+        self._num_controls += 1
         return self
 
     def ids(self) -> np.ndarray:
         """Everything written, int32 `[tokens]`."""
         self._close_segment()
-        ids = np.concatenate([np.empty(0, np.int32), *self._ids])
-        is_control = ids >= self.tokenizer.first_control_id
-        assert not (is_control & self._repeated(self._is_plain)).any(), "plain text became a control id"
+        ids = np.concatenate(self._ids) if self._ids else np.empty(0, np.int32)
+        num_control_ids = np.count_nonzero(ids >= self.tokenizer.first_control_id)
+        assert num_control_ids == self._num_controls, "plain text became a control id"
         return ids
 
     def mask(self) -> np.ndarray:
         """1 for supervised tokens, uint8 `[tokens]`."""
         self._close_segment()
-        return self._repeated(self._supervised).astype(np.uint8)
+        mask = np.zeros(self._num_tokens, np.uint8)
+        for tokens in self._supervised:
+            mask[tokens] = 1
+        return mask
 
     def _close_segment(self) -> None:
         if self._text:
             ids = self.tokenizer.encode(self._text).view(np.int32)
-            self._append(ids, self._text_supervised, is_plain=True)
+            self._append(ids, self._text_supervised)
         self._text = ""
 
-    def _append(self, ids: np.ndarray, supervised: bool, *, is_plain: bool) -> None:
+    def _append(self, ids: np.ndarray, supervised: bool) -> None:
+        start = self._num_tokens
+        self._num_tokens += len(ids)
         self._ids.append(ids)
-        self._supervised.append(supervised)
-        self._is_plain.append(is_plain)
-
-    def _repeated(self, segments: list[bool]) -> np.ndarray:
-        """A value of each segment for each of its tokens, bool `[tokens]`."""
-        return np.repeat(np.array(segments, bool), [len(ids) for ids in self._ids])
+        if supervised:
+            self._supervised.append(slice(start, self._num_tokens))

@@ -1,8 +1,10 @@
 """One key for all spellings of the URL of a page."""
 
+from functools import lru_cache
 from urllib.parse import unquote
 
 
+@lru_cache(maxsize=1024)  # a page is met as a hit, when it is asked for, and when it is read
 def page_key(url: str) -> str:
     """The URL without scheme, `www.`, anchor, final slash and %-escapes; an id that is no http URL is its own key.
 

@@ -64,7 +64,8 @@ def says_failed(value: dict[str, Any]) -> bool:
 
 def says_succeeded(value: dict[str, Any]) -> bool:
     """Whether the row has a verdict and none says that the run failed."""
-    return bool(row_verdicts(value)) and not says_failed(value)
+    verdicts = row_verdicts(value)
+    return bool(verdicts) and min(verdicts) >= 1
 
 
 def row_verdicts(value: dict[str, Any]) -> list[float]:

@@ -91,12 +91,12 @@ class Tokenizer:
         if not text.isascii():
             text = _normalized(text)
         try:
+            if 0 < len(text) <= CHUNK_CHARACTERS:
+                return self._encode_chunk(text)
             chunks = [self._encode_chunk(chunk) for chunk in _chunks(text)]
         except ValueError as error:
             longest = max(map(len, re.findall(r"\s+", text)), default=0)
             raise DataError(f"the text has {longest} consecutive white space characters, too many: {error}") from None
-        if len(chunks) == 1:
-            return chunks[0]
         return np.concatenate(chunks) if chunks else np.empty(0, np.uint32)
 
     def _encode_chunk(self, chunk: str) -> np.ndarray:

@@ -11,6 +11,7 @@ class BrowseCompPlus(MessageLog):
     """Items with `type`, `tool_name`, `arguments` and `output`; the answer must be in the row as well."""
 
     name = "BrowseComp-Plus run"
+    item_keys = frozenset(("output",))
     keys = ("result",)
 
     def recognises_list(self, items: list[Message]) -> bool:

@@ -19,6 +19,7 @@ _ROLES = {
     "bot": "assistant", "chatbot": "assistant", "agent": "assistant", "tool_call": "assistant", "environment": "tool",
     "tool_result": "tool", "tool_response": "tool", "tool_output": "tool", "function_response": "tool",
 }  # fmt: skip
+_PLAIN_KEYS = {"role", "content", "tool_calls", "tool_call_id", "name"}
 _TEXT_KEYS = ("value", "text", "system_prompt")
 _ARGUMENT_KEYS = (
     "args", "parameters", "params", "input", "tool_input", "tool_args", "tool_arguments", "kwargs", "action_input",
@@ -34,6 +35,7 @@ class ChatMessages(MessageLog):
     """Messages with `role` or `from`."""
 
     name = "chat messages"
+    item_keys = frozenset(("role", "from"))
 
     def recognises_list(self, items: list[Message]) -> bool:
         """Whether any item has a role."""
@@ -41,9 +43,12 @@ class ChatMessages(MessageLog):
 
     def messages(self, items: list[Message]) -> list[Message]:
         """Each message in OpenAI's form; a message with several calls and outputs in tags becomes several messages."""
-        return with_tagged_runs(
-            [message for item in items for message in (openai_message(item), *_results_of_calls(item))]
-        )
+        messages: list[Message] = []
+        for item in items:
+            messages.append(openai_message(item))
+            if item.get("tool_calls"):
+                messages += _results_of_calls(item)
+        return with_tagged_runs(messages)
 
 
 def openai_message(message: Message) -> Message:
@@ -78,11 +83,19 @@ def openai_message(message: Message) -> Message:
 
 
 def _is_plain(message: Message) -> bool:
-    """Whether a message has only a text and a role of OpenAI's."""
-    content, role = message.get("content"), message.get("role")
-    if not isinstance(content, str) or len(message) != len(("role", "content")):
+    """Whether a message is in OpenAI's form already, with a text and no reasoning."""
+    content, role, calls = message.get("content"), message.get("role"), message.get("tool_calls")
+    if not isinstance(content, str) or not message.keys() <= _PLAIN_KEYS:
         return False
-    return role in ("user", "system") or (role == "assistant" and "</think>" not in content)
+    if role == "assistant":
+        has_plain_calls = not calls or (isinstance(calls, list) and all(map(_is_plain_call, calls)))
+        return has_plain_calls and "</think>" not in content
+    return role in ("user", "system", "tool") and not calls
+
+
+def _is_plain_call(call: object) -> bool:
+    function = call.get("function") if isinstance(call, dict) else None
+    return isinstance(function, dict) and "arguments" in function and isinstance(function.get("name"), str)
 
 
 def _move_thoughts(message: Message) -> None:
@@ -132,7 +145,7 @@ def _openai_call(call: object) -> object:
     if not isinstance(call, dict):
         return call
     function = call["function"] if isinstance(call.get("function"), dict) else call
-    if "arguments" in function and isinstance(function.get("name"), str):
+    if _is_plain_call({"function": function}):
         return call
     key = next((key for key in ("arguments", *_ARGUMENT_KEYS) if key in function), None)
     names = (*(function.get(key) for key in _NAME_KEYS), call.get("function"))

@@ -9,6 +9,7 @@ class ClaudeCode(MessageLog):
     """Events of one reply become one assistant message; events of side chains and of the client are left out."""
 
     name = "Claude Code session"
+    item_keys = frozenset(("message",))
 
     def recognises_list(self, items: list[Message]) -> bool:
         """Whether any item is an event of the user or the agent."""

@@ -14,6 +14,7 @@ class Codex(MessageLog):
     """Events of type `response_item`; calls of custom tools and of the local shell are calls like any other."""
 
     name = "Codex session"
+    item_keys = frozenset(("payload",))
 
     def recognises_list(self, items: list[Message]) -> bool:
         """Whether any item is the envelope of an item of the Responses API."""

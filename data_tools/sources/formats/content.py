@@ -13,6 +13,8 @@ _PART_KEYS = {"type", "text", "annotations", "citations", "cache_control"}
 
 def text_of_parts(content: object) -> str:
     """A text, the text of one part, or the texts of a list of parts, one on each line."""
+    if isinstance(content, str):
+        return content
     parts = content if isinstance(content, list) else [content]
     texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
     return "\n".join(text for text in texts if isinstance(text, str))

@@ -15,6 +15,7 @@ class Gemini(MessageLog):
     """A call becomes a tool call, a response a tool message, and a part with `thought` reasoning."""
 
     name = "Gemini contents"
+    item_keys = frozenset(("parts",))
     keys = ("contents", *MESSAGE_KEYS)
 
     def recognises_list(self, items: list[Message]) -> bool:

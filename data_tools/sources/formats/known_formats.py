@@ -1,6 +1,7 @@
 """The registry of log formats, and what the readers of all agent kinds ask of it."""
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from acc_megatron.common.json_rows import BadJson, Row, parse_json
@@ -16,7 +17,7 @@ from acc_megatron.data_tools.sources.formats.intercode import InterCode
 from acc_megatron.data_tools.sources.formats.langchain import LangChain
 from acc_megatron.data_tools.sources.formats.langchain_steps import LangChainSteps
 from acc_megatron.data_tools.sources.formats.log_format import Fences, LogFormat, Transcript
-from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS, MessageLog, OpenAiMessages
+from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS, MessageLog, OpenAiMessages, keys_of
 from acc_megatron.data_tools.sources.formats.message_places import with_messages
 from acc_megatron.data_tools.sources.formats.moatless import Moatless
 from acc_megatron.data_tools.sources.formats.openhands_events import OpenHandsEvents
@@ -114,8 +115,14 @@ def _openai_list(found: object) -> OpenAiMessages | None:
             return None
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         return None
-    logs = (known for known in LOG_FORMATS if isinstance(known, MessageLog))
-    return next((OpenAiMessages(log.messages(found)) for log in logs if log.recognises_list(found)), None)
+    item_keys = keys_of(found)
+    logs = _message_logs(tuple(LOG_FORMATS))
+    return next((OpenAiMessages(log.messages(found)) for log in logs if log.is_format_of(found, item_keys)), None)
+
+
+@lru_cache(maxsize=1)
+def _message_logs(formats: tuple[LogFormat, ...]) -> list[MessageLog]:
+    return [known for known in formats if isinstance(known, MessageLog)]
 
 
 def _known_format(value: dict[str, Any], reason: str) -> LogFormat:

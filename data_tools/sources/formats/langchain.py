@@ -17,6 +17,7 @@ class LangChain(MessageLog):
     """Messages whose `type` is human, ai, tool or system."""
 
     name = "LangChain messages"
+    item_keys = frozenset(("type",))
 
     def recognises_list(self, items: list[Message]) -> bool:
         """Whether every item has a type of LangChain, and none has a role."""

@@ -24,6 +24,10 @@ class Step:
     arguments: dict[str, Any]
     output: str = ""
 
+    def with_output(self, output: str) -> "Step":
+        """The same call with its output."""
+        return Step(thought=self.thought, tool=self.tool, arguments=self.arguments, output=output)
+
     def argument(self, *names: str) -> str:
         """The first of the named arguments that is text, otherwise the only argument if it is text, otherwise ''."""
         values = [self.arguments.get(name) for name in names]

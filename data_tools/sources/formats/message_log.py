@@ -1,6 +1,7 @@
 """The base of every format that is a list of messages: a subclass rewrites it as OpenAI's messages."""
 
 from abc import abstractmethod
+from collections.abc import Iterable, Set
 from typing import Any, ClassVar, TypeGuard
 
 from acc_megatron.data_tools.conversation import Turn
@@ -14,13 +15,19 @@ Message = dict[str, Any]
 
 
 class OpenAiMessages(list[Message]):
-    """Messages that are in OpenAI's form already."""
+    """Messages that are in OpenAI's form already; `item_keys` are the keys that any of them has."""
+
+    def __init__(self, messages: Iterable[Message] = ()) -> None:
+        super().__init__(messages)
+        self.item_keys = keys_of(self)
 
 
 class MessageLog(LogFormat):
     """A list of messages under one of `keys`; steps and turns are read from its OpenAI form."""
 
     keys: ClassVar[tuple[str, ...]] = MESSAGE_KEYS
+    item_keys: ClassVar[frozenset[str]] = frozenset()
+    """Every list in this format has an item with one of these keys; empty if no such keys are known."""
     _latest: tuple[dict[str, Any], list[Message]] | None = None
 
     @abstractmethod
@@ -30,6 +37,10 @@ class MessageLog(LogFormat):
     @abstractmethod
     def messages(self, items: list[Message]) -> list[Message]:
         """The list as OpenAI messages with `role`, `content` and `tool_calls`."""
+
+    def is_format_of(self, items: list[Message], item_keys: Set[str]) -> bool:
+        """Whether a list of objects, whose items have these keys, is written in this format."""
+        return not (self.item_keys and self.item_keys.isdisjoint(item_keys)) and self.recognises_list(items)
 
     def recognises(self, value: dict[str, Any]) -> bool:
         """Whether one of `keys` contains a list in this format."""
@@ -53,8 +64,10 @@ class MessageLog(LogFormat):
 
     def _key(self, value: dict[str, Any]) -> str | None:
         for key in self.keys:
-            if key in value and _is_objects(found := value[key]) and self.recognises_list(found):
-                return key
+            if key in value and _is_objects(found := value[key]):
+                item_keys = found.item_keys if isinstance(found, OpenAiMessages) else keys_of(found)
+                if self.is_format_of(found, item_keys):
+                    return key
         return None
 
     def _messages(self, value: dict[str, Any]) -> list[Message]:
@@ -72,6 +85,11 @@ def message_key(value: dict[str, Any]) -> str | None:
         if _is_objects(found := value.get(key)) and any("role" in item for item in found):
             return key
     return None
+
+
+def keys_of(items: list[Message]) -> Set[str]:
+    """The keys that any of the items has."""
+    return set().union(*items)
 
 
 def _is_objects(value: object) -> TypeGuard[list[Message]]:

@@ -7,13 +7,12 @@ call. A user message after an agent's message without a call is a new request.
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from acc_megatron.data_tools.rows.fields import embedded_object, tagged
 from acc_megatron.data_tools.sources.formats.content import text_of_parts
 from acc_megatron.data_tools.sources.formats.log_format import FINISH_TOOLS, Fences, Request, Step, Transcript
-from acc_megatron.data_tools.sources.formats.text_calls import SYNTAXES, calls_in_text, text_without_calls
+from acc_megatron.data_tools.sources.formats.text_calls import OPENINGS, calls_in_text, text_without_calls
 from acc_megatron.errors import Dropped
 
 THOUGHT_KEYS = ("thought", "reasoning_content", "reasoning", "thinking")
@@ -43,15 +42,16 @@ def transcript_of_messages(messages: list[dict[str, Any]], fences: Fences = "") 
             continue
         if role == "assistant":
             has_begun = True
-            calls = list(_calls(message, fences=fences))
+            calls = _calls(message, fences)
             thought = _thought(message, text, bool(calls), fences)
             if calls and final:  # the agent's message before this one ends without a call
                 thought = "\n\n".join(part for part in (text_without_calls(final), thought) if part)
             for i, (call_id, name, arguments) in enumerate(calls):
                 open_ids[len(steps)] = call_id
-                steps.append(Step(thought="" if i else thought, tool=name, arguments=arguments))
+                step = Step(thought="" if i else thought, tool=name, arguments=arguments_of(arguments))
+                steps.append(step)
             final = "" if calls else _with_thought(message, text)
-            is_broken_call = not calls and any(opening in text for syntax in SYNTAXES for opening in syntax.openings)
+            is_broken_call = not calls and any(opening in text for opening in OPENINGS)
             can_ask = not is_broken_call and all(steps[i].tool.lower() in FINISH_TOOLS for i in open_ids)
         elif not has_begun:
             prompt = text if role == "user" or not prompt else prompt
@@ -117,7 +117,7 @@ def _add_output(steps: list[Step], open_ids: dict[int, str], answered_id: str, t
         steps.append(Step(arguments={}, output=output))
     else:
         del open_ids[index]
-        steps[index] = replace(steps[index], output=output)
+        steps[index] = steps[index].with_output(output)
 
 
 def _outputs(message: dict[str, Any], text: str) -> Iterator[tuple[str, str]]:
@@ -141,21 +141,23 @@ def _output_text(message: dict[str, Any], text: str) -> str:
     return f"Error: {text}" if is_error and not text.lstrip().lower().startswith("error") else text
 
 
-def _calls(message: dict[str, Any], *, fences: Fences = "") -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(id, tool, arguments) of every call in an assistant message."""
+def _calls(message: dict[str, Any], fences: Fences = "") -> list[tuple[str, str, object]]:
+    """(id, tool, arguments as they are written) of every call in an assistant message."""
     listed, content = message.get("tool_calls"), message.get("content")
     if isinstance(listed, list) and listed:
-        for call in (call for call in listed if isinstance(call, dict)):
-            function = call.get("function")
-            function = function if isinstance(function, dict) else call
-            yield str(call.get("id", "")), str(function.get("name", "")), arguments_of(function.get("arguments"))
-        return
+        return [_listed_call(call) for call in listed if isinstance(call, dict)]
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     if uses := [part for part in parts if part.get("type") == "tool_use"]:
-        for part in uses:
-            yield str(part.get("id", "")), str(part.get("name", "")), arguments_of(part.get("input"))
-    elif message.get("role") == "assistant":
-        yield from (("", name, arguments) for name, arguments in calls_in_text(text_of_parts(content), fences))
+        return [(str(part.get("id", "")), str(part.get("name", "")), part.get("input")) for part in uses]
+    if message.get("role") != "assistant":
+        return []
+    return [("", name, arguments) for name, arguments in calls_in_text(text_of_parts(content), fences)]
+
+
+def _listed_call(call: dict[str, Any]) -> tuple[str, str, object]:
+    function = call.get("function")
+    function = function if isinstance(function, dict) else call
+    return str(call.get("id", "")), str(function.get("name", "")), function.get("arguments")
 
 
 def _with_thought(message: dict[str, Any], text: str) -> str:

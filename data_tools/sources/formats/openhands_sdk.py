@@ -11,6 +11,7 @@ class OpenHandsSdk(MessageLog):
     """Actions of one response become one assistant message; each output names its call."""
 
     name = "OpenHands SDK events"
+    item_keys = frozenset(("kind",))
 
     def recognises_list(self, items: list[Message]) -> bool:
         """Whether any item is an event of the SDK."""

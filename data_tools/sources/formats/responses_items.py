@@ -12,6 +12,7 @@ class ResponsesItems(MessageLog):
     """Items between two tool outputs become one assistant message."""
 
     name = "Responses API items"
+    item_keys = frozenset(("object", "type"))
 
     def recognises_list(self, items: list[Message]) -> bool:
         """Whether any item is a whole response or the output of a function call."""

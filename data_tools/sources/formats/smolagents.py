@@ -11,6 +11,7 @@ class Smolagents(MessageLog):
     """Steps become an assistant message with calls, and a tool output; a code agent's call is its Python code."""
 
     name = "smolagents steps"
+    item_keys = frozenset(_STEP_KEYS)
     keys = (*MESSAGE_KEYS, "steps")
 
     def recognises_list(self, items: list[Message]) -> bool:

@@ -12,7 +12,7 @@ from acc_megatron.data_tools.rows.fields import embedded_object, tagged
 from acc_megatron.data_tools.sources.formats.log_format import Fences
 
 _ACTION = re.compile(r"^Action(?: \d{1,4})?:([\w .-]{1,80}?)(?:\[(.*)\])?[ \t]*$", re.MULTILINE)
-_THOUGHT = re.compile(r"\AThought(?: \d{1,4})?:")
+_THOUGHT = re.compile(r"Thought(?: \d{1,4})?:")
 _ACTION_INPUT = re.compile(r"\s{0,8}^Action Input(?: \d{1,4})?:[ \t]*", re.MULTILINE)
 _OBSERVATION = "\nObservation"
 _PLAIN_FENCE = "```\n"
@@ -40,7 +40,9 @@ def calls_in_text(text: str, fences: Fences = "") -> list[Call]:
     """Every call in order; if there is none, the last code block without a language, or each of SQL (see Fences)."""
     if "<answer>" in text:  # a final answer may quote any syntax
         return _tagged_calls(text)
-    calls = next((calls for syntax in SYNTAXES if (calls := syntax.calls(text))), [])
+    calls: list[Call] = []
+    if "<" in text or "Action" in text or "```" in text:  # every syntax needs one of them
+        calls = next((calls for syntax in SYNTAXES if (calls := syntax.calls(text))), [])
     if not calls and fences == "sql":
         return _sql_blocks(text)
     if not calls and fences == "plain" and (block := _plain_block(text)):
@@ -52,15 +54,16 @@ def text_without_calls(text: str, fences: Fences = "") -> str:
     """The thought of a text with calls: its `<think>` sections, otherwise the text before the first call."""
     if thoughts := tagged(text, "think"):
         return "\n\n".join(thought.strip() for thought in thoughts)
-    openings = (opening for syntax in SYNTAXES for opening in syntax.openings)
-    ends = [position for opening in openings if (position := f"\n{text}".find(opening)) >= 0]
-    if action := _ACTION.search(text):
+    lines = f"\n{text}"
+    ends = [position for opening in OPENINGS if (position := lines.find(opening)) >= 0]
+    if "Action" in text and (action := _ACTION.search(text)):
         ends.append(action.start() + 1)
     if not ends and fences == "sql" and (match := _SQL_FENCE.search(text) or _SQL_TAG.search(text)):
         ends = [match.start() + 1]
     elif not ends and fences == "plain" and (block := _plain_block(text)):
         ends = [block[0] + 1]
-    return _THOUGHT.sub("", text[: max(0, min(ends, default=len(text) + 1) - 1)].strip()).strip()
+    before = text[: max(0, min(ends, default=len(text) + 1) - 1)].strip()
+    return before[heading.end() :].strip() if (heading := _THOUGHT.match(before)) else before
 
 
 def _tagged_calls(text: str) -> list[Call]:
@@ -140,3 +143,4 @@ SYNTAXES = (
     CallSyntax(_FENCES, _fenced_commands),
     CallSyntax(("<search>",), _searches),
 )
+OPENINGS = tuple(opening for syntax in SYNTAXES for opening in syntax.openings)

@@ -2,7 +2,7 @@
 
 Both sides are words in one spelling (answer_words.py). What counts of an answer is its conclusion: the text after its
 last "the answer is", "final answer" or "exact answer", or inside \\boxed{}, otherwise all of it. The headline of a
-conclusion is its emphasised spans, its first sentence and its last line. A conclusion matches if
+conclusion is its emphasised spans, its first sentence and its last line. A conclusion matches if it is the truth, or if
 1. the truth is yes or no, also as a short sentence ("Yes, they are."), and is the first yes or no of the conclusion;
 2. the truth is one number, and is the first number of the emphasis, or without emphasis a number of the headline that
    is not denied ("not 5", "between 5 and 9");
@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from acc_megatron.data_tools.sources.search.answer_clauses import has_another_currency, stated, with_saints
-from acc_megatron.data_tools.sources.search.answer_words import all_words, is_number, normalise
+from acc_megatron.data_tools.sources.search.answer_words import is_number, normalise
 
 _EMPHASIS = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
 _CONCLUSION = re.compile(
@@ -63,6 +63,7 @@ _NEGATED = [[verb] for verb in ("didnt", "wasnt", "isnt", "doesnt", "werent", "a
 _LINKS = {"than", "of", "by", "be", "to", "was", "is", "been", "in", "at", "on", "called", "named"}
 _TRUE_OR_FALSE = {"true": "yes", "correct": "yes", "false": "no", "incorrect": "no"}
 _GENERIC = {"republic", "kingdom", "state", "city", "commonwealth", "province", "county"}
+_EDGES = " .*\n"
 _SHORT_WORDS, _JOINED_CHARACTERS, _JOINED_WORDS, _MAX_LINKS = 6, 6, 6, 3
 
 
@@ -70,6 +71,8 @@ def matches(answer: str, truth: str) -> bool:
     """Whether `answer` states `truth`, by the rules above."""
     truth = with_saints(truth)
     said = stated(_conclusion(answer), truth)
+    if said.strip(_EDGES) == truth.strip(_EDGES) != "":
+        return True
     words = normalise(truth)
     if not words or (len(words) == 1 and len(truth.strip(" .()")) == 1 and not is_number(words[0])):
         return _is_symbol(said, truth)
@@ -113,7 +116,7 @@ def _conclusion(answer: str) -> str:
     """The text after the last announcement of the answer, or the whole answer."""
     ends = [match.end() for match in _CONCLUSION.finditer(answer)]
     found = _CONFIDENCE.split(answer[ends[-1] :])[0].strip().rstrip("}") if ends else ""
-    return found if all_words(found) else answer
+    return found if any(map(str.isalnum, found)) else answer
 
 
 def _forms(truth: str) -> list[list[str]]:

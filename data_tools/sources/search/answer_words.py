@@ -13,6 +13,7 @@ _TEN_WORDS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _UNITS = {word: number for number, word in enumerate(_UNIT_WORDS.split())}
 _TENS = {word: 10 * number for number, word in enumerate(_TEN_WORDS.split(), start=2)}
 _SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+_NUMBER_WORDS = {*_UNITS, *_TENS, *_SCALES}
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)")
 # C++ and C# are other words than C
 _WORD = re.compile(r"(?<!\S)[-−]\d+(?:\.\d+)?%?|\d+(?:st|nd|rd|th)\b|\d+(?:\.\d+)?%?|[^\W\d_]+(?:\+\+(?!\w)|#(?!\w))?")
@@ -67,7 +68,9 @@ def _words(text: str) -> tuple[str, ...]:
     if _COUNTRY.search(text):
         for pattern, name in _COUNTRIES:
             text = pattern.sub(name, text)
-    text = _ISO_DATE.sub(_date_in_words, _STATE_AT_END.sub(_state_in_words, text)).replace("&", " and ")
+    if "," in text:
+        text = _STATE_AT_END.sub(_state_in_words, text)
+    text = _ISO_DATE.sub(_date_in_words, text).replace("&", " and ")
     if text.isascii():
         text = text.lower()
     else:
@@ -75,8 +78,14 @@ def _words(text: str) -> tuple[str, ...]:
         text = "".join(character for character in text if not unicodedata.combining(character))
         text = unicodedata.normalize("NFC", text)  # Hangul is syllables again
     text = _THOUSANDS.sub("", text).replace("'", "").replace("’", "")
-    words = [_ORDINAL.sub(r"\1", word).replace("−", "-") for word in _WORD.findall(text)]
-    return tuple(_measured(_number_words_as_digits(words)))
+    words = [word if word.isalpha() else _plain_number(word) for word in _WORD.findall(text)]
+    if not _NUMBER_WORDS.isdisjoint(words):
+        words = _number_words_as_digits(words)
+    return tuple(words if all(map(str.isalpha, words)) else _measured(words))
+
+
+def _plain_number(word: str) -> str:
+    return _ORDINAL.sub(r"\1", word).replace("−", "-")
 
 
 def is_number(word: str) -> bool:

@@ -8,6 +8,7 @@ nothing or failed (notices.py) gives no page. All spellings of a URL are one pag
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -67,7 +68,8 @@ class Page:
 
 def add_response(pages: dict[str, Page], response: str) -> bool:
     """Add every hit and visited page of one tool response; False if the response has neither form."""
-    visits, blocks = list(_VISIT.finditer(response)), list(_BLOCK.finditer(response))
+    visits = list(_VISIT.finditer(response)) if " for user goal " in response else []
+    blocks = list(_BLOCK.finditer(response)) if " found " in response.lower() else []
     if visits and (not blocks or visits[0].start() < blocks[0].start()):
         for visit, text in zip(visits, _sections(visits, response), strict=True):
             text = _SEPARATOR.sub("", text.partition(_NO_PAGE_EITHER)[0]).strip()
@@ -81,6 +83,7 @@ def add_response(pages: dict[str, Page], response: str) -> bool:
     return bool(blocks)
 
 
+@lru_cache(maxsize=4096)
 def tool_kind(name: str) -> str:
     """The kind of a tool by its name: `search`, `visit`, or '' for any other."""
     name = name.lower()
@@ -144,7 +147,7 @@ def _objects_with_url(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         if url := _first(value, _URL_KEYS):
             yield url, value
             return
-        inside = (value[key] for key in _LIST_KEYS if isinstance(value.get(key), list | dict))
+        inside = [value[key] for key in _LIST_KEYS if isinstance(value.get(key), list | dict)]
         value = [item for found in inside for item in (found if isinstance(found, list) else [found])]
     for item in value if isinstance(value, list) else ():
         if isinstance(item, list | dict):
@@ -152,12 +155,14 @@ def _objects_with_url(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _first(value: Any, keys: tuple[str, ...]) -> str:
-    found = (value.get(key) for key in keys) if isinstance(value, dict) else ()
-    return next((text for text in found if isinstance(text, str) and text), "")
+    for key in keys if isinstance(value, dict) else ():
+        if isinstance(text := value.get(key), str) and text:
+            return text
+    return ""
 
 
 def _all(value: dict[str, Any], keys: tuple[str, ...]) -> str:
-    texts = (value.get(key) for key in keys)
+    texts = [value[key] for key in keys if key in value]
     return "\n\n".join(dict.fromkeys(text.strip() for text in texts if isinstance(text, str) and text.strip()))
 
 

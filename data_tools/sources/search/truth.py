@@ -5,6 +5,7 @@ list (`ground_truth.target`, `answer.aliases`), in the row itself or in one of _
 """
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from acc_megatron.data_tools.rows.fields import embedded_object
@@ -18,6 +19,7 @@ TRUTH_KEYS = (
     "reference", "solution", "answer_key", "expected_output", "gts", "ans", "Answer",
 )  # fmt: skip
 ANSWER_KEYS = ("answer", "answers")  # the truth, unless another key has it
+_KEYS, _TRUTH_KEYS = (*TRUTH_KEYS, *ANSWER_KEYS), frozenset(TRUTH_KEYS)
 _PLACES = ("reward_model", "extra_info", "metadata", "meta")  # verl, and the rows of data sets around a run
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MAIN_KEYS = ("target", "value", "answer", "ground_truth", "text", "answers")
@@ -30,14 +32,14 @@ def find_truth(value: dict[str, Any]) -> tuple[str, str, list[str]]:
 
     Raises Dropped('no_ground_truth').
     """
-    keys = (*TRUTH_KEYS, *ANSWER_KEYS)
-    places = [_with_plain_names(place) for place in (value, *(embedded_object(value.get(name)) for name in _PLACES))]
-    present = [(key, place) for place in places if place for key in keys if place.get(key) is not None]
+    inside = [embedded_object(value.get(name)) for name in _PLACES if name in value]
+    places = [_with_plain_names(place) for place in (value, *inside)]
+    present = [(key, place) for place in places for key in _KEYS if place.get(key) is not None]
     read = ((key, place, _texts(place[key], is_list_of_aliases=key in _ALIAS_KEYS)) for key, place in present)
     key, place, texts = next((found for found in read if found[2]), (*(present or [("answer", value)])[0], []))
     if not texts:
         if key not in place:
-            raise Dropped("no_ground_truth", f"the row has none of the keys {', '.join(keys)}")
+            raise Dropped("no_ground_truth", f"the row has none of the keys {', '.join(_KEYS)}")
         found = place[key]
         raise Dropped("no_ground_truth", f"{key!r} must be one string, or one list of strings, got {found!r:.200}")
     lists = [found for alias_key in _ALIAS_KEYS if isinstance(found := value.get(alias_key), list)]
@@ -48,8 +50,13 @@ def find_truth(value: dict[str, Any]) -> tuple[str, str, list[str]]:
 
 def _with_plain_names(place: dict[str, Any]) -> dict[str, Any]:
     """The object with keys like `Correct Answer` and `goldAnswer` also as `correct_answer` and `gold_answer`."""
-    plain = {_HUMP.sub("_", key).lower().replace(" ", "_").replace("-", "_"): found for key, found in place.items()}
-    return {key: found for key, found in plain.items() if key in TRUTH_KEYS} | place
+    plain = ((_plain_name(key), found) for key, found in place.items())
+    return {key: found for key, found in plain if key in _TRUTH_KEYS} | place
+
+
+@lru_cache(maxsize=4096)
+def _plain_name(key: str) -> str:
+    return _HUMP.sub("_", key).lower().replace(" ", "_").replace("-", "_")
 
 
 def _texts(found: Any, *, is_list_of_aliases: bool) -> list[str]:
