@@ -1,11 +1,13 @@
 """Typed access to the fields of untrusted rows: a field of the wrong type drops its row, never the run."""
 
+import ast
 import re
 from typing import Any
 
 from acc_megatron.common.json_rows import BadJson, parse_json
 from acc_megatron.errors import Dropped
 
+_MAX_LITERAL_CHARACTERS = 1 << 22
 _FENCED = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -58,6 +60,17 @@ def embedded_object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def embedded_list(value: object) -> list[Any] | None:
+    """A value that is a list, or the list in its JSON text or in Python's repr; None for anything else."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        text = value.strip()
+        try:
+            value = parse_json(text.encode())
+        except (BadJson, UnicodeEncodeError):
+            value = _literal(text)
+    return value if isinstance(value, list) else None
+
+
 def fenced_blocks(text: str) -> list[str]:
     """The contents of the fenced code blocks of a text, each with its last newline."""
     return _FENCED.findall(text)
@@ -70,6 +83,14 @@ def tagged(text: str, tag: str) -> list[str]:
         found.append(text[start + len(opening) : end])
         position = end + len(closing)
     return found
+
+
+def _literal(text: str) -> Any:
+    """The value of a Python literal; None for any other text. Only literals are read, nothing is evaluated."""
+    try:
+        return ast.literal_eval(text) if len(text) <= _MAX_LITERAL_CHARACTERS else None
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return None
 
 
 def _typed(value: dict[str, Any], key: str, kind: type, words: str) -> Any:

@@ -4,8 +4,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from acc_megatron.common.json_rows import BadJson, Row, parse_json
+from acc_megatron.common.json_rows import Row
 from acc_megatron.data_tools.conversation import Turn
+from acc_megatron.data_tools.rows.fields import embedded_list
 from acc_megatron.data_tools.schema import Trajectory
 from acc_megatron.data_tools.sources.formats.browsecomp_plus import BrowseCompPlus
 from acc_megatron.data_tools.sources.formats.chat_messages import ChatMessages
@@ -107,13 +108,9 @@ def with_openai_messages(row: Row) -> Row:
 
 
 def _openai_list(found: object) -> OpenAiMessages | None:
-    """The OpenAI messages of a list, or of the JSON text of a list; None if no format recognises it."""
-    if isinstance(found, str) and found.lstrip()[:1] == "[":
-        try:
-            found = parse_json(found.strip().encode())
-        except (BadJson, UnicodeEncodeError):
-            return None
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+    """The OpenAI messages of a list, or of the text of a list; None if no format recognises it."""
+    found = embedded_list(found)
+    if found is None or not all(isinstance(item, dict) for item in found):
         return None
     item_keys = keys_of(found)
     logs = _message_logs(tuple(LOG_FORMATS))

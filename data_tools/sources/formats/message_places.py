@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+from acc_megatron.data_tools.rows.fields import embedded_list
 from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS, Message
 
 _OTHER_KEYS = (
-    "chat", "dialog", "dialogue", "turns", "trace", "rollout", "transcript", "chat_history", "events", "log",
+    "chat", "dialog", "dialogue", "turns", "trace", "traj", "rollout", "transcript", "chat_history", "events", "log",
 )  # fmt: skip
 _PROMPT_KEYS, _REPLY_KEYS = ("prompt", "input"), ("completion", "response", "output", "chosen")
 _OBJECTS = ("data", "request", "input", "output", "result", "run", "sample", "conversation", "trajectory")
@@ -32,10 +33,11 @@ def _candidates(value: dict[str, Any]) -> Iterator[list[Message]]:
 
 
 def _messages(found: object) -> list[Message]:
-    """A list of objects that say who speaks; [] for anything else."""
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+    """A list of objects that say who speaks, or the text of one; [] for anything else."""
+    items = embedded_list(found)
+    if items is None or not all(isinstance(item, dict) for item in items):
         return []
-    return found if any(not _ROLE_KEYS.isdisjoint(item) for item in found) else []
+    return items if any(not _ROLE_KEYS.isdisjoint(item) for item in items) else []
 
 
 def _reply(found: object) -> list[Message]:

@@ -16,11 +16,12 @@ TEXT_KEYS = (
     "scratchpad", "sequences_str", "solution_str", "generation", "rollout",
 )  # fmt: skip
 _ACTION = re.compile(r"^Action(?: \d{1,4})?:", re.MULTILINE)
-_OBSERVATION = re.compile(r"^Observation(?: \d{1,4})?:[ \t]*", re.MULTILINE)
-_NEXT = re.compile(r"^(?:Thought|Action|Final Answer)(?: \d{1,4})?:", re.MULTILINE)
-# a question of ReAct, after its demonstrations, is followed by a thought or an action
+_OBSERVATION = re.compile(r"^Observation(?: (\d{1,4}))?:[ \t]*", re.MULTILINE)
+_NEXT = r"^(?:(?:Thought|Action|Final Answer)(?: \d{1,4})?|[A-Z]\w{1,30} %s):"
+# a question of ReAct, after its demonstrations, is followed by a thought or an action, or by a label of other steps
 _REACT_QUESTION = re.compile(
-    r"^(?:Question|Claim):[ \t]*([^\n]{1,4000})\n\s{0,80}(?=(?:Thought|Action)(?: \d{1,4})?:)", re.MULTILINE
+    r"^(?:Question|Claim):[ \t]*([^\n]{1,4000})\n\s{0,80}(?=(?:Thought|Action)(?: \d{1,4})?:|[A-Z]\w{1,30} 1:)",
+    re.MULTILINE,
 )
 _INSTRUCTION, _RESPONSE = "### Instruction:\n", "### Response:\n"
 _REPLY_MARKS = ("<|im_start|>assistant\n", "<|start_header_id|>assistant<|end_header_id|>\n")
@@ -28,7 +29,7 @@ _TASK_MARK, _QUESTION_MARK = "Answer the given question", "Question:"
 
 
 class RunText(LogFormat):
-    """A run in one string under a key of TEXT_KEYS; the question is the row's `question`, or is in the text."""
+    """A run in one string, first of the keys TEXT_KEYS; the question is the row's `question`, or is in the text."""
 
     name = "text of a run"
 
@@ -51,14 +52,25 @@ class RunText(LogFormat):
         return called_tools(_messages(value))
 
 
+def is_answer_text(value: dict[str, Any]) -> bool:
+    """Whether a row's run is one text that thinks and answers, also without a query."""
+    text = _text(value)
+    return text is not None and _is_answer(text)
+
+
 def _text(value: dict[str, Any]) -> str | None:
-    texts = (value[key] for key in TEXT_KEYS if isinstance(value.get(key), str))
-    return next((text for text in texts if _is_react(text) or tags_of(text)), None)
+    texts = [value[key] for key in (*TEXT_KEYS, *value) if isinstance(value.get(key), str)]
+    run = next((text for text in texts if _is_react(text) or tags_of(text)), None)
+    return run or next((text for text in texts if _is_answer(text)), None)
 
 
 def _is_react(text: str) -> bool:
     action = _ACTION.search(text)
     return action is not None and _OBSERVATION.search(text, action.end()) is not None
+
+
+def _is_answer(text: str) -> bool:
+    return "</answer>" in text.partition("</think>")[2]
 
 
 def _messages(value: dict[str, Any]) -> list[Message]:
@@ -69,9 +81,10 @@ def _messages(value: dict[str, Any]) -> list[Message]:
 
 
 def _question_of_prompt(value: dict[str, Any]) -> str:
-    """The question of a run whose row keeps the prompt under a key of its own; '' if none."""
-    prompts = (value[key] for key in ("input", "prompt") if isinstance(value.get(key), str))
-    return next((question for prompt in prompts if (question := _question_and_run(prompt)[0])), "")
+    """The question of a run whose row keeps the prompt, or Alpaca's `instruction`, under its own key; '' if none."""
+    prompts = [value[key] for key in ("instruction", "input", "prompt") if isinstance(value.get(key), str)]
+    found = next((question for prompt in prompts if (question := _question_and_run(prompt)[0])), "")
+    return found or ("\n".join(filter(None, prompts)) if isinstance(value.get("instruction"), str) else "")
 
 
 def _messages_of(run: str) -> list[Message]:
@@ -83,7 +96,8 @@ def _messages_of_react(run: str) -> list[Message]:
     messages: list[Message] = []
     position = 0
     while observation := _OBSERVATION.search(run, position):
-        following = _NEXT.search(run, observation.end())
+        number = int(observation[1] or -1) + 1  # of the next step, whose labels can be any words ("Plan 2:")
+        following = re.compile(_NEXT % number, re.MULTILINE).search(run, observation.end())
         end = following.start() if following else len(run)
         messages.append({"role": "assistant", "content": run[position : observation.start()].strip()})
         messages.append({"role": "tool", "content": run[observation.end() : end].strip()})

@@ -54,11 +54,19 @@ def messages_of_tagged_run(text: str) -> list[Message]:
         start = text.rfind(tags.query[0], start, opening)
         query = text[start + len(tags.query[0]) :].partition(tags.query[1])[0]
         call = {"function": {"name": "search", "arguments": {"query": query.strip()}}}
-        messages.append({"role": "assistant", "content": text[position:start].strip(), "tool_calls": [call]})
+        before = _without_open_thought(text[position:start])
+        messages.append({"role": "assistant", "content": before.strip(), "tool_calls": [call]})
         documents = text[opening + len(tags.documents[0]) : closing].strip()
         messages.append({"role": "tool", "content": documents})
         position = closing + len(tags.documents[1])
     return [*messages, {"role": "assistant", "content": text[position:].strip()}]
+
+
+def _without_open_thought(text: str) -> str:
+    """A text without a last `<think>` that ends only after a later query."""
+    start = text.rfind("<think>")
+    is_open = start >= 0 and text.find("</think>", start) < 0
+    return text[:start] + text[start + len("<think>") :] if is_open else text
 
 
 def with_tagged_runs(messages: list[Message]) -> list[Message]:

@@ -1,9 +1,18 @@
-"""Passages of a retriever without URLs, as Search-R1 writes them: `Doc 1(Title: "T") text`."""
+"""Passages of a retriever without URLs, each with a number and a title.
+
+Search-R1 writes `Doc 1(Title: "T") text`, R1-Searcher `(1)Title: T Text: text` and `(1)T   text`, others `[1] Title: T`
+with the text in the next line.
+"""
 
 import re
 from itertools import pairwise
 
-_HEAD = re.compile(r'^Doc(?:ument)? ?(\d{1,3}) ?\(Title: ?"?([^\n"]{0,500}?)"?\) ?', re.MULTILINE)
+_HEAD = re.compile(
+    r"^(?:(?:Doc(?:ument)?|Passage|Result) ?#?)?[\[(]?(\d{1,3})[\])]?[.:]? ?"
+    r'(?:\(Title: ?"?([^\n"]{0,500}?)"?\)|"?Title: ?"?([^\n"]{0,500}?)"?(?: Text:|$)|(?<=\))(\S[^\n]{0,500}?)(?= {3}))'
+    r"[ \n]?",
+    re.MULTILINE,
+)
 
 
 def passages(text: str) -> list[tuple[str, str]]:
@@ -14,5 +23,9 @@ def passages(text: str) -> list[tuple[str, str]]:
             heads.append(head)
     ends = [head.start() for head in heads] + [len(text)]
     return [
-        (head[2].strip(), text[head.end() : end].strip()) for head, (_, end) in zip(heads, pairwise(ends), strict=True)
+        (_title(head), text[head.end() : end].strip()) for head, (_, end) in zip(heads, pairwise(ends), strict=True)
     ]
+
+
+def _title(head: re.Match[str]) -> str:
+    return next((title.strip() for title in head.groups()[1:] if title), "")

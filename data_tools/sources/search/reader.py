@@ -1,10 +1,11 @@
 """Reads search runs: visited pages are evidence, hits that were not visited are distractors.
 
 If a run visited no page, its hits are the evidence; `evidence_rule` in the notes names the rule that was used. The
-ground truth and its aliases are found by truth.py. The agent's own answer is its closing text. A row without one counts
-as verified by its author.
+ground truth and its aliases are found by truth.py; without them, an answer that was judged right is the truth. The
+agent's own answer is its closing text. A row without one counts as verified by its author.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from acc_megatron.data_tools.schema import Kind, Piece, Provenance, Trajectory
 from acc_megatron.data_tools.sources.formats.known_formats import has_run_of, tool_names, transcript_of
 from acc_megatron.data_tools.sources.formats.log_format import FINISH_TOOLS, Transcript
 from acc_megatron.data_tools.sources.formats.message_log import message_key
+from acc_megatron.data_tools.sources.formats.run_text import is_answer_text
 from acc_megatron.data_tools.sources.page_url import page_key
 from acc_megatron.data_tools.sources.search.judged_answers import JudgeVerdict, check_stated
 from acc_megatron.data_tools.sources.search.pages import Page, add_output, tool_kind, visited_urls
@@ -24,6 +26,9 @@ from acc_megatron.errors import Dropped
 
 _QUESTION_MARK = "\nUser:"
 _FIRST_TURN = 2
+_IS_RIGHT = re.compile(
+    r"\s*(?:Episode finished, reward = (?:1|True)\b|Answer is CORRECT\b)"
+)  # of HotpotQA's environment
 _TAGS = ("<tool_call>", "<tool_response>")
 _OWN_ANSWER_KEYS = (
     "prediction", "final_answer", "predicted_answer", "model_answer", "predicted", "pred", "pred_answer",
@@ -31,12 +36,19 @@ _OWN_ANSWER_KEYS = (
 
 
 def recognises(value: dict[str, Any]) -> bool:
-    """Whether a row is a search run: by its task, its tagged tool responses, or the names of its tools."""
+    """Whether a row is a search run: by its task, its tagged tool responses, or the names of its tools.
+
+    A run that only finishes is one as well: an agent can answer without a search, among others that search.
+    """
     if not has_run_of("search", value):
         return False
     if "search" in str(value.get("task", ""))[:200] and "messages" in value:
         return True
-    return not is_swe_run(value) and (_is_tagged(value) or any(tool_kind(name) for name in tool_names(value)))
+    if is_swe_run(value):
+        return False
+    names = tool_names(value)
+    only_finishes = all(name.lower() in FINISH_TOOLS for name in names) and (bool(names) or is_answer_text(value))
+    return only_finishes or _is_tagged(value) or any(map(tool_kind, names))
 
 
 def read(row: Row, verdicts: Mapping[str, JudgeVerdict] | None = None) -> Trajectory:
@@ -45,7 +57,7 @@ def read(row: Row, verdicts: Mapping[str, JudgeVerdict] | None = None) -> Trajec
     `verdicts` of a judge decide about answers that the rule leaves open.
     """
     transcript = transcript_of(row.value).of_one_question(_own_question(row.value))
-    truth_key, truth, aliases = find_truth(row.value)
+    truth_key, truth, aliases = _truth(row.value, transcript)
     question = _question(row.value, transcript)
     answer, reasoning = _answer(row.value, transcript, truth_key)
     if says_failed(row.value):
@@ -112,6 +124,19 @@ def _question(value: dict[str, Any], transcript: Transcript) -> str:
     return question.strip()
 
 
+def _truth(value: dict[str, Any], transcript: Transcript) -> tuple[str, str, list[str]]:
+    """See find_truth; without one, the run's own answer if the row or the last observation says that it is right."""
+    try:
+        return find_truth(value)
+    except Dropped:
+        last = transcript.steps[-1:]
+        is_right = says_succeeded(value) or any(_IS_RIGHT.match(step.output) for step in last)
+        own = _answer(value, transcript, "")[0] if is_right else None
+        if not own:
+            raise
+        return "", own, []
+
+
 def _answer(value: dict[str, Any], transcript: Transcript, truth_key: str) -> tuple[str | None, str]:
     """The agent's own answer, None if the row has none, and the reasoning before it."""
     keys = _OWN_ANSWER_KEYS if truth_key in ("answer", "answers") else (*_OWN_ANSWER_KEYS, "answer")
@@ -130,7 +155,13 @@ def _answer(value: dict[str, Any], transcript: Transcript, truth_key: str) -> tu
         raise Dropped(
             "no_answer", f"the last message after {len(transcript.steps)} steps is not an answer of the agent"
         )
-    return answer or own, thoughts or transcript.thoughts()
+    return answer or own, thoughts or "\n\n".join(filter(None, (transcript.thoughts(), _text_before_answer(final))))
+
+
+def _text_before_answer(final: str) -> str:
+    """The end of thoughts that began before the closing text, or what it says before its `<answer>`."""
+    before, mark, _ = final.partition("</think>" if "</think>" in final else "<answer>")
+    return before.strip() if mark else ""
 
 
 def _split(pages: dict[str, Page], visited: set[str]) -> tuple[tuple[Piece, ...], tuple[Piece, ...], dict[str, Any]]:

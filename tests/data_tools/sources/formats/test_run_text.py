@@ -16,6 +16,7 @@ from acc_megatron.data_tools.sources.formats.known_formats import (
 from acc_megatron.data_tools.sources.formats.tagged_run import messages_of_tagged_run
 from acc_megatron.data_tools.sources.known_agents import AGENT_KINDS, agent_of
 from acc_megatron.data_tools.sources.resources import Resources
+from acc_megatron.errors import Dropped
 
 TAGS = {
     "Search-R1": ("<search>{}</search>", "<information>{}</information>"),
@@ -25,6 +26,7 @@ TAGS = {
 }
 FIRST = 'Doc 1(Title: "Tower") The tower was built by Ann Lee.\nDoc 2(Title: "Mill") The mill is of brick.'
 SECOND = 'Doc 1(Title: "Ann Lee") Ann Lee was born in Hull.'
+PASSAGES = [("Tower", "The tower was built by Ann Lee."), ("Mill (place)", "The mill is of brick.\nIt is old.")]
 DEMONSTRATION = (
     "Solve a question with Thought, Action, Observation steps.\nQuestion: Who made the bridge?\n"
     "Thought 1: I search bridge.\nAction 1: Search[bridge]\nObservation 1: Bo Ek made it.\n"
@@ -99,6 +101,41 @@ def test_react_text_is_read_without_its_demonstrations(text: str, key: str) -> N
     assert turns[0].text == "Who built the tower?" and turns[1].text.endswith("Action 1: Search[tower]")
 
 
+@pytest.mark.parametrize("label", ["Plan", "ActionPath"])
+def test_steps_with_other_labels_are_read_without_demonstrations(label: str) -> None:
+    demonstration = DEMONSTRATION.replace("Thought 1:", f"{label} 1: Start\nThought 1:")
+    run = REACT.replace("Thought 1:", f"{label} 1: Start\nThought 1:").replace(
+        "Thought 2:", f"{label} 2: End\nThought 2:"
+    )
+    _, found = read({"prompt": f"{demonstration}Question: Who built the tower?\n{run}", "gt": "ann lee"})
+    (piece,) = found.evidence
+    assert found.question == "Who built the tower?" and piece.text.endswith("It is open.")
+    assert "bridge" not in found.reasoning and f"{label} 2: End" in found.reasoning
+
+
+def test_a_run_in_python_lists_is_read() -> None:
+    call = {"role": "assistant", "content": "Thought: I search.\nAction: search[tower's builder]"}
+    turns = [{"role": "user", "content": "Who built it?"}, call, {"role": "user", "content": "Observation: Ann Lee."}]
+    turns.append({"role": "assistant", "content": "Thought: I know.\nAction: finish[Ann Lee]"})
+    for key in ("traj", "messages"):
+        _, found = read({key: repr(turns), "prompt": "[]", "gt": "ann lee", "pred": "ann lee", "reward": "True"})
+        assert (found.question, found.reasoning) == ("Who built it?", "I search.\n\nI know.")
+        assert [piece.text for piece in found.evidence] == ["search: tower's builder\n\nAnn Lee."]
+
+
+@pytest.mark.parametrize("form", ["({0})Title: {1} Text:  {2}", "({0}){1}   {2}", "[{0}] Title: {1}\n{2}"])
+def test_a_thought_that_spans_the_run_is_kept_to_its_end_under_any_key(form: str) -> None:
+    first = "\n".join(form.format(i, title, text) for i, (title, text) in enumerate(PASSAGES, start=1))
+    query, documents = TAGS["R1-Searcher"]
+    run = f"I look up the tower. {query.format('tower')}\n\n{documents.format(first)}\n\nAnn Lee built it."
+    text = f"{run}</think>\n\n<answer> Ann Lee </answer>"
+    chat = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": text}]
+    for value in ({"question": "Who?", "gen_text_store": text}, {"messages": chat}):
+        _, found = read(value | {"answer": "Ann Lee"})
+        assert found.reasoning == "I look up the tower.\n\nAnn Lee built it."
+        assert [(piece.id, piece.text.partition("\n\n")[2]) for piece in found.evidence] == PASSAGES
+
+
 def test_a_prompt_of_search_r1_gives_the_question_after_it() -> None:
     prompt = (
         "Answer the given question. You can search with <search> query </search> and it returns results between "
@@ -123,3 +160,31 @@ def test_a_rollout_of_verl_finds_its_question_in_the_prompt_next_to_it(truth: di
         read = Row(value=row | truth, file="f", line=1, byte_offset=0, sha256="ab" * 32)
         run = AGENT_KINDS["search"].read(read, Resources())
         assert (run.question, run.answer, len(run.evidence)) == ("Where?", "Lund", 1)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "messages": [
+                {"role": "user", "content": "Who?"},
+                {"role": "assistant", "content": "Action: finish[Ann Lee]"},
+            ]
+        },
+        {"question": "Who?", "response": "Step 1: I know it.</think>\n<answer> Ann Lee </answer>"},
+    ],
+)
+def test_a_run_that_answers_without_a_search_is_dropped_and_not_unknown(row: dict[str, Any]) -> None:
+    with pytest.raises(Dropped, match="no_evidence"):
+        read(row | {"answer": "Ann Lee"})
+
+
+@pytest.mark.parametrize(
+    "last", ["Episode finished, reward = 1", "Episode finished, reward = True", "Answer is CORRECT"]
+)
+def test_an_answer_that_the_environment_accepted_is_the_truth_of_a_row_without_one(last: str) -> None:
+    run = REACT.replace("Episode finished, reward = 1", last)
+    _, found = read({"instruction": "Who built the tower?", "input": "", "output": run})
+    assert (found.question, found.answer, found.ground_truth) == ("Who built the tower?", "Ann Lee", "Ann Lee")
+    with pytest.raises(Dropped, match="no_ground_truth"):
+        read({"instruction": "Who built the tower?", "output": run.replace(last, "Episode finished, reward = 0")})

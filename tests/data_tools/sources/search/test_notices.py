@@ -14,6 +14,8 @@ ANSWERS = [
     "Failed State Index", "Exception handling in C++ uses try and catch.",
     "Rate-limiting steps are slow.", "Not Found Band",
     "No one knows who built it.", "No 10 Downing Street", "The page was written by Ann in 1897.", "404 people died.",
+    "You have to visit the page of Hull.", "You visited Hull in 1999.", "The debtor was not found guilty.",
+    "[1972] The year of the flood", "The bridge is empty.", "Final information on the voyage is in the log of 1912.",
     "Errors of the first kind are false positives.", "Success is a town in Missouri.", "Timeout is a magazine.",
 ]  # fmt: skip
 NOTICES = [
@@ -26,6 +28,23 @@ NOTICES = [
     "Access denied", "Just a moment...", "Could not find [Ann Li]. Similar: ['Ann Lee']", "Invalid action: Foo", "{}",
     "[visit] Failed to read page.", "The page https://a.org was not found", "Sorry, no information is available.",
     "Timeout", "Connection reset by peer", "API quota exceeded",
+    "The maximum search limit is exceeded. You are not allowed to search.",
+    "You have reached the search limit. You are not allowed to search.",
+    "You have searched this query. Please refer to previous results.", "You have already clicked this URL.",
+    "**Final Information**\n\nNo helpful information found.", "No helpful information found.",
+    "Google Scholar Timeout, return None, Please try again later.", "Search Time out.",
+    "The information of the current page is not accessible",
+    "The webpage content could not be processed, and therefore, no information is available.",
+    "Empty result from google_search tool, please try again.", "0 results",
+    "The google search API is temporarily unavailable, please try again later.",
+    "The search string was not found on this page.", "Ill-formed search. Use the format Search[...]",
+    "There is no information that can be matched from the database. Please try another query.",
+    "No good Google Search Result was found", "No search results found. Please try a different query.",
+    "Query content cannot be empty", "[Search] Invalid request format: Input must be a JSON object with 'query'",
+    "Page 'Ann Lee' does not exist.", "Access to this page has been denied", "Unable to get the page: 403",
+    f"Could not find [Ann Li]. Similar: [{', '.join(['Ann Lee of the tower'] * 40)}]",
+    "The last page Retrieved was not found, so you cannot Lookup a keyword in it.",
+    "Your search - ann lee - did not match any documents.", "No wikipedia page found for x",
 ]  # fmt: skip
 
 
