@@ -23,6 +23,7 @@ setup(
         "megatron-core==0.19.2; python_version >= '3.12'",
         "triton; python_version >= '3.12' and sys_platform == 'linux'",
         "numpy",
+        "orjson",
         "pyarrow",
         "tokenizers",
         "tiktoken",

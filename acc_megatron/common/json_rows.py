@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from acc_megatron.common.json_bytes import digest
 from acc_megatron.common.streams import BadStream, open_stream
 
 MAX_ROW_BYTES = 64 << 20
@@ -204,30 +205,6 @@ def as_row(value: Any, path: Path, line: int, byte_offset: int, sha256: str) -> 
         return Row(value=value, file=str(path), line=line, byte_offset=byte_offset, sha256=sha256)
     detail = f"expected an object, got {type(value).__name__}"
     return BadRow(file=str(path), line=line, byte_offset=byte_offset, reason="not_an_object", detail=detail)
-
-
-def digest(value: Any) -> str:
-    """The SHA-256 of a value, serialized as JSON."""
-    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
-
-
-def content_text(value: Any) -> str:
-    """The content of a row as JSON: the same for any order of keys and white space, and for Parquet and JSON.
-
-    Null fields count as absent, because Parquet writes every field of any row, and 1.0 counts as 1.
-    """
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    if "null" in text or ".0" in text:
-        text = json.dumps(_without_nulls(value), ensure_ascii=False, sort_keys=True)
-    return text
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

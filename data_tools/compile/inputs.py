@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from acc_megatron.common.json_rows import BadRow, Row, content_text
+from acc_megatron.common.json_bytes import content_bytes
+from acc_megatron.common.json_rows import BadRow, Row
 from acc_megatron.common.streams import STANDARD_INPUT
 from acc_megatron.data_tools.rows.embedded_images import may_have_images, without_images
 from acc_megatron.data_tools.rows.row_files import KNOWN_NAMES, expanded, is_run_file, row_file_kind, rows_of
@@ -53,11 +54,11 @@ class Inputs:
             yield row if isinstance(row, BadRow) else self._as_run(row)
 
     def _as_run(self, row: Row) -> Row:
-        text = content_text(row.value)
+        content = content_bytes(row.value)
         value, num_images = self.resources.with_sql_task(row.value), 0
-        if may_have_images(text):
+        if may_have_images(content):
             value, num_images = without_images(value)
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        digest = hashlib.sha256(content).hexdigest()
         return with_openai_messages(replace(row, value=value, sha256=digest, images_removed=num_images))
 
     def _rows_of_runs(self, path: Path) -> Iterable[Row | BadRow]:

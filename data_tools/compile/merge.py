@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, TypedDict
 
 import numpy as np
+import orjson
 
 from acc_megatron.common.atomic_files import atomic_folder, write_json
 from acc_megatron.common.folder_lock import folder_lock
@@ -166,7 +167,7 @@ def _items(shard: Path) -> Iterator[_Item]:
     messages: IO[bytes] | None = (shard / MESSAGES).open("rb") if (shard / MESSAGES).is_file() else None
     with (shard / OUTCOMES).open("rb") as outcomes, (shard / TRIPLES).open("rb") as triples:
         for text in outcomes:
-            outcome: Outcome = json.loads(text)
+            outcome: Outcome = orjson.loads(text)
             if "entry" not in outcome:
                 yield _Item(outcome)
                 continue

@@ -1,6 +1,5 @@
 """The output files of compile and reason: triples, rows left out with their reasons, and the counts of both."""
 
-import json
 import shutil
 import sqlite3
 from collections import Counter
@@ -10,6 +9,7 @@ from types import TracebackType
 from typing import Any, TypedDict
 
 from acc_megatron.common.atomic_files import atomic_file, sha256_file
+from acc_megatron.common.json_bytes import json_bytes
 from acc_megatron.common.json_rows import BadRow, Row
 from acc_megatron.common.output_folder import check_replaceable
 from acc_megatron.common.progress import Progress
@@ -243,7 +243,7 @@ def _may_keep_refused(out: Path) -> bool:
 
 def json_line(value: dict[str, Any]) -> bytes:
     """A row of a file of JSON lines."""
-    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    return json_bytes(value) + b"\n"
 
 
 def described(path: Path) -> dict[str, Any]:

@@ -10,12 +10,13 @@ _URL = re.compile(
 # the first bytes of PNG, JPEG, GIF and WebP
 _BARE = re.compile(r"(?<![A-Za-z0-9+/])(?:iVBORw0KGgo|/9j/4|R0lGOD[dl]h|UklGR)[A-Za-z0-9+/=]{200,}")
 _MARKS = (";base64,", "iVBORw0KGgo", "/9j/4", "R0lGOD", "UklGR")
+_MARKS_IN_BYTES = tuple(mark.encode() for mark in _MARKS)
 _TYPE_KEYS = ("media_type", "mime_type", "mimeType")
 
 
-def may_have_images(text: str) -> bool:
-    """Whether the JSON text of a row has any sign of a base64 image."""
-    return "image/" in text or any(mark in text for mark in _MARKS)
+def may_have_images(content: bytes) -> bool:
+    """Whether the JSON of a row has any sign of a base64 image."""
+    return b"image/" in content or any(mark in content for mark in _MARKS_IN_BYTES)
 
 
 def without_images(value: Any) -> tuple[Any, int]:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from acc_megatron.common.json_rows import MAX_ROW_BYTES, BadRow, Row, digest
+from acc_megatron.common.json_bytes import digest
+from acc_megatron.common.json_rows import MAX_ROW_BYTES, BadRow, Row
 
 SESSION_KEY = "session_log"
 _CLAUDE_TYPES = {"user", "assistant", "summary", "system", "file-history-snapshot", "queue-operation", "progress"}

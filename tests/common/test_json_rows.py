@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from acc_megatron.common import json_rows as jsonl
-from acc_megatron.common.json_rows import BadRow, Row, content_text, read_json, read_jsonl
+from acc_megatron.common.json_rows import BadRow, Row, read_json, read_jsonl
 from acc_megatron.errors import DataError
 
 GOOD = b'{"a": 1}\n'
@@ -57,17 +57,6 @@ def test_a_byte_order_mark_at_the_start_of_a_file_is_no_part_of_its_first_row(tm
     assert [row.value for row in read_json(tmp_path / "a.json") if isinstance(row, Row)] == [{"a": 1}]
     (bad,) = rows(tmp_path, b'\xff\xfe{"a": 1}\n')
     assert isinstance(bad, BadRow) and bad.reason == "bom"
-
-
-def test_the_digest_of_the_content_is_that_of_any_spelling_of_the_row() -> None:
-    value = {"b": [1.0, {"x": None, "y": "null .0"}], "a": None, "c": 2.5}
-    assert content_text(value) == content_text({"c": 2.5, "b": [1, {"y": "null .0"}]})
-    for other in (
-        {"b": [1.0, {"y": "null"}], "c": 2.5},
-        {"b": [1, {"y": "null .0"}]},
-        {"b": ["1", {"y": "null .0"}], "c": 2.5},
-    ):
-        assert content_text(other) != content_text(value)
 
 
 def test_a_line_ends_at_newline_only(tmp_path: Path) -> None:

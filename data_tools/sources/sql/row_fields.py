@@ -93,4 +93,7 @@ def _as_list(found: object) -> list[object]:
 
 
 def _first(value: dict[str, Any], keys: tuple[str, ...]) -> str:
-    return next((value[key] for key in keys if isinstance(value.get(key), str) and value[key].strip()), "")
+    for key in keys:
+        if isinstance(text := value.get(key), str) and text.strip():
+            return text
+    return ""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from acc_megatron.common.json_rows import content_text
+from acc_megatron.common.json_bytes import content_bytes
 from acc_megatron.data_tools.rows.embedded_images import may_have_images, without_images
 
 PIXELS = "iVBORw0KGgoAAAANSUhEUg" * 20
@@ -24,14 +24,14 @@ WRAPPED = "\n".join([PIXELS[i : i + 76] for i in range(0, len(PIXELS) - 76, 76)]
 def test_an_image_in_a_text_leaves_it(text: str, left: str) -> None:
     assert without_images(text) == (left, 1)
     row = {"messages": [{"content": [{"type": "text", "text": text}]}, {"content": text}]}
-    assert may_have_images(content_text(row))
+    assert may_have_images(content_bytes(row))
     found, number = without_images(row)
     assert number == 2 and found["messages"][1]["content"] == left
 
 
 def test_the_data_of_an_image_part_leaves_the_row() -> None:
     part = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
-    assert may_have_images(content_text([part]))
+    assert may_have_images(content_bytes([part]))
     found, number = without_images([part])
     assert number == 1 and found[0]["source"]["data"] == ""
 
