@@ -20,12 +20,13 @@ from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS
 from acc_megatron.data_tools.sources.search.judged_answers import JudgeVerdict
 from acc_megatron.data_tools.sources.sql.table_text import TableFormat
 from acc_megatron.data_tools.sources.swe.git_files import GitRepository
-from acc_megatron.data_tools.sources.swe.harness_reports import HarnessReports
+from acc_megatron.data_tools.sources.swe.harness_reports import HarnessReports, verdicts_of_row
 from acc_megatron.errors import DataError
 
 DATABASE_SUFFIXES = {".sqlite", ".sqlite3", ".db"}
 MAX_PATH_CHARACTERS = 255
 _MAX_COMMITS = 4  # the listings of this many commits stay in memory
+_NAMED_KEYS = (b'"patch"', b'"files_at_base_commit"', b'"resolved"')  # of tasks, file stores and verdicts
 RUN_KEYS = frozenset((*MESSAGE_KEYS, "turn_history", "steps", "trajectory_steps"))
 
 
@@ -119,8 +120,10 @@ class Resources:
                     task = (row.value["db"], row.value["gold"])
                     if self.sql_tasks.setdefault(row.value["query"], task) != task:
                         self.sql_tasks[row.value["query"]] = None
-                elif not _is_prediction(row.value):
+                elif _is_instance(row.value) or _is_store(row.value):
                     self._add(row, path)
+                else:
+                    self.reports.add_row(row.value, path)
 
     def with_sql_task(self, value: dict[str, Any]) -> dict[str, Any]:
         """An InterCode run as published, which has only its question (`query`), with the fields of its task."""
@@ -173,8 +176,9 @@ def is_safe_path(path: str) -> bool:
 
 
 def is_resource(value: dict[str, Any]) -> bool:
-    """Whether a row is a task (SWE-bench, InterCode SQL), a file store, or only a prediction (a SWE agent's patch)."""
-    return _is_instance(value) or _is_store(value) or _is_sql_task(value) or _is_prediction(value)
+    """Whether a row is a task (SWE-bench, InterCode SQL), a file store, a prediction (a patch), or only a verdict."""
+    kinds = (_is_instance, _is_store, _is_sql_task, _is_prediction, _is_verdict)
+    return any(is_of_kind(value) for is_of_kind in kinds)
 
 
 def _is_instance(value: dict[str, Any]) -> bool:
@@ -192,9 +196,14 @@ def _is_sql_task(value: dict[str, Any]) -> bool:
 
 def _is_prediction(value: dict[str, Any]) -> bool:
     """Whether a row is a prediction for the SWE-bench harness, or a `preds.json` with predictions by instance."""
-    if "model_patch" in value:
-        return isinstance(value.get("instance_id"), str) and RUN_KEYS.isdisjoint(value)
+    if "model_patch" in value or "fix_patch" in value:  # of SWE-bench, and of Multi-SWE-bench
+        return RUN_KEYS.isdisjoint(value)
     return bool(value) and all(isinstance(item, dict) and "model_patch" in item for item in value.values())
+
+
+def _is_verdict(value: dict[str, Any]) -> bool:
+    """Whether a row has the id of an instance and a verdict, and no run."""
+    return _is_named(value) and bool(verdicts_of_row(value))
 
 
 def _is_named(value: dict[str, Any]) -> bool:
@@ -206,8 +215,8 @@ def _candidates(path: Path, keep_bad_rows: bool) -> Iterator[Row | BadRow]:
     if row_file_kind(path) == "lines" and not keep_bad_rows:
         for line in read_lines(path):
             data = line.data or b""
-            is_task = b'"instance_id"' in data and (b'"patch"' in data or b'"files_at_base_commit"' in data)
-            if is_task or (b'"gold"' in data and b'"query"' in data):
+            is_named = b'"instance_id"' in data and any(key in data for key in _NAMED_KEYS)
+            if is_named or (b'"gold"' in data and b'"query"' in data):
                 yield from (row for row in parsed_line(line, path) if isinstance(row, Row))
         return
     yield from (row for row in rows_of(path) if keep_bad_rows or isinstance(row, Row))

@@ -1,9 +1,11 @@
 """Verdicts on SWE runs in the report files of test harnesses, which stand next to the runs.
 
 Known are the reports of SWE-bench (`report.json` of an instance, `MODEL.RUN.json` of a run, `results.json` of
-submissions), of OpenHands (`report.json`) and of AutoCodeRover (`final_report.json`): objects with a verdict for each
-instance id, or with lists of ids of which one contains the resolved ones. An instance in another list than the resolved
-ones was not resolved. A `resolved` without an id is about the runs in the same folder.
+submissions), of OpenHands (`report.json`, rows of `output.swebench_eval.jsonl`) and of AutoCodeRover
+(`final_report.json`): objects with a verdict for each instance id, or with lists of ids of which one contains the
+resolved ones. An instance in another list than the resolved ones was not resolved, and neither was an instance below a
+report that lists only the resolved ones. A `resolved` without an id is about the runs in the same folder, and about the
+instance that the folder is named after.
 
 A report of another run of the same instance must not count. A report next to the tested `patch.diff` (SWE-bench) is
 about the run that made this patch, and a report above a file with the name of the run's file is about that file. Of the
@@ -11,6 +13,7 @@ other reports, those count that share the deepest folder with the run, and among
 of the run's folders, if any does.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -18,24 +21,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from acc_megatron.common.json_rows import BadJson, parse_json
+from acc_megatron.data_tools.rows.fields import optional_object
 from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS
 from acc_megatron.data_tools.sources.verdict import resolved_verdict
 
 REPORT_NAMES = ("report.json", "final_report.json", "results.json")
-_RESOLVED_LISTS = ("resolved_ids", "resolved")
+_RESOLVED_LISTS = ("resolved_ids", "resolved", "ids_resolved", "resolved_instances")
 _UNJUDGED_LISTS = ("incomplete_ids", "unstopped_containers", "unremoved_images")
 _RUN_KEYS = (*MESSAGE_KEYS, "turn_history", "steps", "patch", "files_at_base_commit", "model_patch")
 _SUMMARY_KEY = b'"resolved_instances"'
 _MAX_BYTES, _HEAD_BYTES = 64 << 20, 1_000
 _TESTED_PATCH = "patch.diff"
+_PULL_REQUEST = re.compile(r"([\w.-]+)/([\w.-]+):pr-(\d+)")  # an id of Multi-SWE-bench
 _ANY_RUN = ""  # the id of a verdict on all runs of a folder
+_OTHERS = "*"  # the id of the verdict of a report on every instance that it does not list
 
 
 class Verdict(NamedTuple):
-    """What the report at `path` says about one instance."""
+    """What the report at `path` says about one instance; `patch` is the tested patch if the report states it."""
 
     path: Path
     is_resolved: bool
+    patch: str = ""
 
 
 @dataclass(slots=True)
@@ -47,19 +54,31 @@ class HarnessReports:
     _verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
 
     def add(self, path: Path, *, has_runs: bool) -> bool:
-        """Read a file if it is a report; False for any other file, and for a bare verdict in a folder without runs."""
+        """Read a file if it is a report; False for any other file."""
         if not _can_be_report(path):
             return False
         try:
             found = verdicts_of_report(parse_json(path.read_bytes()))
         except BadJson:
             return False
-        if not found or (_ANY_RUN in found and not has_runs):
-            return False
         for id_, is_resolved in found.items():
-            self._verdicts.setdefault(id_, []).append(Verdict(path.absolute(), is_resolved))
-        self.num_reports += 1
-        return True
+            for known_as in (path.parent.name, *([_ANY_RUN] if has_runs else [])) if id_ == _ANY_RUN else (id_,):
+                self._add(known_as, Verdict(path.absolute(), is_resolved))
+        self.num_reports += bool(found)
+        return bool(found)
+
+    def add_row(self, value: dict[str, Any], path: Path) -> None:
+        """Add the verdict of a row, if it has one."""
+        if verdicts := verdicts_of_row(value):
+            patch = value.get("model_patch")
+            verdict = Verdict(path.absolute(), all(verdicts), patch if isinstance(patch, str) else "")
+            self._add(value["instance_id"], verdict)
+
+    def __contains__(self, instance_id: str) -> bool:
+        return instance_id in self._verdicts
+
+    def _add(self, instance_id: str, verdict: Verdict) -> None:
+        self._verdicts.setdefault(_PULL_REQUEST.sub(r"\1__\2-\3", instance_id), []).append(verdict)
 
     def verdict(self, file: str, instance_id: str, patch: str = "") -> bool | None:
         """Whether the run of an instance in a file resolved it; None if no report says it or reports disagree.
@@ -67,26 +86,30 @@ class HarnessReports:
         `patch` is the patch that the run made, or '' if it is not known.
         """
         run = Path(file).absolute()
-        known = [found for found in self._verdicts.get(instance_id, []) if self._can_be_about(found.path, run, patch)]
+        known = [found for found in self._verdicts.get(instance_id, []) if self._can_be_about(found, run, patch)]
+        if instance_id and not known:
+            known = [found for found in self._verdicts.get(_OTHERS, []) if run.is_relative_to(found.path.parent)]
         known += [found for found in self._verdicts.get(_ANY_RUN, []) if found.path.parent == run.parent]
         depths = [_num_shared(found.path, run) for found in known]
         nearest = [found for found, depth in zip(known, depths, strict=True) if depth == max(depths)]
         names = {*run.parent.parts, run.name.partition(".")[0]} - {instance_id}
         named = [found for found in nearest if not names.isdisjoint(_names(found.path, run))]
-        if not named and len({found.path.name for found in nearest} - {*REPORT_NAMES}) > 1:
+        if not named and len({found.path.name for found in nearest if _names_run(found.path)}) > 1:
             return None  # of several runs, each of which the name of its report states
         verdicts = {found.is_resolved for found in named or nearest}
         if any(run.is_relative_to(found.path.parent) for found in nearest):
             return all(verdicts)
         return verdicts.pop() if len(verdicts) == 1 else None
 
-    def _can_be_about(self, report: Path, run: Path, patch: str) -> bool:
-        if run.is_relative_to(report.parent):
+    def _can_be_about(self, found: Verdict, run: Path, patch: str) -> bool:
+        folder, tested = found.path.parent, found.path.with_name(_TESTED_PATCH)
+        if patch and found.patch:
+            return _plain(found.patch) == _plain(patch)
+        if run.is_relative_to(folder):
             return True
-        tested = report.with_name(_TESTED_PATCH)
         if patch and tested.is_file():
             return _plain(tested.read_text(encoding="utf-8", errors="replace")) == _plain(patch)
-        return not any(file.absolute().is_relative_to(report.parent) for file in self.files.get(run.name, []))
+        return not any(file.absolute().is_relative_to(folder) for file in self.files.get(run.name, []))
 
 
 def verdicts_of_report(value: Any) -> Mapping[str, bool]:
@@ -97,7 +120,8 @@ def verdicts_of_report(value: Any) -> Mapping[str, bool]:
     if any(key in lists for key in _RESOLVED_LISTS):
         resolved = {id_ for key in _RESOLVED_LISTS for id_ in lists.get(key, [])}
         named = {id_ for key, ids in lists.items() if key not in _UNJUDGED_LISTS for id_ in ids}
-        return {id_: id_ in resolved for id_ in named | resolved}
+        others = {_OTHERS: False} if resolved and named == resolved else {}
+        return {id_: id_ in resolved for id_ in named | resolved} | others
     if verdicts := resolved_verdict(value):
         return {_ANY_RUN: all(verdicts)}
     items = {id_: item for id_, item in value.items() if isinstance(item, dict)}
@@ -105,6 +129,15 @@ def verdicts_of_report(value: Any) -> Mapping[str, bool]:
         return {}
     judged = {id_: resolved_verdict(item) for id_, item in items.items()}
     return {id_: all(verdicts) for id_, verdicts in judged.items() if verdicts}
+
+
+def verdicts_of_row(value: dict[str, Any]) -> list[float]:
+    """The verdicts of a row on the instance that it names; empty for a row that can be a run or states none."""
+    report = optional_object(value, "report") or optional_object(value, "test_result")
+    places = (value, report, optional_object(report, "report"))
+    has_objects = any(isinstance(item, dict) for found in value.values() if isinstance(found, list) for item in found)
+    is_named = isinstance(value.get("instance_id"), str) and not has_objects and "root" not in value
+    return [verdict for place in places for verdict in resolved_verdict(place)] if is_named else []
 
 
 def _can_be_report(path: Path) -> bool:
@@ -115,6 +148,11 @@ def _can_be_report(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         return _SUMMARY_KEY in file.read(_HEAD_BYTES)
+
+
+def _names_run(report: Path) -> bool:
+    """Whether a report is named `MODEL.RUN.json`, as SWE-bench's."""
+    return report.suffix == ".json" and "." in report.stem and not report.name.endswith(".report.json")
 
 
 def _num_shared(first: Path, second: Path) -> int:

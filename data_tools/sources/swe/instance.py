@@ -21,6 +21,7 @@ from acc_megatron.data_tools.sources.formats.swe_agent import first_prompt
 from acc_megatron.data_tools.sources.resources import Resources
 from acc_megatron.errors import Dropped
 
+_ID, _RUN_SUFFIX = re.compile(r"[\w.-]+__[\w.-]+-\d+"), re.compile(r"(?:\.traj)?(?:\.jsonl?)?(?:\.gz|\.zst)?$")
 _FOLDER = re.compile(r"(?<![\w.-])/([\w.-]+?__[\w.-]+?)(?=/|[\"'\s]|$)")
 
 _GIVE_INSTANCES = "give a file with its row (instance_id, repo, base_commit, problem_statement, patch) with --resources"
@@ -48,11 +49,15 @@ def find_instance(row: Row, resources: Resources) -> str:
 
 
 def instance_id_of(row: Row, resources: Resources) -> str:
-    """The id of the run's instance, which need not be known; '' if the row does not state one."""
+    """The id of the run's instance, which need not be known; '' if neither the row nor its file's name states one."""
     try:
         return find_instance(row, resources)
     except Dropped:
-        return next(iter(_stated_ids(row.value)), "")
+        path, stated = PurePath(row.file), _stated_ids(row.value)
+        if isinstance(own := row.value.get("instance_id"), str) and own:
+            return own
+        named = [*stated, _RUN_SUFFIX.sub("", path.name), path.parent.name]
+        return next((name for name in named if name in resources.reports or _ID.fullmatch(name)), "".join(stated[:1]))
 
 
 def own_instance(value: dict[str, Any], resources: Resources) -> dict[str, Any] | None:

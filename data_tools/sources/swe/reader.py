@@ -186,7 +186,7 @@ def _is_resolved(row: Row, instance: dict[str, Any], instance_id: str, resources
     if own is False:
         raise Dropped("unresolved", "the row says that the run did not resolve the issue")
     if reported is False:
-        raise Dropped("unresolved", "the report of the test harness next to the run says that it was not resolved")
+        raise Dropped("unresolved", "the report of a test harness on these runs does not list it as resolved")
     for place in (value, optional_object(value, "info")):
         status = place.get("exit_status")
         if isinstance(status, str) and status.strip() and not status.strip().lower().startswith(_SUBMITTED):

@@ -30,7 +30,7 @@ _EDIT_TOOLS = {
 }  # fmt: skip
 _MAX_COMMAND_CHARACTERS = 20_000
 _SHELL_EDIT = re.compile(
-    r"\bsed\s+(?:-\w+\s+){0,3}-i|(?<![\d&=-])>(?!&)|\b(?:tee|patch|cp|mv|rm)\b|^edit\b|\bperl\s+-\w{0,4}i"
+    r"\bsed\s+(?:-\w+\s+){0,3}-i|(?<![\d&=-])>(?!&)|\b(?:tee|patch|cp|mv|rm)\b|^(?:edit|create)\b|\bperl\s+-\w{0,4}i"
     r"|\bgit\s+(?:apply|checkout|stash|restore|reset)\b|\bopen\([^()\n]{0,200},\s*(?:mode=)?['\"][wa]|\bwrite_text\("
 )
 _NAMED_PATH = re.compile(r"[\w@+.-]*[/.][\w@+./-]*")

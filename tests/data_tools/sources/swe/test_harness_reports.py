@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from acc_megatron.common.json_rows import Row
 from acc_megatron.data_tools.compile.inputs import discover
+from acc_megatron.data_tools.sources.resources import is_resource
+from acc_megatron.data_tools.sources.swe.agent import SweAgent
 from acc_megatron.data_tools.sources.swe.harness_reports import verdicts_of_report
+from acc_megatron.errors import Dropped
 
 ID, OTHER = "own__tool-12", "own__tool-13"
 SUMMARY = {
@@ -31,6 +35,8 @@ def write(path: Path, value: object) -> Path:
     [
         (SUMMARY, {ID: True, OTHER: False}),
         ({"resolved": [ID], "generated": [ID, OTHER], "no_logs": ["x"]}, {ID: True, OTHER: False, "x": False}),
+        ({"ids_resolved": [ID], "ids_unresolved": [OTHER], "resolved": 1}, {ID: True, OTHER: False}),
+        ({"resolved": [ID], "stats": {"resolved": 1}}, {ID: True, "*": False}),
         ({"resolved_ids": [], "error_ids": [ID], "empty_patch_ids": [OTHER]}, {ID: False, OTHER: False}),
         ({ID: {"resolved": True, "patch_exists": True}, OTHER: {"resolved": False}}, {ID: True, OTHER: False}),
         ({"patch_exists": True, "resolved": False}, {"": False}),
@@ -111,3 +117,50 @@ def test_a_verdict_without_an_id_is_about_the_runs_of_its_own_folder(tmp_path: P
     write(tmp_path / "one" / "report.json", {"patch_exists": True, "resolved": False})
     reports = discover([tmp_path]).resources.reports
     assert reports.verdict(str(run), ID) is False and reports.verdict(str(other), ID) is None
+
+
+def test_a_report_that_lists_only_the_resolved_runs_says_that_the_others_below_it_are_not(tmp_path: Path) -> None:
+    runs = [write(tmp_path / name / "a.traj", RUN) for name in ("one", "two")]
+    write(tmp_path / "one" / "final_report.json", {"stats": {"generated": 9, "resolved": 1}, "resolved": [ID]})
+    reports = discover([tmp_path]).resources.reports
+    assert [reports.verdict(str(runs[0]), id_) for id_ in (ID, OTHER, "")] == [True, False, None]
+    assert reports.verdict(str(runs[1]), OTHER) is None
+
+
+def test_a_verdict_without_an_id_is_about_the_instance_that_its_folder_is_named_after(tmp_path: Path) -> None:
+    run = write(tmp_path / "trajs" / "a.traj", RUN)
+    write(tmp_path / "logs" / ID / "report.json", {"patch_exists": True, "resolved": True})
+    verdict = discover([tmp_path]).resources.reports.verdict
+    assert verdict(str(run), ID) is True and verdict(str(run), OTHER) is None
+
+
+def test_rows_with_an_instance_and_a_verdict_judge_the_runs_next_to_them(tmp_path: Path) -> None:
+    run = write(tmp_path / "output.jsonl", RUN | {"instance_id": ID})
+    rows = [
+        {"instance_id": ID, "test_result": {"report": {"resolved": False}}},
+        {"instance_id": OTHER, "resolved": True, "model_patch": "--- a/x"},
+        {"org": "own", "repo": "tool", "number": 12, "fix_patch": "--- a/x"},
+    ]
+    (tmp_path / "output.swebench_eval.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    verdict = discover([tmp_path]).resources.reports.verdict
+    assert (verdict(str(run), ID), verdict(str(run), OTHER)) == (False, True)
+    assert verdict(str(run), OTHER, "--- a/y") is None
+    assert all(map(is_resource, rows))
+    tree = {"root": {"node_id": 0, "children": []}}
+    assert not any(is_resource(rows[0] | run) for run in (tree, {"rollout": [{"role": "user"}]}))
+
+
+def test_the_ids_of_multi_swe_bench_are_those_of_its_runs(tmp_path: Path) -> None:
+    run = write(tmp_path / "output.jsonl", RUN | {"instance_id": "ponylang__ponyc-4595"})
+    write(tmp_path / "final_report.json", {"resolved_ids": ["ponylang/ponyc:pr-4595"], "unresolved_ids": []})
+    assert discover([tmp_path]).resources.reports.verdict(str(run), "ponylang__ponyc-4595") is True
+
+
+@pytest.mark.parametrize("name", [f"{ID}.traj", f"{ID}/run.json", "old.traj"])
+def test_a_run_is_judged_by_the_report_on_the_instance_in_its_files_name(tmp_path: Path, name: str) -> None:
+    value = RUN | ({"environment": ID} if name == "old.traj" else {"environment": "swe_main"})
+    run = write(tmp_path / name, value)
+    write(tmp_path / "results.json", {"resolved": [], "generated": [ID]})
+    row = Row(value=value, file=str(run), line=1, byte_offset=0, sha256="ab" * 32)
+    with pytest.raises(Dropped, match="unresolved"):
+        SweAgent().read_run(row, discover([tmp_path]).resources)

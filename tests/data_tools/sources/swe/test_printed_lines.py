@@ -86,3 +86,8 @@ def test_lines_that_are_shown_after_a_script_may_have_changed_the_file_are_not_u
     commands = [("sed -n 1p pkg/a.py", "old\n"), (change, ""), ("sed -n 2p pkg/a.py", "new\n")]
     steps = [Step(tool="bash", arguments={"command": command}, output=output) for command, output in commands]
     assert seen_files(steps)["pkg/a.py"].lines == {1: "old"}
+
+
+def test_a_file_that_the_run_creates_is_no_file_of_the_repository() -> None:
+    window = "[File: new.py (1 lines total)]\n1:\n"
+    assert not seen_files([Step(tool="bash", arguments={"command": "create new.py"}, output=window)])
