@@ -10,7 +10,14 @@ from acc_megatron.common.json_bytes import content_bytes
 from acc_megatron.common.json_rows import BadRow, Row
 from acc_megatron.common.streams import STANDARD_INPUT
 from acc_megatron.data_tools.rows.embedded_images import may_have_images, without_images
-from acc_megatron.data_tools.rows.row_files import KNOWN_NAMES, expanded, is_run_file, row_file_kind, rows_of
+from acc_megatron.data_tools.rows.row_files import (
+    KNOWN_NAMES,
+    expanded,
+    is_run_file,
+    lists_inside,
+    row_file_kind,
+    rows_of,
+)
 from acc_megatron.data_tools.sharding.row_ranges import RowRange, is_divisible, read_run_rows, row_ranges
 from acc_megatron.data_tools.sources.formats.known_formats import with_openai_messages
 from acc_megatron.data_tools.sources.known_agents import agent_of, describe_row
@@ -61,12 +68,18 @@ class Inputs:
         digest = hashlib.sha256(content).hexdigest()
         return with_openai_messages(replace(row, value=value, sha256=digest, images_removed=num_images))
 
+    def _is_run(self, row: Row | BadRow) -> bool:
+        return isinstance(row, Row) and agent_of(self._as_run(row).value) is not None
+
     def _rows_of_runs(self, path: Path) -> Iterable[Row | BadRow]:
-        """The rows of a file; none of a sidecar."""
-        if path not in self.found or row_file_kind(path) != "document" or is_run_file(path):
+        """The rows of a file, also of runs that a document has next to other things; none of a sidecar."""
+        if row_file_kind(path) != "document":
             return rows_of(path)
         rows = list(rows_of(path))
-        if (contents := _contents_of_sidecar(rows)) is None:
+        only = rows[0] if len(rows) == 1 else None
+        if isinstance(only, Row) and not is_resource(only.value) and not self._is_run(only):
+            rows = next((inside for inside in lists_inside(only) if any(map(self._is_run, inside))), rows)
+        if path not in self.found or is_run_file(path) or (contents := _contents_of_sidecar(rows)) is None:
             return rows
         self.sidecars[path] = contents
         return ()

@@ -102,9 +102,23 @@ def _by_index(rows: list[Row | BadRow]) -> list[Row | BadRow]:
     only = rows[0] if len(rows) == 1 else None
     if not isinstance(only, Row) or not only.value or not all(key.isdecimal() for key in only.value):
         return rows
-    items = list(only.value.values())
-    if not all(isinstance(item, dict) for item in items):
-        return rows
+    return _rows_of_member(only, only.value) or rows
+
+
+def lists_inside(only: Row) -> Iterator[list[Row | BadRow]]:
+    """The rows of each list of objects, and of each object of objects, that is a member of an object or is itself one.
+
+    Programs write their runs so, next to settings and scores: `{"meta": {...}, "logs": {"0": {...}, "1": {...}}}`.
+    """
+    members = (only.value, *only.value.values())
+    return (rows for member in members if (rows := _rows_of_member(only, member)))
+
+
+def _rows_of_member(only: Row, member: object) -> list[Row | BadRow]:
+    """A row for each item of a list or value of an object, all of which must be objects; otherwise no rows."""
+    items = list(member.values()) if isinstance(member, dict) else member
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        return []
     return [
         Row(value=item, file=only.file, line=line, byte_offset=0, sha256=digest(item))
         for line, item in enumerate(items, start=1)

@@ -16,6 +16,7 @@ from acc_megatron.common.atomic_files import sha256_file
 from acc_megatron.common.json_rows import BadRow, Row, parsed_line, read_lines
 from acc_megatron.data_tools.rows.fields import embedded_object
 from acc_megatron.data_tools.rows.row_files import row_at, row_file_kind, rows_of
+from acc_megatron.data_tools.sources.formats.intercode import is_log_of_person
 from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS
 from acc_megatron.data_tools.sources.search.judged_answers import JudgeVerdict
 from acc_megatron.data_tools.sources.sql.table_text import TableFormat
@@ -128,7 +129,8 @@ class Resources:
     def with_sql_task(self, value: dict[str, Any]) -> dict[str, Any]:
         """An InterCode run as published, which has only its question (`query`), with the fields of its task."""
         question = value.get("query")
-        if "turn_history" not in value or "question" in value or not isinstance(question, str):
+        is_run = "turn_history" in value or is_log_of_person(value)
+        if not is_run or "question" in value or not isinstance(question, str):
             return value
         task = self.sql_tasks.get(question)
         return value | {"question": question, "db": task[0], "gold_sql": task[1]} if task else value

@@ -14,6 +14,7 @@ from acc_megatron.data_tools.sources.sql.runs import same_result
 _MAX_CHARACTERS = 1 << 20
 _JSON_NAMES = {"null": None, "true": True, "false": False}
 _DATE_PARTS, _TIME_PARTS = 3, 7
+_FLOAT_DIGITS = 6
 _MAX_EXPONENT = 65  # the digits of MySQL's DECIMAL
 
 
@@ -29,15 +30,23 @@ def observed_rows(text: str) -> list[list[Any]] | None:
 
 
 def same_as_observed(observed: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]], *, ordered: bool) -> bool:
-    """Whether an observation states the same rows; a Decimal states only its own number of decimals."""
+    """Whether an observation states the same rows.
+
+    A Decimal states only its own number of decimals. Floats state as many digits as the longest of their column, at
+    least 6, because MySQL writes no more of a FLOAT.
+    """
     places: dict[int, int] = {}
+    digits: dict[int, int] = {}
     for row in observed:
         for column, cell in enumerate(row):
             if isinstance(cell, Decimal):
                 number = max(0, -int(cell.as_tuple().exponent))
                 places[column] = min(places.get(column, number), number)
+            elif isinstance(cell, float):
+                digits[column] = max(digits.get(column, _FLOAT_DIGITS), _num_digits(cell))
     left, right = (
-        [[_rounded(cell, places.get(i)) for i, cell in enumerate(row)] for row in found] for found in (observed, rows)
+        [[_rounded(cell, places.get(i), digits.get(i)) for i, cell in enumerate(row)] for row in found]
+        for found in (observed, rows)
     )
     return same_result(left, right, ordered=ordered)
 
@@ -78,7 +87,14 @@ def _date_text(parts: list[int], *, has_time: bool) -> str:
     return f"{date} {hour:02}:{minute:02}:{second:02}" if has_time else date
 
 
-def _rounded(cell: Any, places: int | None) -> Any:
+def _num_digits(number: float) -> int:
+    """The significant digits that Python writes."""
+    return len(repr(number).partition("e")[0].replace(".", "").strip("-0"))
+
+
+def _rounded(cell: Any, places: int | None, digits: int | None) -> Any:
+    if places is None and digits is not None and isinstance(cell, float):
+        return float(f"{cell:.{digits}g}")
     if isinstance(cell, bool) or places is None or not isinstance(cell, int | float | Decimal):
         return float(cell) if isinstance(cell, Decimal) else cell
     try:

@@ -5,8 +5,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from acc_megatron.data_tools.rows.fields import embedded_object, list_of, object_of, text_of, texts_of
-from acc_megatron.data_tools.sources.formats.intercode import observations_of, query_of, thoughts_of
+from acc_megatron.data_tools.rows.fields import embedded_object, list_of, text_of, texts_of
+from acc_megatron.data_tools.sources.formats.intercode import (
+    history_of,
+    is_log_of_person,
+    observations_of,
+    query_of,
+    thoughts_of,
+)
 from acc_megatron.data_tools.sources.formats.known_formats import has_run_of, transcript_of
 from acc_megatron.data_tools.sources.formats.log_format import Step, Transcript
 from acc_megatron.data_tools.sources.sql.row_fields import database_of, question_of, unfenced, with_hint
@@ -40,7 +46,7 @@ class SqlRun:
 
 def is_sql_run(value: dict[str, Any]) -> bool:
     """Whether a row is an InterCode run, or has tool calls and the name of a database."""
-    if "turn_history" in value:
+    if _has_turns(value):
         has_database = bool(database_of(value)) or "db" in value or "gold_sql" in value
         return bool(value.get("question") or question_of(value)) and has_database
     return bool(database_of(value)) and has_run_of("sql", value)
@@ -48,7 +54,11 @@ def is_sql_run(value: dict[str, Any]) -> bool:
 
 def run_of(value: dict[str, Any]) -> SqlRun:
     """The run of a row. Raises Dropped: malformed, or wrong_answer if the row says that the run failed."""
-    return _of_turns(value) if "turn_history" in value else _of_calls(value)
+    return _of_turns(value) if _has_turns(value) else _of_calls(value)
+
+
+def _has_turns(value: dict[str, Any]) -> bool:
+    return "turn_history" in value or is_log_of_person(value)
 
 
 def executed_queries(actions: list[str], observations: list[str]) -> list[str]:
@@ -70,7 +80,7 @@ def same_result(found: list[list[Any]], expected: list[list[Any]], *, ordered: b
 
 
 def _of_turns(value: dict[str, Any]) -> SqlRun:
-    history = object_of(value, "turn_history")
+    history = history_of(value)
     question = question_of(value) or text_of(value, "question")
     name = database_of(value) or text_of(value, "db")
     _check_reward(list_of(history, "rewards"))

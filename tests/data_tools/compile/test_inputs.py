@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,8 @@ from acc_megatron.data_tools.compile.inputs import Inputs, discover
 from acc_megatron.data_tools.rows.row_files import rows_of
 from acc_megatron.data_tools.sources.known_agents import AGENT_KINDS, agent_of, describe_row
 from acc_megatron.data_tools.sources.resources import is_resource
-from acc_megatron.errors import DataError
+from acc_megatron.data_tools.sources.sql.runs import run_of
+from acc_megatron.errors import DataError, Dropped
 
 RUN = {"question": "q", "steps": [{"tool": "search", "input": "x", "output": "y"}], "answer": "a"}
 INSTANCE = {"instance_id": "own__tool-1", "patch": "p", "problem_statement": "Title\nmore"}
@@ -143,6 +145,17 @@ def test_a_document_without_a_run_in_a_folder_is_ignored_and_a_named_one_is_not(
     assert len(rows(named)) == 2 and not named.sidecars
 
 
+@pytest.mark.parametrize("runs", [[RUN, RUN | {"n": 2}], {"17": RUN, "x": RUN | {"n": 2}}])
+def test_runs_inside_of_a_document_are_rows(tmp_path: Path, runs: Any) -> None:
+    for number, value in enumerate(
+        ({"mode": "a", "samples": runs, "scores": [1, 2]}, {"meta": {"seed": 1}, "logs": runs})
+    ):
+        write(tmp_path / str(number) / "runs.json", value)
+        found = discover([tmp_path / str(number)])
+        contents = [row.value for row in rows(found) if isinstance(row, Row)]
+        assert contents == [RUN, RUN | {"n": 2}] and not found.sidecars
+
+
 def test_json_lines_a_document_and_parquet_give_one_run_the_same_id(tmp_path: Path) -> None:
     steps = [{"tool": "search", "output": "x", "score": 1.0}, {"tool": None, "output": "y", "score": 0.5}]
     run = {"question": "q", "steps": steps, "answer": None, "level": 3}
@@ -191,3 +204,23 @@ def test_rows_are_read_by_line_or_by_document(tmp_path: Path) -> None:
     (tmp_path / "run.traj").write_text('{\n"a": 1}')
     assert len(list(rows_of(write(tmp_path / "a.jsonl", {}, {})))) == 2
     assert len(list(rows_of(tmp_path / "run.traj"))) == 1
+
+
+def test_the_log_of_a_person_of_intercode_is_a_sql_run(tmp_path: Path) -> None:
+    step = {"action": "SELECT name FROM town", "observation": "('Hull',)('Lund',)"}
+    run = {
+        "environment": "ic_sql",
+        "query": "Which towns?",
+        "gold": step["action"],
+        "reward": 1.0,
+        "trajectory": [step],
+    }
+    write(tmp_path / "tasks.jsonl", {"query": "Which towns?", "db": "towns", "gold": step["action"]})
+    write(tmp_path / "runs" / "run.json", {"5": run})
+    (row,) = rows(discover([tmp_path / "runs"], [tmp_path / "tasks.jsonl"]))
+    assert isinstance(row, Row) and agent_of(row.value) is AGENT_KINDS["sql"]
+    read = run_of(row.value)
+    assert (read.database, read.question, read.queries) == ("towns", "Which towns?", [step["action"]])
+    row.value["reward"] = 0.5
+    with pytest.raises(Dropped, match="wrong_answer"):
+        run_of(row.value)

@@ -42,8 +42,13 @@ def test_other_texts_state_no_rows(text: str) -> None:
         ("[('a', 1), ('b', 2)]", [["b", 2.0], ["a", 1]], True),
         ("[('a',), ('a',)]", [["a"]], False),
         ("[(1,)]", [["1"]], False),
+        ("[(50.31111,)]", [[50.31111111111111]], True),
+        ("[(65.4827,), (2.5,)]", [[2.5], [65.48270270270272]], True),
+        ("[(50.31112,)]", [[50.31111111111111]], False),
+        ("[(50.3,)]", [[50.31111111111111]], False),
+        ("[(0.3333333333333333,)]", [[0.33333]], False),
     ],
 )
-def test_a_decimal_states_only_its_own_digits(text: str, rows: list[list[Any]], same: bool) -> None:
+def test_a_number_states_only_its_own_digits(text: str, rows: list[list[Any]], same: bool) -> None:
     found = observed_rows(text)
     assert found is not None and same_as_observed(found, rows, ordered=False) is same
