@@ -8,8 +8,8 @@ from acc_megatron.common.json_bytes import digest
 from acc_megatron.common.json_rows import MAX_ROW_BYTES, BadRow, Row
 
 SESSION_KEY = "session_log"
-_CLAUDE_TYPES = {"user", "assistant", "summary", "system", "file-history-snapshot", "queue-operation", "progress"}
 _CLAUDE_KEYS = {"uuid", "leafUuid", "sessionId", "messageId"}
+_LISTS = {"messages", "conversations", "conversation", "history"}  # of rows, each of which is a run of its own
 _CODEX_TYPES = {"session_meta", "turn_context", "response_item", "event_msg", "compacted"}
 
 
@@ -19,8 +19,10 @@ def session_log_kind(value: dict[str, Any]) -> str | None:
     if isinstance(kind, str):
         if kind in _CODEX_TYPES and isinstance(value.get("payload"), dict):
             return "codex"
-        if kind in _CLAUDE_TYPES and not _CLAUDE_KEYS.isdisjoint(value):
+        if not _CLAUDE_KEYS.isdisjoint(value) and _LISTS.isdisjoint(value):
             return "claude-code"
+    if {"id", "timestamp", "instructions"} <= value.keys() and _LISTS.isdisjoint(value):
+        return "codex"
     is_event = "timestamp" in value and "source" in value and ("action" in value or "observation" in value)
     return "openhands" if is_event else None
 
@@ -47,6 +49,8 @@ def whole_session(rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
             return
         else:
             events.append(row.value)
+    if kind == "codex":  # the logs of 2025 have no envelopes
+        events = [event if "payload" in event else {"type": "response_item", "payload": event} for event in events]
     key = "history" if kind == "openhands" else "messages"
     value = {key: events, SESSION_KEY: kind}
     yield Row(value=value, file=first.file, line=first.line, byte_offset=first.byte_offset, sha256=digest(events))

@@ -19,9 +19,9 @@ class ClaudeCode(MessageLog):
         """The messages of the main conversation in OpenAI's form."""
         messages: list[Message] = []
         reply = None  # the id of the reply that the last message belongs to
-        for item in items:
-            if not _is_message(item) or item.get("isSidechain") or item.get("isMeta"):
-                continue
+        found = [item for item in items if _is_message(item) and not item.get("isMeta")]
+        main = [item for item in found if not item.get("isSidechain")]
+        for item in _without_undone(main or found):  # the log of a subagent is a side chain as a whole
             message = optional_object(item, "message")
             parts = _parts(message)
             if item["type"] == "assistant" and reply is not None and message.get("id") == reply:
@@ -30,6 +30,26 @@ class ClaudeCode(MessageLog):
                 messages.append({"role": item["type"], "content": parts})
             reply = message.get("id") if item["type"] == "assistant" else None
         return [openai_message(message) for message in messages]
+
+
+def _without_undone(items: list[Message]) -> list[Message]:
+    """The messages without those that the user took back by another request at the same place."""
+    last = {item["parentUuid"]: item.get("uuid") for item in items if item.get("parentUuid") and _is_request(item)}
+    undone: set[object] = set()
+    kept = []
+    for item in items:
+        parent = item.get("parentUuid")
+        if parent in undone or (_is_request(item) and last.get(parent, item.get("uuid")) != item.get("uuid")):
+            undone.add(item.get("uuid"))
+        else:
+            kept.append(item)
+    return kept
+
+
+def _is_request(item: Message) -> bool:
+    """Whether the user wrote a message, and not a tool."""
+    parts = _parts(optional_object(item, "message")) if item["type"] == "user" else []
+    return any(isinstance(part, dict) and part.get("type") == "text" for part in parts)
 
 
 def _is_message(item: Message) -> bool:

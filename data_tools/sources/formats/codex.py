@@ -7,14 +7,16 @@ from acc_megatron.data_tools.sources.formats.content import text_of_parts
 from acc_megatron.data_tools.sources.formats.message_log import Message, MessageLog
 from acc_megatron.data_tools.sources.formats.responses_items import ResponsesItems
 
-_CLIENT_TEXTS = ("<environment_context>", "<user_instructions>", "<permissions")  # user messages of the client
+_CLIENT_TEXTS = ("<environment_context>", "<user_instructions>", "<permissions", "# AGENTS.md instructions")
 
 
 class Codex(MessageLog):
-    """Events of type `response_item`; calls of custom tools and of the local shell are calls like any other."""
+    """Events of type `response_item`; calls of custom tools and of the local shell are calls like any other.
+
+    The client adds messages of the user: those that no event `user_message` has are left out.
+    """
 
     name = "Codex session"
-    item_keys = frozenset(("payload",))
 
     def recognises_list(self, items: list[Message]) -> bool:
         """Whether any item is the envelope of an item of the Responses API."""
@@ -22,24 +24,20 @@ class Codex(MessageLog):
 
     def messages(self, items: list[Message]) -> list[Message]:
         """The items as OpenAI messages."""
-        payloads = [optional_object(item, "payload") for item in items if item.get("type") == "response_item"]
-        return ResponsesItems().messages([_item(payload) for payload in payloads if not _is_of_client(payload)])
+        payloads = [(item.get("type"), optional_object(item, "payload")) for item in items]
+        asked = {
+            str(payload.get("message")).strip()
+            for kind, payload in payloads
+            if kind == "event_msg" and payload.get("type") == "user_message"
+        }
+        found = [payload for kind, payload in payloads if kind == "response_item"]
+        return ResponsesItems().messages([payload for payload in found if not _is_of_client(payload, asked)])
 
 
-def _is_of_client(payload: dict[str, Any]) -> bool:
-    text = text_of_parts(payload.get("content"))
-    return payload.get("role") == "user" and text.lstrip().startswith(_CLIENT_TEXTS)
-
-
-def _item(payload: dict[str, Any]) -> dict[str, Any]:
-    kind = payload.get("type")
-    if kind == "custom_tool_call":
-        return payload | {"type": "function_call", "arguments": {"input": payload.get("input")}}
-    if kind == "local_shell_call":
-        arguments = {"command": optional_object(payload, "action").get("command")}
-        return payload | {"type": "function_call", "name": "shell", "arguments": arguments}
-    if kind in ("function_call_output", "custom_tool_call_output"):
-        output = payload.get("output")
-        text = output.get("content") if isinstance(output, dict) else output
-        return payload | {"type": "function_call_output", "output": text}
-    return payload
+def _is_of_client(payload: dict[str, Any], asked: set[str]) -> bool:
+    if payload.get("role") != "user":
+        return False
+    content = payload.get("content")
+    parts = content if isinstance(content, list) else [content]
+    texts = {text_of_parts(part).strip() for part in (content, *parts)}
+    return (bool(asked) and asked.isdisjoint(texts)) or any(text.startswith(_CLIENT_TEXTS) for text in texts)

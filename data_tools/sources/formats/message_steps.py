@@ -55,7 +55,7 @@ def transcript_of_messages(messages: list[dict[str, Any]], fences: Fences = "") 
             can_ask = not is_broken_call and all(steps[i].tool.lower() in FINISH_TOOLS for i in open_ids)
         elif not has_begun:
             prompt = text if role == "user" or not prompt else prompt
-        elif role == "user" and can_ask and _is_request(message, text):
+        elif role == "user" and can_ask and is_request(message, text):
             open_ids.clear()
             steps.append(Step(arguments={}, output=text))  # it can also be the output of a call in an unknown syntax
             requests.append(Request(text, len(steps)))
@@ -68,7 +68,7 @@ def transcript_of_messages(messages: list[dict[str, Any]], fences: Fences = "") 
     return Transcript(prompt=prompt, steps=tuple(steps), final=final, later_requests=tuple(requests))
 
 
-def _is_request(message: dict[str, Any], text: str) -> bool:
+def is_request(message: dict[str, Any], text: str) -> bool:
     """Whether a user message asks something, and is neither a tool output nor a reminder of a framework."""
     content = message.get("content")
     parts = content if isinstance(content, list) else []

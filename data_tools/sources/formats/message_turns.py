@@ -9,16 +9,17 @@ from typing import Any
 from acc_megatron.data_tools.conversation import Turn, agent_turn, call_text
 from acc_megatron.data_tools.rows.fields import embedded_object, optional_object, tagged
 from acc_megatron.data_tools.sources.formats.content import text_of_parts
-from acc_megatron.data_tools.sources.formats.message_steps import THOUGHT_KEYS, text_of_message
+from acc_megatron.data_tools.sources.formats.message_steps import THOUGHT_KEYS, is_request, text_of_message
+from acc_megatron.data_tools.sources.formats.text_calls import calls_in_text
 
 _TAGS = re.compile(r"<(think|tool_call|answer|tool_response)>.*?</\1>", re.DOTALL)
 _TERMINAL = str.maketrans("", "", "\r\b")
 
 
 def turns_of_messages(messages: list[dict[str, Any]]) -> list[Turn]:
-    """One turn a message; a user message after the agent's first turn is an observation."""
+    """One turn a message; a user message after the agent's first turn is an observation, unless it asks something."""
     turns: list[Turn] = []
-    has_started = False
+    has_started = has_called = False
     for message in messages:
         role, text = message.get("role"), observation_text(message.get("content"))
         if message.get("is_demo"):
@@ -26,6 +27,9 @@ def turns_of_messages(messages: list[dict[str, Any]]) -> list[Turn]:
         if role == "assistant":
             has_started = True
             turns.append(_assistant_turn(message, text))
+            has_called = bool(turns[-1].tool_calls or calls_in_text(text, "plain"))
+        elif role == "user" and has_started and not has_called and is_request(message, text):
+            turns.append(Turn(role="user", text=text))
         elif role == "tool" or (role == "user" and has_started):
             turns += [Turn(role="tool", text=observation_text(part).strip("\n")) for part in _outputs(message, text)]
         elif role in ("system", "user"):

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from acc_megatron.data_tools.sources.formats.chat_messages import openai_message
-from acc_megatron.data_tools.sources.formats.content import text_of_parts
+from acc_megatron.data_tools.sources.formats.content import text_of_parts, with_data_as_text
 from acc_megatron.data_tools.sources.formats.message_log import Message, MessageLog
+from acc_megatron.data_tools.sources.formats.message_steps import arguments_of
 
 
 class ResponsesItems(MessageLog):
-    """Items between two tool outputs become one assistant message."""
+    """Items between two tool outputs become one assistant message; items of other kinds are left out."""
 
     name = "Responses API items"
-    item_keys = frozenset(("object", "type"))
 
     def recognises_list(self, items: list[Message]) -> bool:
         """Whether any item is a whole response or the output of a function call."""
@@ -23,19 +23,25 @@ class ResponsesItems(MessageLog):
         messages: list[Message] = []
         from_model: list[Message] = []
         open_message: dict[str, Any] | None = None  # the assistant message that no output has followed yet
-        for item in _flat(items):
-            kind = item.get("type")
-            if kind not in ("function_call", "reasoning") and item.get("role") != "assistant":
-                messages.append(_tool_output(item) if kind == "function_call_output" else openai_message(item))
-                open_message = None
+        flat = list(_flat(items))
+        answered = {item.get("call_id") for item in flat if _kind(item).endswith("_output")}
+        for item in flat:
+            kind = _kind(item)
+            is_call = kind.endswith("_call") and ("name" in item or item.get("call_id") in answered or "output" in item)
+            if not is_call and kind != "reasoning" and item.get("role") != "assistant":
+                if kind.endswith("_output") or "role" in item:
+                    messages.append(_tool_output(item) if kind.endswith("_output") else openai_message(item))
+                    open_message = None
                 continue
             if open_message is None:
                 open_message = {"role": "assistant", "content": [], "reasoning_content": [], "tool_calls": []}
                 messages.append(open_message)
                 from_model.append(open_message)
-            if kind == "function_call":
-                function = {"name": item.get("name"), "arguments": item.get("arguments")}
-                open_message["tool_calls"].append({"id": item.get("call_id"), "function": function})
+            if is_call:
+                open_message["tool_calls"].append(_call(item))
+                if "output" in item:  # a call that the server made
+                    messages.append(_tool_output(item))
+                    open_message = None
             else:
                 text = text_of_parts(item.get("content")) or text_of_parts(item.get("summary"))
                 open_message["reasoning_content" if kind == "reasoning" else "content"] += [text] if text else []
@@ -44,8 +50,26 @@ class ResponsesItems(MessageLog):
         return messages
 
 
+def _kind(item: Message) -> str:
+    return str(item.get("type", ""))
+
+
+def _call(item: Message) -> Message:
+    """A call of a function; calls of other tools (`local_shell_call`, `tool_search_call`) are named by their type."""
+    arguments: object = next((item[key] for key in ("arguments", "input", "action") if item.get(key) is not None), {})
+    function = {"name": item.get("name") or _kind(item).removesuffix("_call"), "arguments": arguments_of(arguments)}
+    return {"id": _call_id(item), "function": function}
+
+
 def _tool_output(item: Message) -> Message:
-    return {"role": "tool", "tool_call_id": item.get("call_id"), "content": text_of_parts(item.get("output"))}
+    output = item["output"] if "output" in item else item.get("tools")
+    if isinstance(output, dict) and "content" in output:  # of older versions of Codex
+        output = output["content"]
+    return {"role": "tool", "tool_call_id": _call_id(item), "content": with_data_as_text(output)}
+
+
+def _call_id(item: Message) -> str:
+    return str(item.get("call_id") or item.get("id") or "")
 
 
 def _flat(items: list[Message]) -> Iterator[Message]:

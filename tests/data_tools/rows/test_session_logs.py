@@ -9,8 +9,10 @@ import pytest
 from acc_megatron.common.json_rows import BadRow, Row
 from acc_megatron.data_tools.compile.inputs import discover
 from acc_megatron.data_tools.rows.row_files import rows_of
-from acc_megatron.data_tools.sources.formats.known_formats import transcript_of
+from acc_megatron.data_tools.sources.formats.known_formats import transcript_of, turns_of
 from acc_megatron.data_tools.sources.known_agents import AGENT_KINDS, agent_of
+from acc_megatron.data_tools.sources.resources import Resources
+from acc_megatron.data_tools.sources.swe.agent import SweAgent
 
 
 def claude(number: int, role: str, content: Any, **more: Any) -> dict[str, Any]:
@@ -93,3 +95,93 @@ def test_a_document_keyed_by_index_has_a_row_for_each_index(tmp_path: Path) -> N
     for other in ({"7": {"question": "a"}, "name": {}}, {"7": [1]}, {}):
         (tmp_path / "one.json").write_text(json.dumps(other))
         assert [row.value for row in rows_of(tmp_path / "one.json") if isinstance(row, Row)] == [other]
+
+
+def run_of(path: Path, events: list[dict[str, Any]]) -> Row:
+    found = discover([write(path / "run.jsonl", events)])
+    (row,) = (row for part in found.ranges(2) for row in found.rows(part))
+    assert isinstance(row, Row) and agent_of(row.value) is AGENT_KINDS["swe"]
+    return row
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"type": "permission-mode", "permissionMode": "default", "sessionId": "s"},
+        {"type": "attachment", "uuid": "a", "parentUuid": None, "attachment": {"type": "hook_success"}},
+    ],
+)
+def test_any_event_of_a_client_can_open_a_session(tmp_path: Path, first: dict[str, Any]) -> None:
+    assert transcript_of(run_of(tmp_path, [first, *CLAUDE]).value).final == "done"
+
+
+def test_rows_with_messages_and_a_session_id_are_no_events(tmp_path: Path) -> None:
+    rows = [{"type": "chat", "sessionId": "s", "messages": [{"role": "user", "content": "a"}]}] * 2
+    assert len(list(rows_of(write(tmp_path / "a.jsonl", rows)))) == 2
+
+
+def test_the_log_of_a_subagent_is_a_run_although_it_is_a_side_chain(tmp_path: Path) -> None:
+    events = [event | {"isSidechain": True} for event in CLAUDE if event.get("uuid") != "5"]
+    found = transcript_of(run_of(tmp_path, events).value)
+    assert (found.prompt, len(found.steps), found.final) == ("f should return 2", 1, "done")
+
+
+def test_what_the_user_took_back_is_left_out(tmp_path: Path) -> None:
+    call = [{"type": "tool_use", "id": "t", "name": "Bash", "input": {"command": "rm x"}}]
+    undone = [
+        claude(1, "user", "f should return 2", parentUuid="0"),
+        claude(2, "assistant", call, reply="m1", parentUuid="1"),
+        claude(3, "user", [{"type": "tool_result", "tool_use_id": "t", "content": "gone"}], parentUuid="2"),
+        claude(4, "user", "f should return 3", parentUuid="0"),
+        claude(5, "assistant", [{"type": "text", "text": "done"}], reply="m2", parentUuid="4"),
+        claude(6, "user", "Thanks. Now g.", parentUuid="5"),
+        claude(7, "assistant", [{"type": "text", "text": "g too"}], reply="m3", parentUuid="6"),
+    ]
+    row = run_of(tmp_path, undone)
+    found = transcript_of(row.value)
+    assert (found.prompt, [step.tool for step in found.steps], found.final) == ("f should return 3", [""], "g too")
+    turns = turns_of(row.value, SweAgent().read_run(row, Resources()))
+    assert [(turn.role, turn.text) for turn in turns] == [
+        ("user", "f should return 3"), ("assistant", "done"), ("user", "Thanks. Now g."), ("assistant", "g too"),
+    ]  # fmt: skip
+
+
+def test_items_of_newer_versions_of_codex_are_calls_outputs_or_left_out(tmp_path: Path) -> None:
+    events = [
+        {"type": "session_meta", "payload": {"id": "s"}},
+        codex(
+            type="message", role="user", content=[{"type": "input_text", "text": "# AGENTS.md instructions\nUse x."}]
+        ),
+        codex(type="message", role="user", content=[{"type": "input_text", "text": "<skill>y</skill>"}]),
+        codex(type="message", role="user", content=[{"type": "input_text", "text": "f should return 2"}]),
+        {"type": "event_msg", "payload": {"type": "user_message", "message": "f should return 2"}},
+        codex(type="ghost_snapshot", ghost_commit={"id": "1"}),
+        codex(type="web_search_call", status="completed", action={"type": "search", "query": "f"}),
+        codex(type="tool_search_call", call_id="1", arguments={"query": "read"}),
+        codex(type="tool_search_output", call_id="1", tools=[{"name": "Read"}]),
+        codex(type="custom_tool_call", call_id="2", name="exec", input="cat pkg/b.py"),
+        codex(type="custom_tool_call_output", call_id="2", output=[{"type": "input_text", "text": "import a"}]),
+        codex(type="local_shell_call", call_id="3", action={"type": "exec", "command": ["ls"]}),
+        codex(type="function_call_output", call_id="3", output={"type": "input_text", "text": "pkg"}),
+        codex(type="message", role="assistant", content=[{"type": "output_text", "text": "done"}]),
+    ]
+    row = run_of(tmp_path, events)
+    found = transcript_of(row.value)
+    assert SweAgent().read_run(row, Resources()).question == "f should return 2"
+    assert (found.prompt, found.final) == ("f should return 2", "done")
+    assert [(step.tool, step.arguments.get("command"), step.output) for step in found.steps] == [
+        ("tool_search", None, '[{"name": "Read"}]'), ("exec", None, "import a"), ("local_shell", ["ls"], "pkg"),
+    ]  # fmt: skip
+
+
+def test_a_session_of_codex_without_envelopes_is_one_run(tmp_path: Path) -> None:
+    first = {"id": "s", "timestamp": "2025-07-01T00:00:00Z", "instructions": None, "git": {}}
+    events = [
+        first,
+        {"record_type": "state"},
+        *(event["payload"] for event in CODEX if event["type"] == "response_item"),
+    ]
+    row = run_of(tmp_path, events)
+    found = transcript_of(row.value)
+    assert (found.steps[0].output, found.final) == ("import a", "done")
+    assert SweAgent().read_run(row, Resources()).question == "f should return 2"
