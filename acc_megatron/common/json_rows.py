@@ -22,6 +22,7 @@ _SKIP_BYTES = 4096 << 10
 _UTF8_BOM = b"\xef\xbb\xbf"
 _BOMS = (_UTF8_BOM, b"\xff\xfe", b"\xfe\xff")
 _NESTED = (dict, list)
+_SHORT = 4_096  # characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +186,8 @@ def parse_json(data: bytes) -> Any:
         raise BadJson("too_deep", f"nested deeper than {MAX_DEPTH}") from None
     except ValueError as error:  # an integer with more digits than Python converts
         raise BadJson("number_too_long", str(error)) from None
-    if "\\u" in text or text.count("[") + text.count("{") > MAX_DEPTH:  # others have neither fault
+    # a short text that has neither escapes nor many brackets need not be checked; a long one takes longer to search
+    if len(text) > _SHORT or "\\u" in text or text.count("[") + text.count("{") > MAX_DEPTH:
         _check(value)
     return value
 

@@ -18,7 +18,6 @@ from acc_megatron.data_tools.convert.chat_rows import LAYOUTS, Chat, read_chat
 from acc_megatron.data_tools.convert.render import Rendered, exchange, user_content
 from acc_megatron.data_tools.rows.row_files import expanded, row_file_kind
 from acc_megatron.data_tools.schema import Piece, Triple
-from acc_megatron.data_tools.sources.known_agents import AGENT_KINDS
 from acc_megatron.errors import DataError
 
 COMPILE_FIRST = "for runs of agents, use 'acc-megatron compile' first"
@@ -167,6 +166,8 @@ def _without(row: Row, keys: frozenset[str]) -> dict[str, Any]:
 
 def _agent_of(stem: str) -> str:
     """The agent kind in the name of a published file, such as search_agent_data.jsonl; its rows do not state it."""
+    from acc_megatron.data_tools.sources.known_agents import AGENT_KINDS  # here: it imports every reader of logs
+
     return next((agent for agent in AGENT_KINDS if agent in stem.lower()), "unknown")
 
 

@@ -34,7 +34,7 @@ def find_truth(value: dict[str, Any]) -> tuple[str, str, list[str]]:
     """
     inside = [embedded_object(value.get(name)) for name in _PLACES if name in value]
     places = [_with_plain_names(place) for place in (value, *inside)]
-    present = [(key, place) for place in places for key in _KEYS if place.get(key) is not None]
+    present = [(key, place) for place in places for key in _KEYS if key in place and place[key] is not None]
     read = ((key, place, _texts(place[key], is_list_of_aliases=key in _ALIAS_KEYS)) for key, place in present)
     key, place, texts = next((found for found in read if found[2]), (*(present or [("answer", value)])[0], []))
     if not texts:

@@ -93,7 +93,7 @@ def _as_list(found: object) -> list[object]:
 
 
 def _first(value: dict[str, Any], keys: tuple[str, ...]) -> str:
-    for key in keys:
-        if isinstance(text := value.get(key), str) and text.strip():
+    for key in keys if value else ():
+        if key in value and isinstance(text := value[key], str) and text.strip():
             return text
     return ""
