@@ -5,6 +5,8 @@
 
 import re
 
+from acc_megatron.data_tools.sources.search.answer_words import with_english_dates
+
 _SAYS = r"(?:say|says|said|believed?|thinks?|thought|claim(?:s|ed)?|suggest(?:s|ed)?|argued?|assumed?)"
 _HEARSAY = re.compile(
     rf"\b(?:some|many|most|others|people|sources)\b[^.!?\n]{{0,40}}\b{_SAYS}\b[^.!?\n]{{0,200}}?\b(?:but|however)\b",
@@ -41,7 +43,7 @@ def stated(answer: str, truth: str) -> str:
         text = _INITIAL.sub("", text)
     if any(name[:-1] in truth.lower() for name in _CURRENCIES.values()):
         text = _MONEY.sub(lambda match: f"{match[2].rstrip('.,')} {_CURRENCIES[match[1]]}", text)
-    return with_saints(text)
+    return with_saints(with_english_dates(text))  # before "4. Juli" is taken for the end of a sentence
 
 
 def has_another_currency(said: str, truth: str) -> bool:

@@ -13,12 +13,39 @@ _TEN_WORDS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _UNITS = {word: number for number, word in enumerate(_UNIT_WORDS.split())}
 _TENS = {word: 10 * number for number, word in enumerate(_TEN_WORDS.split(), start=2)}
 _SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
-_NUMBER_WORDS = {*_UNITS, *_TENS, *_SCALES}
+_ORDINAL_WORDS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
+    "sixteenth seventeenth eighteenth nineteenth twentieth"
+)
+_ORDINALS = {word: number for number, word in enumerate(_ORDINAL_WORDS.split(), start=1)}
+_ORDINALS |= {word.removesuffix("y") + "ieth": number for word, number in _TENS.items()}
+_OTHER_MEANINGS = {"first", "second"}  # "at first", "a second": no number unless tens precede it
+_NUMBER_WORDS = {*_UNITS, *_TENS, *_SCALES, *_ORDINALS}
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)")
 # C++ and C# are other words than C
 _WORD = re.compile(r"(?<!\S)[-−]\d+(?:\.\d+)?%?|\d+(?:st|nd|rd|th)\b|\d+(?:\.\d+)?%?|[^\W\d_]+(?:\+\+(?!\w)|#(?!\w))?")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
+# 1 234 567 and 1.234.567 are one number each, and 3,14 has decimals
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:([ .\u00a0\u2009\u202f])\d{3})(?:\1\d{3})+(?![\d.,]\d)")
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d{1,2})(?![\d,]|\.\d)")
+_DEGREES = re.compile(r"\bdegrees? (c|f)(?:elsius|ahrenheit)?\b", re.IGNORECASE)
+_DIGIT = re.compile(r"\d")
 _ISO_DATE = re.compile(r"\b(\d{4})-(\d{2})-(\d{2})\b")
+_FOREIGN_MONTHS = {
+    name: number
+    for names in (
+        "januar februar märz april mai juni juli august september oktober november dezember",
+        "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
+        "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
+        "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
+        "janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro",
+        "января февраля марта апреля мая июня июля августа сентября октября ноября декабря",
+    )
+    for number, name in enumerate(names.split())
+}
+_FOREIGN_DATE = re.compile(
+    rf"\b(\d{{1,2}})\.? (?:de )?({'|'.join(_FOREIGN_MONTHS)}) (?:de )?(\d{{4}})\b", re.IGNORECASE
+)
 _MONTHS = ("january february march april may june july august september october november december").split()
 # the spellings of a unit after a number
 _MEASURES = {
@@ -29,7 +56,7 @@ _MEASURES = {
         "m meters metres meter metre", "cm centimeters centimetres centimeter centimetre", "kg kilograms kilogram",
         "mm millimeters millimetres millimeter millimetre", "g grams gram", "lb lbs pounds pound", "oz ounces ounce",
         "h hours hour hrs hr", "min minutes minute mins", "s seconds second secs sec", "yr years year yrs",
-        "mph", "kmh", "t tonnes tonne tons ton", "l liters litres liter litre",
+        "mph", "kmh", "t tonnes tonne tons ton", "l liters litres liter litre", "bc bce",
     )
     for spelling in group.split()
 }  # fmt: skip
@@ -71,6 +98,8 @@ def _words(text: str) -> tuple[str, ...]:
     if "," in text:
         text = _STATE_AT_END.sub(_state_in_words, text)
     text = _ISO_DATE.sub(_date_in_words, text).replace("&", " and ")
+    if _DIGIT.search(text):
+        text = _with_plain_numbers(text)
     if text.isascii():
         text = text.lower()
     else:
@@ -82,6 +111,18 @@ def _words(text: str) -> tuple[str, ...]:
     if not _NUMBER_WORDS.isdisjoint(words):
         words = _number_words_as_digits(words)
     return tuple(words if all(map(str.isalpha, words)) else _measured(words))
+
+
+def _with_plain_numbers(text: str) -> str:
+    """Numbers as English writes them, without spaces or dots between thousands, and dates with English months."""
+    text = _GROUPED.sub(lambda match: match[0].replace(match[1], ""), text)
+    text = _DEGREES.sub(r"\1", _DECIMAL_COMMA.sub(r"\1.\2", text))
+    return with_english_dates(text)
+
+
+def with_english_dates(text: str) -> str:
+    """A text with '4 july 1776' for '4. Juli 1776' and its like in six languages."""
+    return _FOREIGN_DATE.sub(lambda match: f"{match[1]} {_MONTHS[_FOREIGN_MONTHS[match[2].lower()]]} {match[3]}", text)
 
 
 def _plain_number(word: str) -> str:
@@ -132,6 +173,9 @@ def _number_words_as_digits(words: list[str]) -> list[str]:
         elif word in _SCALES and result and not is_open and re.fullmatch(r"\d{1,6}(?:\.\d{1,6})?", result[-1]):
             number = float(result[-1]) * _SCALES[word]
             result[-1] = str(int(number)) if number.is_integer() else str(number)
+        elif word in _ORDINALS and (is_open or word not in _OTHER_MEANINGS):
+            result.append(str(total + current + _ORDINALS[word]))
+            total, current, is_open, joining = 0, 0, False, False
         elif word == "and" and is_open:
             joining = True
         else:

@@ -65,6 +65,16 @@ RIGHT = [
     ("It was all but certain that Mara Lind built it.", "Mara Lind"),
     ("Explanation: of 15 ships, 5 sank.\nExact Answer: 5\nConfidence: 80%", "5"),
     ("Exact Answer: Oslo\nConfidence: 90%", "Oslo"),
+    ("The answer is 1 234 567.", "1234567"),
+    ("Es waren 1.234.567 Einwohner.", "1,234,567"),
+    ("Der Wert ist 3,14.", "3.14"),
+    ("Am 4. Juli 1776.", "July 4, 1776"),
+    ("Nació el 3 de marzo de 1901.", "March 3, 1901"),
+    ("It is the 3rd.", "third"),
+    ("In the 19th century.", "nineteenth century"),
+    ("He was the twenty-first president.", "21st president"),
+    ("20 °C", "20 degrees Celsius"),
+    ("44 BCE", "44 BC"),
 ]
 WRONG = [
     ("Nein, sie wurden getrennt gegründet.", "Yes"),
@@ -122,6 +132,11 @@ WRONG = [
     ("Mara Lind's father, Jon Berg", "Mara Lind"),
     ("Mara Lind? No, Jon Berg.", "Mara Lind"),
     ("false", "Yes"),
+    ("At first there were 40 of them.", "1"),
+    ("It took 12.345 seconds.", "12345"),
+    ("In the 18th century.", "nineteenth century"),
+    ("Am 4. Juni 1776.", "July 4, 1776"),
+    ("20 °F", "20 degrees Celsius"),
 ]
 # lines of real rows, judged by hand: the agent's answer is another one than the truth
 WRONG_ROWS = {10, 103, 105, 114, 115}
