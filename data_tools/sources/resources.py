@@ -17,7 +17,9 @@ from acc_megatron.common.json_rows import BadRow, Row, parsed_line, read_lines
 from acc_megatron.data_tools.rows.fields import embedded_object
 from acc_megatron.data_tools.rows.row_files import row_at, row_file_kind, rows_of
 from acc_megatron.data_tools.sources.formats.intercode import is_log_of_person
+from acc_megatron.data_tools.sources.formats.known_formats import format_of
 from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS
+from acc_megatron.data_tools.sources.formats.message_places import with_messages
 from acc_megatron.data_tools.sources.search.judged_answers import JudgeVerdict
 from acc_megatron.data_tools.sources.sql.table_text import TableFormat
 from acc_megatron.data_tools.sources.swe.git_files import GitRepository
@@ -27,7 +29,7 @@ from acc_megatron.errors import DataError
 DATABASE_SUFFIXES = {".sqlite", ".sqlite3", ".db"}
 MAX_PATH_CHARACTERS = 255
 _MAX_COMMITS = 4  # the listings of this many commits stay in memory
-_NAMED_KEYS = (b'"patch"', b'"files_at_base_commit"', b'"resolved"')  # of tasks, file stores and verdicts
+_NAMED_KEYS = (b'"patch"', b'"files_at_base_commit"', b'"resolved"', b'"sol_sql"')  # of tasks, file stores and verdicts
 RUN_KEYS = frozenset((*MESSAGE_KEYS, "turn_history", "steps", "trajectory_steps"))
 
 
@@ -50,8 +52,8 @@ class Resources:
     instances: dict[str, InstanceEntry] = field(default_factory=dict)
     stores: dict[str, InstanceEntry] = field(default_factory=dict)
     databases: dict[str, Path] = field(default_factory=dict)
-    # question -> database and gold query of InterCode's tasks; None for a question of several tasks
-    sql_tasks: dict[str, tuple[str, str] | None] = field(default_factory=dict)
+    # question or instance id -> fields of the task; None for a question of several tasks
+    sql_tasks: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     repositories: list[GitRepository] = field(default_factory=list)
     reports: HarnessReports = field(default_factory=HarnessReports)
     verdicts: Mapping[str, JudgeVerdict] = field(default_factory=dict)  # of a judge, on answers of search runs
@@ -118,22 +120,22 @@ class Resources:
             elif is_resource(row.value):
                 self.num_rows += 1
                 if _is_sql_task(row.value):
-                    task = (row.value["db"], row.value["gold"])
-                    if self.sql_tasks.setdefault(row.value["query"], task) != task:
-                        self.sql_tasks[row.value["query"]] = None
+                    name, task = _sql_task(row.value)
+                    if self.sql_tasks.setdefault(name, task) != task:
+                        self.sql_tasks[name] = None
                 elif _is_instance(row.value) or _is_store(row.value):
                     self._add(row, path)
                 else:
                     self.reports.add_row(row.value, path)
 
     def with_sql_task(self, value: dict[str, Any]) -> dict[str, Any]:
-        """An InterCode run as published, which has only its question (`query`), with the fields of its task."""
-        question = value.get("query")
-        is_run = "turn_history" in value or is_log_of_person(value)
-        if not is_run or "question" in value or not isinstance(question, str):
+        """A run as published, which has only its question (InterCode) or id (BIRD-Interact), with those of its task."""
+        if not self.sql_tasks or "question" in value:
             return value
-        task = self.sql_tasks.get(question)
-        return value | {"question": question, "db": task[0], "gold_sql": task[1]} if task else value
+        is_run = "turn_history" in value or is_log_of_person(value)
+        name = value.get("query") if is_run else value.get("instance_id")
+        task = self.sql_tasks.get(name) if isinstance(name, str) else None
+        return value | task if task and "gold_sql" not in value else value
 
     def _add(self, row: Row, path: Path) -> None:
         value, instance_id = row.value, str(row.value["instance_id"])
@@ -192,8 +194,19 @@ def _is_store(value: dict[str, Any]) -> bool:
 
 
 def _is_sql_task(value: dict[str, Any]) -> bool:
-    """Whether a row is a task of InterCode SQL: question, database and gold query."""
+    """Whether a row is a task of InterCode SQL, or of BIRD-Interact or LiveSQLBench with its gold query."""
+    is_named = _is_named(value) and isinstance(value.get("selected_database"), str) and bool(value.get("sol_sql"))
+    if is_named and format_of(with_messages(value)) is None:
+        return True
     return all(isinstance(value.get(key), str) for key in ("query", "db", "gold")) and RUN_KEYS.isdisjoint(value)
+
+
+def _sql_task(value: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The question or id under which a run names its task, and the fields that the run gets."""
+    if "gold" in value:
+        return value["query"], {"question": value["query"], "db": value["db"], "gold_sql": value["gold"]}
+    names = {"query": "question", "selected_database": "db", "sol_sql": "gold_sql"}
+    return value["instance_id"], {new: value[old] for old, new in names.items() if value.get(old)}
 
 
 def _is_prediction(value: dict[str, Any]) -> bool:

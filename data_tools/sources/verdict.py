@@ -21,7 +21,7 @@ _STATUS_WORDS = {
 _FAILURE_WORDS = {"failed", "unresolved", "unsolved", "incorrect", "unsuccessful"}
 _OTHER_WORDS = {
     "is", "was", "has", "all", "test", "tests", "answer", "label", "final", "eval", "llm", "auto", "swe", "bench",
-    "swebench", "exec", "execution", "run", "task", "instance", "prediction", "agent", "overall",
+    "swebench", "exec", "execution", "run", "task", "instance", "prediction", "agent", "overall", "phase1",
 }  # fmt: skip
 _TESTS = {"test", "tests"}
 _RATES = {"acc", "accuracy", "rate", "ex"}  # over several runs: only none and all are verdicts on one of them

@@ -8,6 +8,7 @@ from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS, Me
 
 _OTHER_KEYS = (
     "chat", "dialog", "dialogue", "turns", "trace", "traj", "rollout", "transcript", "chat_history", "events", "log",
+    "adk_events",
 )  # fmt: skip
 _PROMPT_KEYS, _REPLY_KEYS = ("prompt", "input"), ("completion", "response", "output", "chosen")
 _OBJECTS = ("data", "request", "input", "output", "result", "run", "sample", "conversation", "trajectory")

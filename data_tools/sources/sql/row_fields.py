@@ -23,7 +23,7 @@ _SQL_KEYS = (*GOLD_KEYS, "target", "value", "text")
 _OTHER_USES = ("query", "ground_truth", "label")  # keys that can contain something else
 # `query` is the clear question of LiveSQLBench and the SQL of Spider
 _QUESTION_KEYS = ("question", "query", "instruction", "user_query", "amb_user_query", "utterance", "Task")
-_PLACES = ("metadata", "meta", "extra_info")
+_PLACES = ("metadata", "meta", "extra_info", "original_data")
 _GOLD_PLACES = (*_PLACES, "reward_model", "reward_spec")  # verl, SkyRL
 _PATH_KEYS = ("db_path", "database_path", "db_file")
 _PATH_END = re.compile(r"(?:.*[/\\])?([^/\\]+?)(?:\.(?:sqlite3?|db))?", re.DOTALL)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from acc_megatron.data_tools.rows.fields import embedded_object, list_of, text_of, texts_of
@@ -21,6 +21,8 @@ from acc_megatron.data_tools.sources.verdict import says_failed, says_succeeded
 from acc_megatron.errors import Dropped
 
 _SQL_ARGUMENTS = ("sql", "query", "sql_query", "statement", "command", "code", "input")
+_QUESTION_MARK, _NEXT_QUESTION = "User Query:\n", "\nFollow-up question: "
+_ASK_TOOLS = {"ask", "ask_user", "ask_human"}
 _ERROR = "Error executing query"
 _FAILED = re.compile(
     r"\W{0,3}(?:sqlite3?\.|mysql\.|psycopg2?\.)?(?:\w{0,40}error\b|error|exception|traceback|execution failed|no such)",
@@ -101,8 +103,8 @@ def _of_calls(value: dict[str, Any]) -> SqlRun:
     if says_failed(value):
         raise Dropped("wrong_answer", "the row says that the run failed")
     own = question_of(value)
-    transcript = _transcript(value).of_one_question(own)
-    question = own or transcript.prompt
+    transcript = _until_next_question(_transcript(value)).of_one_question(own)
+    question = _clarified(own or _asked(transcript.prompt), transcript.steps)
     if not question.strip():
         raise Dropped("no_question", "no 'question' and no user message")
     steps = [step for step in transcript.steps if _query(step) and not _is_error(step.output)]
@@ -115,6 +117,25 @@ def _of_calls(value: dict[str, Any]) -> SqlRun:
         is_verified=is_verified,
         outputs=[step.output for step in (steps if is_verified else steps[-1:])],
     )
+
+
+def _asked(prompt: str) -> str:
+    """The question of a prompt; BIRD-Interact and LiveSQLBench write what the agent may do after it."""
+    _, mark, rest = prompt.partition(_QUESTION_MARK)
+    return rest.partition("\n\nYou have ")[0] if mark else prompt
+
+
+def _until_next_question(run: Transcript) -> Transcript:
+    """The run up to the output that accepts the answer and asks the next question (BIRD-Interact)."""
+    end = next((number for number, step in enumerate(run.steps, start=1) if _NEXT_QUESTION in step.output), None)
+    requests = tuple(request for request in run.later_requests if end is None or request.num_steps < end)
+    return replace(run, steps=run.steps[:end], later_requests=requests)
+
+
+def _clarified(question: str, steps: tuple[Step, ...]) -> str:
+    """The question with what the agent asked the user about it, and the replies."""
+    asked = [step for step in steps if step.tool.lower() in _ASK_TOOLS and step.output.strip()]
+    return "\n\n".join([question, *(f"{step.argument('question')}\n{step.output.strip()}".strip() for step in asked)])
 
 
 def _transcript(value: dict[str, Any]) -> Transcript:
