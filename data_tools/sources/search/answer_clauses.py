@@ -38,6 +38,7 @@ def stated(answer: str, truth: str) -> str:
     if _NO_AFTER.search(text):
         text = _ASKED.sub("No", text)
     if len(plain := truth.strip()) > 1 and _POSSESSIVE.search(text):  # no pattern is compiled for most answers
+        text = re.sub(rf"({re.escape(plain)})['’]s (?=disease\b|syndrome\b)", r"\1 ", text, flags=re.IGNORECASE)
         text = re.sub(rf"{re.escape(plain)}['’]s (?=\w)", " ", text, flags=re.IGNORECASE)
     if not _INITIAL.search(truth):
         text = _INITIAL.sub("", text)

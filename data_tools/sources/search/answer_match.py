@@ -8,11 +8,11 @@ conclusion is its emphasised spans, its first sentence and its last line. A conc
    is not denied ("not 5", "between 5 and 9");
 3. the truth is one letter or symbol, and the conclusion is that letter;
 4. the truth, or its part before a comma or a dash, is a phrase of the conclusion and is not denied ("not X", "X or Y",
-   "X was not", and the forms in answer_clauses.py);
+   "X was not", and the forms in answer_clauses.py) and is not one of two things ("X and Y");
 5. the truth has two or more words, and one sentence contains them: two words next to each other in any order, more
    words anywhere, or all words written together ("jukebox");
 6. a span of emphasis, or the whole short conclusion, is the truth without its middle words ("Rick Mears" for "Rick
-   Ravon Mears") or without "Republic of" and its like; or
+   Ravon Mears"), without "Republic of" and its like, or in another form (answer_forms.py); or
 7. the truth offers alternatives ("X or Y"), and such a span is one of them.
 Parts of the truth in parentheses are optional. Chinese, Japanese and Thai put no spaces between words, so a truth of
 two or more characters can be inside a longer sequence there; in Korean a particle may follow it. `test_answer_cases.py`
@@ -23,6 +23,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from acc_megatron.data_tools.sources.search.answer_clauses import has_another_currency, stated, with_saints
+from acc_megatron.data_tools.sources.search.answer_forms import core_of, is_other_form, with_nickname
 from acc_megatron.data_tools.sources.search.answer_words import is_number, normalise
 
 _EMPHASIS = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
@@ -34,6 +35,7 @@ _CONFIDENCE = re.compile(r"\n\W{0,4}confidence\b[^\n:]{0,20}:", re.IGNORECASE)  
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _PARENTHESES = re.compile(r"\([^)]*\)?")
 _ALIAS_END = re.compile(r"\s[-–—]\s|,")
+_AND = re.compile(r"\s+(?:and|&)\s+", re.IGNORECASE)
 _ALTERNATIVES = re.compile(r"\s+or\s+|\s*;\s*|\s+/\s+", re.IGNORECASE)
 _YES_OR_NO = re.compile(r"(yes|no)(?:[.!]|[,;]\s.{1,80})?", re.IGNORECASE)
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
@@ -83,10 +85,14 @@ def matches(answer: str, truth: str) -> bool:
     if len(words) == 1 and is_number(words[0]):
         return _states_number(said, words[0])
     forms = _forms(truth)
+    if _adds_another(said, truth, forms):
+        return False
     if _states(said, truth, forms):
         return True
     spans = [normalise(span) for span in dict.fromkeys(_spans(said)) if span.strip("* ")]
     if any(_is_short_form(span, form) for span in spans for form in forms):
+        return True
+    if any(is_other_form(span, truth) for span in _spans(said)):
         return True
     parts = [part for part in _ALTERNATIVES.split(truth.strip(" .")) if normalise(part)]
     is_choice = len(parts) > 1 and all(len(normalise(part)) <= _SHORT_WORDS for part in parts)
@@ -125,7 +131,10 @@ def _forms(truth: str) -> list[list[str]]:
     parts = [normalise(part) for part in _ALIAS_END.split(plain)]
     whole = normalise(plain)
     is_name = len(parts[0]) > 1 or (_ALIAS_END.search(plain) is not None and "," not in plain)
-    forms = [whole or normalise(truth), normalise(truth), parts[0] if is_name else whole]
+    is_name = is_name and not (len(parts) > 1 and any(map(is_number, parts[0])) and any(map(is_number, parts[1])))
+    names = [normalise(nickname)] if (nickname := with_nickname(truth)) else []
+    names += [core] if len(core := core_of(whole)) > 1 else []
+    forms = [whole or normalise(truth), normalise(truth), parts[0] if is_name else whole, *names]
     if len(parts) == 2 and len(parts[0]) == 1 and plain.count(",") == 1 and not any(map(is_number, whole)):
         forms.append(parts[1] + parts[0])  # "Landy, John Michael"
         forms.append(parts[1][:1] + parts[0])
@@ -155,6 +164,14 @@ def _states(said: str, truth: str, forms: list[list[str]]) -> bool:
     if _UNSPACED.search(truth):
         return any(len(run := "".join(form)) > 1 and _has_run("".join(whole), run) for form in forms)
     return False
+
+
+def _adds_another(said: str, truth: str, forms: list[list[str]]) -> bool:
+    """Whether a short conclusion is the truth and another thing ("Pippa and Piper" for "Piper")."""
+    parts = _AND.split(said.strip())
+    if len(parts) != 2 or _AND.search(truth) or "," in said + truth or len(normalise(said)) > 2 * _SHORT_WORDS:
+        return False
+    return any(normalise(part) in forms for part in parts)
 
 
 def _has_run(text: str, run: str) -> bool:

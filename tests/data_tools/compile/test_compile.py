@@ -276,13 +276,13 @@ def test_the_real_runs_compile_and_every_row_is_accounted_for(tmp_path: Path, to
     )
     by_agent = {name: (c["documents_in"], c["documents_out"], c["dropped"]) for name, c in summary["by_agent"].items()}
     assert by_agent == {
-        "search": (120, 107, {"wrong_answer": 13}),
+        "search": (120, 108, {"wrong_answer": 12}),
         "sql": (192, 164, {"gold_mismatch": 1, "wrong_answer": 27}),
         "swe": (13, 9, {"no_instance_row": 4}),
     }
     assert summary["documents_in"] == summary["documents_out"] + sum(summary["dropped"].values()) == 325
     triples = [Triple.from_dict(row, "x") for row in read_lines(tmp_path / "out" / "triples.jsonl")]
-    assert len({triple.id for triple in triples}) == len(triples) == 280
+    assert len({triple.id for triple in triples}) == len(triples) == 281
     assert sum(triple.settings["tokens"] for triple in triples) == summary["tokens"]
 
 

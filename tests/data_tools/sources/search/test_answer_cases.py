@@ -34,6 +34,26 @@ RIGHT = [
     ("It is 12 kilometres long.", "12 km"),
     ("It weighs 3.50 kg.", "3.5 kilograms"),
     ("Rick Mears", "rick ravon mears"),
+    ("Mara Ann Lind", "Mara Lind"),
+    ("M. A. Lind", "Mara Ann Lind"),
+    ("Mimi Lind", 'Mara Ann "Mimi" Lind'),
+    ("Mimi Lind", "Mara Ann (Mimi) Lind"),
+    ("It was Mara Lind.", "Prime Minister Mara Lind"),
+    ("Edward II of England", "King Edward II"),
+    ("Lockheed", "Lockheed Corporation"),
+    ("Hull City SC", "Hull City Soccer Club"),
+    ("Mara Lind", "by Mara Lind"),
+    ("1520", "from around 1520"),
+    ("40", "40 members"),
+    ("one", "one live album"),
+    ("1989-1994", "from 1989 until 1994"),
+    ("1861–1865", "1861–65"),
+    ("OSRIC", "Old School Reference and Index Compilation"),
+    ("**BBC**", "British Broadcasting Corporation (BBC)"),
+    ("British Broadcasting Corporation", "BBC"),
+    ("Alzheimer's disease", "Alzheimer"),
+    ("American", "United States"),
+    ("poet, critic, and film lyricist", "film lyricist"),
     ("The winner was **Patrick White**.", "Patrick Victor Martindale White"),
     ("12 percent", "12%"),
     ("12.0", "12"),
@@ -129,6 +149,15 @@ WRONG = [
     ("Mara Lind wasn't the engineer, Jon Berg was.", "Mara Lind"),
     ("Some say Mara Lind, but it was Jon Berg.", "Mara Lind"),
     ("Everyone but Mara Lind.", "Mara Lind"),
+    ("March 4, 1809", "March 4, 1797"),
+    ("Pippa and Piper", "Piper"),
+    ("Mara Lind and her father", "Mara Lind"),
+    ("Mara or Lind", "Mara Lind"),
+    ("40 teams", "50 members"),
+    ("1989-1995", "from 1989 until 1994"),
+    ("Lind Corporation", "Lockheed Corporation"),
+    ("BBC", "British Library Board"),
+    ("M. B. Lind", "Mara Ann Lind"),
     ("Mara Lind's father, Jon Berg", "Mara Lind"),
     ("Mara Lind? No, Jon Berg.", "Mara Lind"),
     ("false", "Yes"),
@@ -141,7 +170,7 @@ WRONG = [
 # lines of real rows, judged by hand: the agent's answer is another one than the truth
 WRONG_ROWS = {10, 103, 105, 114, 115}
 # right answers that only a reader with knowledge of the subject can accept, and a wrong one that the rule accepts
-MISSED_ROWS, ACCEPTED_ROWS = {1, 17, 20, 30, 38, 40, 49, 50, 106}, {10}
+MISSED_ROWS, ACCEPTED_ROWS = {1, 17, 20, 30, 38, 40, 50, 106}, {10}
 
 
 @pytest.mark.parametrize(("answer", "truth"), RIGHT)
