@@ -71,6 +71,12 @@ def embedded_list(value: object) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
+def literal_object(text: str) -> dict[str, Any]:
+    """The object in a Python literal; an empty one for any other text."""
+    found = _literal(text) if text.startswith("{") else None
+    return found if isinstance(found, dict) and all(isinstance(key, str) for key in found) else {}
+
+
 def fenced_blocks(text: str) -> list[str]:
     """The contents of the fenced code blocks of a text, each with its last newline."""
     return _FENCED.findall(text)

@@ -9,7 +9,7 @@ from typing import Any
 
 from acc_megatron.common.json_rows import BadJson, parse_json
 from acc_megatron.data_tools.rows.fields import embedded_object
-from acc_megatron.data_tools.sources.formats.content import thinking_of, with_data_as_text
+from acc_megatron.data_tools.sources.formats.content import ARGUMENT_KEYS, NAME_KEYS, thinking_of, with_data_as_text
 from acc_megatron.data_tools.sources.formats.message_log import Message, MessageLog
 from acc_megatron.data_tools.sources.formats.tagged_run import with_tagged_runs
 
@@ -21,14 +21,10 @@ _ROLES = {
 }  # fmt: skip
 _PLAIN_KEYS = {"role", "content", "tool_calls", "tool_call_id", "name"}
 _TEXT_KEYS = ("value", "text", "system_prompt")
-_ARGUMENT_KEYS = (
-    "args", "parameters", "params", "input", "tool_input", "tool_args", "tool_arguments", "kwargs", "action_input",
-)  # fmt: skip
 _SPELLINGS = {"toolCalls": "tool_calls", "toolCallId": "tool_call_id", "functionCall": "function_call"}
 _THOUGHT_LISTS = ("thinking_blocks", "reasoning_details")  # LiteLLM, OpenRouter
 _ID_KEYS = ("tool_call_id", "tool_use_id", "call_id", "toolCallId")
 _RESULT_KEYS = ("output", "result", "observation", "response", "content")
-_NAME_KEYS = ("name", "tool_name", "tool", "function_name", "action")
 
 
 class ChatMessages(MessageLog):
@@ -147,8 +143,8 @@ def _openai_call(call: object) -> object:
     function = call["function"] if isinstance(call.get("function"), dict) else call
     if _is_plain_call({"function": function}):
         return call
-    key = next((key for key in ("arguments", *_ARGUMENT_KEYS) if key in function), None)
-    names = (*(function.get(key) for key in _NAME_KEYS), call.get("function"))
+    key = next((key for key in ("arguments", *ARGUMENT_KEYS) if key in function), None)
+    names = (*(function.get(key) for key in NAME_KEYS), call.get("function"))
     name = next((name for name in names if isinstance(name, str)), None)
     if key is None or name is None:
         return call

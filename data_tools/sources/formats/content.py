@@ -1,8 +1,15 @@
-"""The text of a message's content: a string, a list of parts, or a tool output that is written as data."""
+"""The text of a message's content: a string, a list of parts, or a tool output that is written as data.
+
+The keys under which logs write the name and the arguments of a call are here too.
+"""
 
 import json
 from typing import Any
 
+ARGUMENT_KEYS = (
+    "args", "parameters", "params", "input", "tool_input", "tool_args", "tool_arguments", "kwargs", "action_input",
+)  # fmt: skip
+NAME_KEYS = ("name", "tool_name", "tool", "function_name", "action")
 _PART_TYPES = {
     "text", "input_text", "output_text", "image", "image_url", "input_image", "document", "thinking",
     "redacted_thinking", "reasoning", "tool_use", "tool_result",

@@ -9,7 +9,7 @@ from acc_megatron.data_tools.sources.formats.log_format import Fences, LogFormat
 from acc_megatron.data_tools.sources.formats.message_log import Message
 from acc_megatron.data_tools.sources.formats.message_steps import called_tools, transcript_of_messages
 from acc_megatron.data_tools.sources.formats.message_turns import turns_of_messages
-from acc_megatron.data_tools.sources.formats.tagged_run import messages_of_tagged_run, tags_of
+from acc_megatron.data_tools.sources.formats.tagged_run import REPLY_MARKS, messages_of_tagged_run, tags_of
 
 TEXT_KEYS = (
     "full_output", "traj", "trajectory", "output", "response", "completion", "generated_text", "prompt", "text",
@@ -24,7 +24,8 @@ _REACT_QUESTION = re.compile(
     re.MULTILINE,
 )
 _INSTRUCTION, _RESPONSE = "### Instruction:\n", "### Response:\n"
-_REPLY_MARKS = ("<|im_start|>assistant\n", "<|start_header_id|>assistant<|end_header_id|>\n")
+_USER_MARKS = ("<|im_start|>user\n", "<|start_header_id|>user<|end_header_id|>\n")
+_END_MARKS = re.compile(r"<\|(?:im_end|eot_id)\|>")
 _TASK_MARK, _QUESTION_MARK = "Answer the given question", "Question:"
 
 
@@ -113,11 +114,20 @@ def _question_and_run(text: str) -> tuple[str, str]:
         return before.rpartition(_INSTRUCTION)[2].strip(), run
     if questions := list(_REACT_QUESTION.finditer(text)):
         return questions[-1][1].strip(), text[questions[-1].end() :]
-    prompt, run = next(
-        ((before, run) for mark in _REPLY_MARKS for before, found, run in (text.partition(mark),) if found), ("", text)
-    )
-    if _TASK_MARK in (prompt or text[:2000]):
+    prompt, run = _prompt_and_reply(text)
+    if _TASK_MARK in text[:2000] or "<search>" in prompt:
         _, mark, rest = (prompt or text).partition(_QUESTION_MARK)
         question, _, after = rest.partition("\n")
         return question.removesuffix("<|im_end|>").strip(), run if prompt else after
-    return "", run
+    asked = [part for mark in _USER_MARKS for part in prompt.split(mark)[1:]]
+    return _END_MARKS.split(asked[-1])[0].strip() if asked else "", run
+
+
+def _prompt_and_reply(text: str) -> tuple[str, str]:
+    """The prompt in the markup of a chat template ('' if none), and the text after it."""
+    if text.lstrip().startswith("<|"):
+        for mark in REPLY_MARKS:
+            prompt, found, run = text.partition(mark)
+            if found:
+                return prompt, run
+    return "", text

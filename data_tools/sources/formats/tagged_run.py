@@ -31,6 +31,11 @@ RUN_TAGS = (
 )
 
 
+# a run of several turns keeps the markup of its chat template around the documents
+REPLY_MARKS = ("<|im_start|>assistant\n", "<|start_header_id|>assistant<|end_header_id|>\n")
+_END_MARKS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>")
+
+
 def tags_of(text: str) -> RunTags | None:
     """The first kind of tags that a text uses for a query and its documents."""
     return next((tags for tags in RUN_TAGS if tags.are_in(text)), None)
@@ -54,12 +59,21 @@ def messages_of_tagged_run(text: str) -> list[Message]:
         start = text.rfind(tags.query[0], start, opening)
         query = text[start + len(tags.query[0]) :].partition(tags.query[1])[0]
         call = {"function": {"name": "search", "arguments": {"query": query.strip()}}}
-        before = _without_open_thought(text[position:start])
+        before = _without_open_thought(_reply(text[position:start]))
         messages.append({"role": "assistant", "content": before.strip(), "tool_calls": [call]})
         documents = text[opening + len(tags.documents[0]) : closing].strip()
         messages.append({"role": "tool", "content": documents})
         position = closing + len(tags.documents[1])
-    return [*messages, {"role": "assistant", "content": text[position:].strip()}]
+    return [*messages, {"role": "assistant", "content": _reply(text[position:]).strip()}]
+
+
+def _reply(text: str) -> str:
+    """What the agent says in a part of a run, without what the environment says before it and without end marks."""
+    for mark in REPLY_MARKS:
+        text = text.rpartition(mark)[2]
+    for mark in _END_MARKS:
+        text = text.replace(mark, "")
+    return text
 
 
 def _without_open_thought(text: str) -> str:

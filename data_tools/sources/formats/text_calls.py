@@ -3,15 +3,22 @@
 A text uses one syntax: the first in SYNTAXES that finds a call. Every syntax takes time linear in the text.
 """
 
+import ast
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from acc_megatron.data_tools.rows.fields import embedded_object, tagged
+from acc_megatron.data_tools.rows.fields import embedded_object, literal_object, tagged
+from acc_megatron.data_tools.sources.formats.content import ARGUMENT_KEYS, NAME_KEYS
 from acc_megatron.data_tools.sources.formats.log_format import Fences
 
 _ACTION = re.compile(r"^Action(?: \d{1,4})?:([\w .-]{1,80}?)(?:\[(.*)\])?[ \t]*$", re.MULTILINE)
+_ANY_ACTION = re.compile(r"^Action(?: \d{1,4})?:", re.MULTILINE)
+# LangChain's structured chat writes an object, also in a fence; others write a Python call
+_ACTION_OBJECT = re.compile(r"^Action(?: \d{1,4})?:\s{0,8}(?:```(?:json)?\s{0,8})?(?=\{)", re.MULTILINE)
+_ACTION_CALL = re.compile(r"^Action(?: \d{1,4})?:[ \t]*(\w{1,60})\((.*)\)[ \t]*$", re.MULTILINE)
+_MAX_CALL_CHARACTERS = 1 << 16
 _THOUGHT = re.compile(r"Thought(?: \d{1,4})?:")
 _ACTION_INPUT = re.compile(r"\s{0,8}^Action Input(?: \d{1,4})?:[ \t]*", re.MULTILINE)
 _OBSERVATION = "\nObservation"
@@ -88,8 +95,11 @@ def _function_calls(text: str) -> list[Call]:
 
 
 def _actions(text: str) -> list[Call]:
-    """`Action: NAME[input]`, or `Action: NAME` followed by a line `Action Input: ...` (ReAct)."""
-    calls: list[Call] = []
+    """`Action: NAME[input]`, `Action: NAME` followed by a line `Action Input: ...`, or an action that is data."""
+    if "Action" not in text:
+        return []
+    if calls := _actions_as_data(text):
+        return calls
     matches = list(_ACTION.finditer(text))
     starts = [match.start() for match in matches] + [len(text)]
     for match, end in zip(matches, starts[1:], strict=True):
@@ -101,6 +111,31 @@ def _actions(text: str) -> list[Call]:
             given = text[head.end() : end].partition(_OBSERVATION)[0].strip()
         calls.append(Call(match[1].strip(), embedded_object(given) or {"input": given}))
     return calls
+
+
+def _actions_as_data(text: str) -> list[Call]:
+    """`Action: {"action": NAME, "action_input": ...}`, also as a Python dict, and `Action: NAME("input", key=1)`."""
+    calls: list[Call] = []
+    matches = list(_ACTION_OBJECT.finditer(text))
+    for match, end in zip(matches, [*(match.start() for match in matches), len(text)][1:], strict=True):
+        body = text[match.end() : end].partition(_OBSERVATION)[0].partition("```")[0].strip()
+        found = embedded_object(body) or literal_object(body)
+        name = next((found[key] for key in (*NAME_KEYS, "function") if isinstance(found.get(key), str)), None)
+        given: Any = next((found[key] for key in ("arguments", *ARGUMENT_KEYS) if key in found), None)
+        if name is not None:
+            calls.append(Call(name, embedded_object(given) or ({"input": given} if given else {})))
+    return calls or [Call(match[1], _python_arguments(match[2])) for match in _ACTION_CALL.finditer(text)]
+
+
+def _python_arguments(text: str) -> dict[str, Any]:
+    """The literals of a Python call by their names, the first without a name as `input`."""
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body if len(text) <= _MAX_CALL_CHARACTERS else None
+        assert isinstance(call, ast.Call)
+        named = {"input": ast.literal_eval(call.args[0])} if call.args else {}
+        return named | {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+    except (SyntaxError, ValueError, TypeError, AssertionError, RecursionError, MemoryError):
+        return {"input": text.strip().strip("'\"")} if text.strip() else {}
 
 
 def _fenced_commands(text: str) -> list[Call]:

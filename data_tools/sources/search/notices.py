@@ -30,7 +30,8 @@ _ERROR = re.compile(
     r"|failed (?:to|with|while)\b|traceback \(most recent call"
     r"|an? (?:\w{1,20} ){0,2}error (?:has )?occurred\b)"
     r"|\W{0,3}(?:visit|search|browse|fetch|crawl)\W{1,4}(?:failed|empty)\b"
-    r"|could not find [^\n]{1,300}[.] similar: \[",
+    r"|could not find [^\n]{1,300}[.] similar: \["
+    r"|\W{0,4}(?:final information\W{0,6})?no helpful information found\b",  # Search-o1 explains why
     re.IGNORECASE,
 )
 _NOTICES = (

@@ -66,6 +66,8 @@ def read(row: Row, verdicts: Mapping[str, JudgeVerdict] | None = None) -> Trajec
     pages: dict[str, Page] = {}
     known = [add_output(pages, step) for step in transcript.steps if step.output.strip()]
     asked_for = {page_key(url) for step in transcript.steps for url in visited_urls(step)}
+    if not pages:
+        raise Dropped("no_evidence", f"none of the {len(known)} tool responses contains a hit or a page")
     evidence, distractors, notes = _split(pages, asked_for)
     return Trajectory(
         id=f"search-{row.sha256[:16]}",
@@ -169,8 +171,6 @@ def _split(pages: dict[str, Page], visited: set[str]) -> tuple[tuple[Piece, ...]
 
     A page counts as visited if it was asked for and has a text.
     """
-    if not pages:
-        raise Dropped("no_evidence", "no tool response contains a hit or a page")
     read = {key for key, page in pages.items() if page.is_visited and key in visited}
     evidence = read or set(pages)
     return (

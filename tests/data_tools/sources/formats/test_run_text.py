@@ -188,3 +188,43 @@ def test_an_answer_that_the_environment_accepted_is_the_truth_of_a_row_without_o
     assert (found.question, found.answer, found.ground_truth) == ("Who built the tower?", "Ann Lee", "Ann Lee")
     with pytest.raises(Dropped, match="no_ground_truth"):
         read({"instruction": "Who built the tower?", "output": run.replace(last, "Episode finished, reward = 0")})
+
+
+MARKED = (
+    "<|im_start|>system\nYou search.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+    "I look.\n<search>tower</search>\n<|im_end|><|im_start|>user\n<tool_response>\n<information>{}</information>\n"
+    "You have no more searches.\n</tool_response><|im_end|>\n"
+    "<|im_start|>assistant\nShe did.\n<answer>Ann Lee</answer><|im_end|>",
+)
+
+
+@pytest.mark.parametrize(
+    "asked", ["Who built it?", "Use <search> query </search>. Question: Who built it?\nResults are in <information>."]
+)
+def test_the_markup_of_a_chat_template_is_no_part_of_a_run(asked: str) -> None:
+    prompt, reply = MARKED[0].format(asked), MARKED[1].format(FIRST)
+    for row in ({"prompt": prompt, "response": reply}, {"text": prompt + reply}, {"input": prompt, "output": reply}):
+        _, found = read(row | {"answer": "Ann Lee"})
+        assert (found.question, found.answer) == ("Who built it?", "Ann Lee")
+        assert found.reasoning == "I look.\n\nShe did." and [piece.id for piece in found.evidence] == ["Tower", "Mill"]
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        '{"action": "search", "action_input": "tower"}', "{'function': 'search', 'parameters': {'query': 'tower'}}",
+        '\n```json\n{\n  "action": "search",\n  "action_input": {"query": "tower"}\n}\n```', "search[tower]",
+        'search("tower")', "search(query='tower', top=3)", "search\nAction Input: tower",
+    ],
+)  # fmt: skip
+def test_an_action_can_be_data_or_a_call(action: str) -> None:
+    final = "Thought: I know.\nFinal Answer: Ann Lee"
+    text = f"Thought: I look.\nAction: {action}\nObservation: Ann Lee built it.\n{final}"
+    turns = [
+        {"role": "user", "content": "Who?"},
+        {"role": "assistant", "content": f"Thought: I look.\nAction: {action}"},
+    ]
+    turns += [{"role": "user", "content": "Observation: Ann Lee built it."}, {"role": "assistant", "content": final}]
+    for row in ({"question": "Who?", "output": text}, {"messages": turns}):
+        _, found = read(row | {"answer": "Ann Lee"})
+        assert found.reasoning == "I look." and [piece.id for piece in found.evidence] == ["search: tower"]

@@ -32,6 +32,7 @@ NOTICES = [
     "You have reached the search limit. You are not allowed to search.",
     "You have searched this query. Please refer to previous results.", "You have already clicked this URL.",
     "**Final Information**\n\nNo helpful information found.", "No helpful information found.",
+    "No helpful information found.**Explanation** None of the three pages states who built the tower.",
     "Google Scholar Timeout, return None, Please try again later.", "Search Time out.",
     "The information of the current page is not accessible",
     "The webpage content could not be processed, and therefore, no information is available.",
