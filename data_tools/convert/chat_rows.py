@@ -1,8 +1,9 @@
 """Chats that people publish for fine-tuning, as turns with the loss on the assistant's.
 
-OpenAI messages (also under the keys of the published ACC dataset), ShareGPT, prompt and completion, Alpaca and Dolly. A
-row may define its tools under `tools`, and its system prompt under `system`. Reasoning is read from `reasoning_content`
-or from `<think>...</think>`, calls from `tool_calls` or from `<tool_call>` at the end of a text.
+OpenAI messages (also under the keys of the published ACC dataset), ShareGPT, prompt and completion, Alpaca, Dolly, and
+the query and response of ms-swift. A row may define its tools under `tools`, and its system prompt under `system`.
+Reasoning is read from `reasoning_content`, from parts, or from `<think>...</think>`. Calls are read from `tool_calls`,
+from parts, or from `<tool_call>` at the end of a text. A tool output can be a part of a user message (Anthropic).
 """
 
 import json
@@ -13,16 +14,25 @@ from acc_megatron.data_tools.conversation import Role, Turn, call_text
 from acc_megatron.data_tools.convert.tool_definitions import TOOLS_RULE, parsed, tool_definitions, with_tools
 from acc_megatron.data_tools.rows.fields import tagged
 from acc_megatron.data_tools.sources.formats.chat_messages import openai_message
-from acc_megatron.errors import DataError
+from acc_megatron.errors import DataError, Dropped
 
 MESSAGE_KEYS = ("dialogs", "input_messages", "prompt", "messages", "conversations", "conversation")
 LAYOUTS = (
     f"messages are a list under one of {', '.join(MESSAGE_KEYS)}, a completion has 'prompt' and 'completion', an "
-    "instruction has 'instruction' and 'output' or 'response'"
+    "instruction has 'instruction', 'query' or 'prompt' and 'output' or 'response'"
 )
 _ROLES = ("system", "user", "assistant", "tool")
-_LOSS_KEYS = ("weight", "train", "loss")  # of OpenAI, axolotl and ms-swift: false or 0 for a message without loss
-_INPUT_KEYS, _OUTPUT_KEYS = ("input", "context"), ("output", "response")
+_LOSS_KEYS = ("weight", "train", "loss", "loss_weight")  # false or 0 for a message without loss
+_QUESTION_KEYS, _INPUT_KEYS, _OUTPUT_KEYS = (
+    ("instruction", "query", "prompt"),
+    ("input", "context"),
+    ("output", "response"),
+)
+_RUN_KEYS = ("steps", "trajectory", "turn_history", "intermediate_steps")  # of rows that `compile` reads
+_PAIR = ("human", "assistant")  # the keys of one exchange
+_MEDIA_KEYS = ("images", "image", "videos", "video", "audios", "audio")
+_TEXT_PARTS, _THINKING_PARTS = (None, "text", "input_text", "output_text"), ("thinking", "reasoning")
+_CALL_PARTS = ("tool_use", "tool_call")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +58,25 @@ class _Messages:
 
 
 def read_chat(value: dict[str, Any], where: str) -> Chat | None:
-    """The chat of a row, or None if it has another shape. Raises DataError with `where` for a chat with a mistake."""
+    """The chat of a row, or None if it has another shape.
+
+    Raises DataError with `where` for a chat with a mistake, and Dropped('undesirable_reply') for one that its row
+    labels as such (KTO).
+    """
     found = _messages_of(value)
     if found is None:
         return None
-    turns = [_turn(message, f"{where}: message {number}") for number, message in enumerate(found.messages, start=1)]
-    turns = [replace(turn, supervised=False) if i < found.num_given else turn for i, turn in enumerate(turns)]
+    if "chosen" in value and "completion" not in value:
+        raise DataError(f"{where}: a row of preferences; leave out 'chosen', or make it the 'completion' of 'prompt'")
+    if media := [key for key in _MEDIA_KEYS if value.get(key)]:
+        raise DataError(f"{where}: the row is about {media[0]!r}, and only text is read")
+    if value.get("label") is False:
+        raise Dropped("undesirable_reply", "the row labels its reply as undesirable: 'label' is false")
+    turns = [
+        replace(turn, supervised=turn.supervised and number > found.num_given)
+        for number, message in enumerate(found.messages, start=1)
+        for turn in _turns(message, f"{where}: message {number}")
+    ]
     _check_roles(turns, where)
     keys = found.keys
     if isinstance(system := value.get("system"), str) and system.strip() and turns[0].role != "system":
@@ -71,52 +94,93 @@ def _messages_of(value: dict[str, Any]) -> _Messages | None:
         reply = completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
         return _Messages(messages=[*opening, *reply], keys=frozenset(("prompt", "completion")), num_given=len(opening))
     for key in MESSAGE_KEYS:
-        if isinstance(value.get(key), list):
-            return _Messages(messages=value[key], keys=frozenset((key,)))
+        if isinstance(found := value.get(key), list):
+            pairs = [item for item in found if isinstance(item, dict) and item.keys() >= {*_PAIR}]
+            messages = _exchanges([[item[name] for name in _PAIR] for item in pairs]) if pairs == found else found
+            return _Messages(messages=messages, keys=frozenset((key,)))
     return _instruction(value)
 
 
 def _instruction(value: dict[str, Any]) -> _Messages | None:
-    """Alpaca's and Dolly's rows; LLaMA-Factory's also have a `history` of questions and answers."""
-    instruction = value.get("instruction")
-    output_key = next((key for key in _OUTPUT_KEYS if isinstance(value.get(key), str)), None)
-    if not isinstance(instruction, str) or output_key is None:
+    """A question and its answer; rows of LLaMA-Factory and ms-swift also have a `history` of such pairs."""
+    question_key, output_key, input_key = (
+        next((key for key in keys if isinstance(value.get(key), str)), None)
+        for keys in (_QUESTION_KEYS, _OUTPUT_KEYS, _INPUT_KEYS)
+    )
+    if question_key is None or output_key is None or any(key in value for key in _RUN_KEYS):
         return None
-    input_key = next((key for key in _INPUT_KEYS if isinstance(value.get(key), str)), None)
-    addition = value[input_key] if input_key else ""
+    question, addition = value[question_key], value[input_key] if input_key else ""
     found = value.get("history")
     history: list[Any] = found if isinstance(found, list) else []
-    exchanges = [*history, [f"{instruction}\n\n{addition}" if addition.strip() else instruction, value[output_key]]]
-    messages = [
-        {"role": role, "content": text}
-        for exchange in exchanges
-        for role, text in zip(("user", "assistant"), exchange if isinstance(exchange, list) else [None], strict=False)
-    ]
-    keys = {"instruction", "history", output_key, *((input_key,) if input_key else ())}
+    messages = _exchanges(
+        [*history, [f"{question}\n\n{addition}" if addition.strip() else question, value[output_key]]]
+    )
+    keys = {question_key, "history", output_key, *((input_key,) if input_key else ())}
     return _Messages(messages=messages, keys=frozenset(keys))
 
 
-def _turn(message: object, where: str) -> Turn:
+def _exchanges(pairs: list[Any]) -> list[Any]:
+    return [
+        {"role": role, "content": text}
+        for pair in pairs
+        for role, text in zip(("user", "assistant"), pair if isinstance(pair, list) else [None], strict=False)
+    ]
+
+
+def _turns(message: object, where: str) -> list[Turn]:
+    """The turns of a message: one, after one for each tool output that is a part of a user message."""
     if not isinstance(message, dict):
         raise DataError(f"{where} must be an object with a role and text, got {type(message).__name__}")
     plain = openai_message(message)
     role = "system" if plain["role"] == "developer" else plain["role"]
     if role not in _ROLES:
         raise DataError(f"{where}: the role must be one of {', '.join(_ROLES)}, got {role!r:.80}")
-    text = _text(plain.get("content"), where)
+    content = plain.get("content")
+    results = [part for part in content if _is_part(part, ("tool_result",))] if isinstance(content, list) else []
+    outputs = [Turn(role="tool", text=_text(part.get("content"), where)) for part in results]
+    if isinstance(content, list):
+        plain |= _parts(content, plain)
+    if outputs and not plain["content"]:
+        return outputs
+    text = _text(plain["content"], where)
     if role == "assistant":
-        return _reply(plain, text, where)
+        return [_reply(plain, text, where)]
     if role == "user" and not text.strip():
         raise DataError(f"{where}: the user message is empty")
-    return Turn(role=cast(Role, role), text=_tool_output(text) if role == "tool" else text)
+    return [*outputs, Turn(role=cast(Role, role), text=_tool_output(text) if role == "tool" else text)]
+
+
+def _parts(content: list[Any], message: dict[str, Any]) -> dict[str, Any]:
+    """The text parts of a message as its content, its calls, and its reasoning; LLaMA-Factory writes `value`."""
+    calls = [part for part in content if _is_part(part, _CALL_PARTS)]
+    thoughts = [part for part in content if _is_part(part, _THINKING_PARTS)]
+    others = [part for part in content if part not in calls and part not in thoughts]
+    stated = (part.get("thinking") or part.get("text") or part.get("value") for part in thoughts)
+    reasoning = "\n\n".join(text for text in stated if isinstance(text, str))
+    made = [
+        {
+            "function": {"name": part["name"], "arguments": part.get("input")}
+            if "name" in part
+            else parsed(part["value"])
+        }
+        for part in calls
+        if "name" in part or "value" in part
+    ]
+    found = {"content": [part for part in others if not _is_part(part, ("tool_result",))]}
+    listed = message.get("tool_calls") or made
+    return found | {"tool_calls": listed, "reasoning_content": message.get("reasoning_content") or reasoning}
+
+
+def _is_part(part: object, kinds: tuple[str | None, ...]) -> bool:
+    return isinstance(part, dict) and part.get("type") in kinds
 
 
 def _text(content: object, where: str) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     parts = content if isinstance(content, list) else []
-    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
-    if not parts or not all(isinstance(text, str) for text in texts):
+    texts = [part.get("text", part.get("value")) if _is_part(part, _TEXT_PARTS) else None for part in parts]
+    if not isinstance(content, list) or not all(isinstance(text, str) for text in texts):
         kinds = sorted({str(part.get("type")) if isinstance(part, dict) else type(part).__name__ for part in parts})
         found = f"parts of type {', '.join(kinds)}" if parts else type(content).__name__
         raise DataError(f"{where}: the content must be text or a list of text parts, got {found}")

@@ -23,6 +23,7 @@ from acc_megatron.errors import DataError
 COMPILE_FIRST = "for runs of agents, use 'acc-megatron compile' first"
 ID_KEYS = ("id", "instance_id")
 KNOWN_NAMES = ".jsonl (also with .gz or .zst) or .parquet"
+_NAMED = f"{KNOWN_NAMES} file, a .json list"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class Example:
 def input_files(inputs: list[Path]) -> list[Path]:
     """The data files that files, globs, folders and `-` stand for, in a stable order; of a compile folder, its triples.
 
+    A JSON document counts if it is given itself: in a folder it is often a description of the data.
     Raises DataError for an input without data files.
     """
     files: list[Path] = []
@@ -53,10 +55,10 @@ def input_files(inputs: list[Path]) -> list[Path]:
             if not found:
                 raise DataError(f"the folder {path} contains no {KNOWN_NAMES} file")
             files += found
-        elif path.is_file() and _is_data_file(path):
+        elif path.is_file() and row_file_kind(path) is not None:
             files.append(path)
         else:
-            raise DataError(f"no input at {path}: give a {KNOWN_NAMES} file, a folder of them, or a compile folder")
+            raise DataError(f"no input at {path}: give a {_NAMED}, a folder of {KNOWN_NAMES}, or a compile folder")
     return files
 
 

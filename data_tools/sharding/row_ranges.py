@@ -10,6 +10,7 @@ from typing import IO
 from acc_megatron.common.atomic_files import size_and_time
 from acc_megatron.common.json_rows import BadRow, Row, read_jsonl, read_lines
 from acc_megatron.common.streams import COMPRESSIONS, located, open_stream
+from acc_megatron.data_tools.rows.json_list import list_rows
 from acc_megatron.data_tools.rows.parquet_rows import open_parquet, read_parquet
 from acc_megatron.data_tools.rows.row_files import damaged_parquet, row_file_kind
 from acc_megatron.data_tools.rows.session_logs import session_log_kind
@@ -30,8 +31,11 @@ class RowRange:
 def row_ranges(path: Path, rows_per_range: int) -> Iterator[RowRange]:
     """Divide a file into ranges of at most `rows_per_range` rows, reading it once in constant memory.
 
-    A process that reads the ranges of a compressed file in order decompresses it once.
+    A process that reads the ranges of a compressed file in order decompresses it once. A JSON document is one range.
     """
+    if row_file_kind(path) == "document":
+        yield RowRange(path=path, num_rows=sum(1 for _ in list_rows(path)))
+        return
     if row_file_kind(path) == "parquet":
         num_rows = open_parquet(path).metadata.num_rows
         for first in range(0, num_rows, rows_per_range):
@@ -77,6 +81,9 @@ def read_rows(rows: RowRange) -> Iterator[Row | BadRow]:
     """The rows of one range, including those that cannot be parsed; JSON rows have no SHA-256."""
     if row_file_kind(rows.path) == "parquet":
         yield from read_parquet(rows.path, first_row=rows.first_row, num_rows=rows.num_rows)
+        return
+    if row_file_kind(rows.path) == "document":
+        yield from list_rows(rows.path)
         return
     yield from read_jsonl(
         rows.path,

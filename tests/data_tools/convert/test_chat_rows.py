@@ -14,9 +14,11 @@ from acc_megatron.data_tools.conversation import Turn
 from acc_megatron.data_tools.convert.chat_rows import read_chat
 from acc_megatron.data_tools.convert.convert import ConvertSettings, convert
 from acc_megatron.data_tools.convert.dataset_folder import open_dataset
+from acc_megatron.data_tools.convert.input_rows import input_files
 from acc_megatron.data_tools.convert.templates.registry import TEMPLATES
 from acc_megatron.data_tools.convert.verify import verify
 from acc_megatron.data_tools.tokenizer.qwen_bpe import Tokenizer
+from acc_megatron.errors import DataError, Dropped
 
 Writer = Callable[[Path, list[Any]], Path]
 TOOL = {"type": "function", "function": {"name": "search", "description": "Find.", "parameters": {"type": "object"}}}
@@ -104,6 +106,16 @@ def test_a_chat_with_tools_has_the_ids_that_transformers_gives(
         {"instruction": "Where?", "input": "", "output": "In Paris."},
         {"instruction": "Where?", "context": "", "response": "In Paris.", "category": "x"},
         {"conversations": [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "In Paris."}]},
+        {"query": "Where?", "response": "In Paris.", "history": []},
+        {"prompt": "Where?", "response": "In Paris."},
+        {"conversation": [{"human": "Where?", "assistant": "In Paris."}]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "value": "Where?"}], "loss_weight": 0.0},
+                {"role": "assistant", "content": [{"type": "text", "value": "In Paris."}], "loss_weight": 1.0},
+            ],
+            "label": True,
+        },
     ],
 )  # fmt: skip
 def test_every_layout_of_one_exchange_has_the_same_turns(row: dict[str, Any]) -> None:
@@ -111,6 +123,59 @@ def test_every_layout_of_one_exchange_has_the_same_turns(row: dict[str, Any]) ->
     assert turns_of(row) == expected
     with_system = [Turn(role="system", text="s"), *expected]
     assert turns_of(row | {"system": "s"}) == with_system
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [
+            {"type": "thinking", "thinking": "I search.", "signature": "x"},
+            {"type": "text", "text": "I look."},
+            {"type": "tool_use", "id": "1", "name": "search", "input": FUNCTION["arguments"]},
+        ],
+        [
+            {"type": "reasoning", "value": "I search."},
+            {"type": "text", "value": "I look."},
+            {"type": "tool_call", "value": json.dumps(FUNCTION)},
+        ],
+    ],
+)
+def test_reasoning_and_calls_can_be_parts_of_a_message(parts: list[dict[str, Any]]) -> None:
+    reply = {"role": "assistant", "content": "done"}
+    result = {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "a hit"}]}
+    request = {"role": "user", "content": [result, {"type": "text", "text": "And?"}]}
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": parts}, request, reply]
+    turns = turns_of({"messages": messages})
+    made = Turn(role="assistant", text="I look.", reasoning="I search.", tool_calls=(CALL,), supervised=True)
+    assert turns[1:4] == [made, Turn(role="tool", text="a hit"), Turn(role="user", text="And?")]
+    assert [turn.role for turn in turns_of({"messages": [*messages[:2], request | {"content": [result]}, reply]})] == [
+        "user", "assistant", "tool", "assistant",
+    ]  # fmt: skip
+
+
+def test_replies_that_must_not_be_learned_and_rows_about_images_are_refused() -> None:
+    pair = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    with pytest.raises(Dropped, match="undesirable_reply"):
+        read_chat({"conversations": pair, "label": False}, "f:1")
+    with pytest.raises(DataError, match=r"f:1: the row is about 'images'"):
+        read_chat({"conversations": pair, "images": ["a.jpg"]}, "f:1")
+    with pytest.raises(DataError, match=r"f:1: a row of preferences"):
+        read_chat({"conversations": pair[:1], "chosen": pair[1], "rejected": pair[1]}, "f:1")
+    assert read_chat({"conversations": pair, "images": []}, "f:1") is not None
+    assert read_chat({"prompt": "q", "response": "a", "steps": []}, "f:1") is None
+
+
+def test_a_json_list_has_the_documents_of_its_json_lines(tmp_path: Path, write_rows: Writer) -> None:
+    rows = [OPENAI, SHAREGPT, {"instruction": "Where?", "output": "In Paris."}]
+    lines, document = write_rows(tmp_path / "a.jsonl", rows), tmp_path / "b.json"
+    document.write_text(json.dumps(rows, indent=1))
+    made = [convert([path], tmp_path / path.stem, ConvertSettings()) for path in (lines, document)]
+    assert [manifest["documents_out"] for manifest in made] == [3, 3]
+    datasets = [open_dataset(tmp_path / name) for name in ("a", "b")]
+    for number in range(3):
+        (ids, mask), (other_ids, other_mask) = (dataset.document(number) for dataset in datasets)
+        assert ids.tolist() == other_ids.tolist() and mask.tolist() == other_mask.tolist()
+    assert input_files([tmp_path / "a.jsonl", document]) == [lines, document]
 
 
 def test_alpaca_input_and_history_come_before_the_answer() -> None:
@@ -122,7 +187,7 @@ def test_replies_in_a_prompt_and_replies_with_weight_0_have_no_loss() -> None:
     reply = {"role": "assistant", "content": "a"}
     prompt = [{"role": "user", "content": "q"}, reply, {"role": "user", "content": "q"}]
     assert [turn.supervised for turn in turns_of({"prompt": prompt, "completion": [reply]})] == [False] * 3 + [True]
-    for key in ("weight", "train", "loss"):
+    for key in ("weight", "train", "loss", "loss_weight"):
         turns = turns_of({"messages": [*prompt[:1], reply | {key: 0}, *prompt[2:], reply | {key: 1}]})
         assert [turn.supervised for turn in turns] == [False] * 3 + [True]
 
