@@ -15,7 +15,7 @@ from acc_megatron.data_tools.compile.distractor_fill import Filler
 from acc_megatron.data_tools.compile.distractor_stock import piece_cost
 from acc_megatron.data_tools.compile.masked_observations import NOTICE, mask_observations
 from acc_megatron.data_tools.compile.settings import CompileSettings
-from acc_megatron.data_tools.convert.render import Rendered, exchange, render_triple, render_turns, user_content
+from acc_megatron.data_tools.convert.render import Lengths, exchange, lengths_of, triple_turns, user_content
 from acc_megatron.data_tools.schema import Piece, Trajectory, Triple, shallow_dict
 from acc_megatron.data_tools.tokenizer.qwen_bpe import Tokenizer
 from acc_megatron.errors import Dropped
@@ -60,11 +60,11 @@ def compile_trajectory(
         masked = mask_observations(kept, settings.mask_observations, seed=settings.seed, name=trajectory.id)
         costs |= {piece.id: piece_cost(piece, tokenizer) for piece in masked if piece.text == NOTICE}
         triple = replace(triple, context=tuple(masked))
-    triple, rendered = fit(triple, settings.budget_tokens, tokenizer)
+    triple, lengths = fit(triple, settings.budget_tokens, tokenizer)
     num_masked = sum(piece.text == NOTICE and piece.kind == "evidence" for piece in triple.context)
     triple.settings.update(
-        tokens=len(rendered.ids),
-        supervised_tokens=int(rendered.mask.sum()),
+        tokens=lengths.num_tokens,
+        supervised_tokens=lengths.num_supervised,
         **_tokens_by_kind(triple, costs),
         masked_pieces=num_masked,
         distractors_left_out=len(pieces) - len(triple.context),
@@ -97,7 +97,7 @@ def order_key(seed: int, trajectory_id: str, piece_id: str) -> bytes:
 def _frame_tokens(trajectory: Trajectory, tokenizer: Tokenizer) -> int:
     """The tokens of the document without pieces."""
     empty = exchange(user_content(trajectory.question, ()), trajectory.reasoning, trajectory.answer)
-    return len(render_turns(empty, tokenizer).ids)
+    return lengths_of(empty, tokenizer).num_tokens
 
 
 def _within_budget(
@@ -120,20 +120,20 @@ def _within_budget(
     return kept
 
 
-def fit(triple: Triple, budget_tokens: int, tokenizer: Tokenizer) -> tuple[Triple, Rendered]:
-    """Render the triple, leaving out its last distractors until it fits. Raises Dropped('over_budget').
+def fit(triple: Triple, budget_tokens: int, tokenizer: Tokenizer) -> tuple[Triple, Lengths]:
+    """The triple and its lengths, leaving out its last distractors until it fits. Raises Dropped('over_budget').
 
     The context was chosen by sums of token counts of its parts, so the document can be a few tokens too long.
     """
     kept = list(triple.context)
     while True:
-        rendered = render_triple(triple, tokenizer)
-        if len(rendered.ids) <= budget_tokens:
-            return triple, rendered
+        lengths = lengths_of(triple_turns(triple), tokenizer)
+        if lengths.num_tokens <= budget_tokens:
+            return triple, lengths
         last = next((i for i in reversed(range(len(kept))) if kept[i].kind == "distractor"), None)
         if last is None:
-            detail = f"{len(rendered.ids)} tokens without distractors, the budget is {budget_tokens}"
-            raise Dropped("over_budget", detail, num_tokens=len(rendered.ids))
+            detail = f"{lengths.num_tokens} tokens without distractors, the budget is {budget_tokens}"
+            raise Dropped("over_budget", detail, num_tokens=lengths.num_tokens)
         del kept[last]
         triple = replace(triple, context=tuple(kept))
 

@@ -25,7 +25,7 @@ from acc_megatron.data_tools.compile.output import MESSAGES, TRIPLES, DocumentEn
 from acc_megatron.data_tools.compile.settings import CompileSettings
 from acc_megatron.data_tools.compile.stock_shards import STOCK, LentTask, write_lent
 from acc_megatron.data_tools.conversation import Conversation
-from acc_megatron.data_tools.convert.render import render_turns
+from acc_megatron.data_tools.convert.render import lengths_of
 from acc_megatron.data_tools.convert.tool_definitions import TOOLS_RULE, tool_definitions, with_tools
 from acc_megatron.data_tools.rows.row_files import DAMAGED_PARQUET
 from acc_megatron.data_tools.schema import Trajectory, Triple, shallow_dict
@@ -237,18 +237,18 @@ def conversation_of(row: Row, trajectory: Trajectory, settings: CompileSettings,
     if tools is None:
         raise Dropped("malformed", TOOLS_RULE)
     turns = with_tools(turns_of(row.value, trajectory), tools)
-    rendered = render_turns(turns, tokenizer)
-    if (num_tokens := len(rendered.ids)) > settings.budget_tokens:
+    num_tokens, num_supervised = lengths_of(turns, tokenizer)
+    if num_tokens > settings.budget_tokens:
         detail = f"{num_tokens} tokens as turns, the budget is {settings.budget_tokens}"
         raise Dropped("over_budget", detail, num_tokens=num_tokens)
-    lengths = {"tokens": len(rendered.ids), "supervised_tokens": int(rendered.mask.sum())}
-    lengths["without_tools"] = int(not any(turn.tools for turn in turns))
-    lengths["without_triple"] = int(not trajectory.evidence)
+    counts = {"tokens": num_tokens, "supervised_tokens": num_supervised}
+    counts["without_tools"] = int(not any(turn.tools for turn in turns))
+    counts["without_triple"] = int(not trajectory.evidence)
     return Conversation(
         id=trajectory.id,
         agent=trajectory.agent,
         turns=turns,
         ground_truth=trajectory.ground_truth,
         provenance=shallow_dict(trajectory.provenance),
-        settings=shallow_dict(settings) | lengths | {"notes": trajectory.notes},
+        settings=shallow_dict(settings) | counts | {"notes": trajectory.notes},
     )

@@ -15,7 +15,7 @@ from acc_megatron.common.json_rows import Row
 from acc_megatron.common.streams import located
 from acc_megatron.data_tools.conversation import Conversation, Turn
 from acc_megatron.data_tools.convert.chat_rows import LAYOUTS, Chat, read_chat
-from acc_megatron.data_tools.convert.render import Rendered, exchange, user_content
+from acc_megatron.data_tools.convert.render import Rendered, triple_turns
 from acc_megatron.data_tools.rows.row_files import expanded, row_file_kind
 from acc_megatron.data_tools.schema import Piece, Triple
 from acc_megatron.errors import DataError
@@ -93,7 +93,7 @@ def _from_triple(triple: Triple) -> Example:
     return Example(
         id=triple.id,
         agent=triple.agent,
-        turns=exchange(user_content(triple.question, triple.context), triple.reasoning, triple.answer),
+        turns=triple_turns(triple),
         num_evidence=num_evidence,
         num_distractors=len(triple.context) - num_evidence,
         extra=triple.extra | kept,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,13 @@ class Rendered:
     num_prompt_tokens: int
 
 
+class Lengths(NamedTuple):
+    """The number of tokens of a document, and of those in the loss."""
+
+    num_tokens: int
+    num_supervised: int
+
+
 def user_content(question: str, context: Sequence[Piece]) -> str:
     """The user turn: the instruction, every piece under a numbered heading, and the question last."""
     parts = [f"{INSTRUCTION}\n\n"]
@@ -42,10 +50,9 @@ def exchange(user: str, reasoning: str, answer: str, *, system: str | None = Non
     return (*opening, Turn(role="user", text=user), reply)
 
 
-def render_triple(triple: Triple, tokenizer: Tokenizer, template: ChatTemplate = QWEN3) -> Rendered:
-    """Ids and mask of a compiled triple; see `render_turns`."""
-    user = user_content(triple.question, triple.context)
-    return render_turns(exchange(user, triple.reasoning, triple.answer), tokenizer, template)
+def triple_turns(triple: Triple) -> tuple[Turn, ...]:
+    """The turns of a compiled triple."""
+    return exchange(user_content(triple.question, triple.context), triple.reasoning, triple.answer)
 
 
 def render_turns(turns: Sequence[Turn], tokenizer: Tokenizer, template: ChatTemplate = QWEN3) -> Rendered:
@@ -54,15 +61,26 @@ def render_turns(turns: Sequence[Turn], tokenizer: Tokenizer, template: ChatTemp
     Raises Dropped: `control_string_in_target` when a supervised turn contains the text of a control token (the model
     must learn to write unambiguous text, so such rows are dropped, not escaped), and `nothing_supervised`.
     """
+    writer, _ = _written(turns, tokenizer, template)
+    mask = writer.mask()
+    return Rendered(writer.ids(), mask, int(mask.argmax()))
+
+
+def lengths_of(turns: Sequence[Turn], tokenizer: Tokenizer, template: ChatTemplate = QWEN3) -> Lengths:
+    """The lengths of what `render_turns` gives, in half of its time. Raises Dropped as it does."""
+    return _written(turns, tokenizer, template)[1]
+
+
+def _written(turns: Sequence[Turn], tokenizer: Tokenizer, template: ChatTemplate) -> tuple[TokenWriter, Lengths]:
     for number, turn in enumerate(turns, start=1):
         if turn.supervised:
             _need_no_control_string(number, turn, tokenizer)
     writer = TokenWriter(tokenizer)
     template.write_turns(writer, turns)
-    ids, mask = writer.ids(), writer.mask()
-    if not mask.any():
+    lengths = Lengths(*writer.lengths())
+    if not lengths.num_supervised:
         raise Dropped("nothing_supervised", "no turn of the row is supervised")
-    return Rendered(ids, mask, int(mask.argmax()))
+    return writer, lengths
 
 
 def prompt_ids(turns: Sequence[Turn], tokenizer: Tokenizer, template: ChatTemplate = QWEN3) -> np.ndarray:

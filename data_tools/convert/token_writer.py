@@ -45,6 +45,11 @@ class TokenWriter:
         assert num_control_ids == self._num_controls, "plain text became a control id"
         return ids
 
+    def lengths(self) -> tuple[int, int]:
+        """The number of tokens, and of supervised ones."""
+        self._close_segment()
+        return self._num_tokens, sum(tokens.stop - tokens.start for tokens in self._supervised)
+
     def mask(self) -> np.ndarray:
         """1 for supervised tokens, uint8 `[tokens]`."""
         self._close_segment()

@@ -232,12 +232,12 @@ def _need_plain(answer: str, tokenizer: Tokenizer) -> None:
 def _reasoned(triple: Triple, reasoning: str, attempt: int, answer: str, teacher: _Teacher) -> Triple:
     """The triple with its new reasoning; distractors, but no evidence, are removed to stay within the budget."""
     source = f"teacher:{teacher.model}"
-    triple, rendered = fit(
+    triple, lengths = fit(
         replace(triple, reasoning=reasoning, reasoning_source=source), teacher.settings.budget_tokens, teacher.tokenizer
     )
     settings = triple.settings | {
-        "tokens": len(rendered.ids),
-        "supervised_tokens": int(rendered.mask.sum()),
+        "tokens": lengths.num_tokens,
+        "supervised_tokens": lengths.num_supervised,
         "teacher": {"model": teacher.model, "attempt": attempt, "answer": answer},
     }
     return replace(triple, settings=settings)

@@ -11,7 +11,7 @@ from support.commands import SHARED_DATA
 from acc_megatron.data_tools.compile.compile import compile_inputs
 from acc_megatron.data_tools.compile.near_duplicates import NearSettings
 from acc_megatron.data_tools.compile.settings import CompileSettings
-from acc_megatron.data_tools.convert.render import render_triple
+from acc_megatron.data_tools.convert.render import render_turns, triple_turns
 from acc_megatron.data_tools.schema import Triple
 from acc_megatron.data_tools.tokenizer.qwen_bpe import Tokenizer, load_tokenizer
 from acc_megatron.errors import DataError, TooManyBadRows
@@ -294,4 +294,4 @@ def test_a_small_budget_drops_real_rows_with_the_numbers(tmp_path: Path, tokeniz
     summary = run(DATA / "sql", tmp_path / "out", tokenizer, settings=settings)
     assert summary["dropped"]["over_budget"] > 0
     for row in read_lines(tmp_path / "out" / "triples.jsonl"):
-        assert len(render_triple(Triple.from_dict(row, "x"), tokenizer).ids) <= 2_000
+        assert len(render_turns(triple_turns(Triple.from_dict(row, "x")), tokenizer).ids) <= 2_000

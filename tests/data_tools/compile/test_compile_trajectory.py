@@ -8,7 +8,7 @@ import pytest
 
 from acc_megatron.data_tools.compile.compile_trajectory import compile_trajectory
 from acc_megatron.data_tools.compile.settings import CompileSettings
-from acc_megatron.data_tools.convert.render import render_triple
+from acc_megatron.data_tools.convert.render import render_turns, triple_turns
 from acc_megatron.data_tools.schema import Kind, Piece, Provenance, Trajectory, Triple
 from acc_megatron.data_tools.tokenizer.qwen_bpe import Tokenizer, load_tokenizer
 from acc_megatron.errors import Dropped
@@ -72,7 +72,7 @@ def test_no_shuffle_keeps_the_order_and_no_distractors_removes_distractors(token
 
 def test_the_recorded_tokens_are_those_of_the_rendered_document(tokenizer: Tokenizer) -> None:
     triple = compile_trajectory(TRAJECTORY, CompileSettings(), tokenizer)
-    rendered = render_triple(triple, tokenizer)
+    rendered = render_turns(triple_turns(triple), tokenizer)
     assert triple.settings["tokens"] == len(rendered.ids)
     assert triple.settings["supervised_tokens"] == int(rendered.mask.sum())
     parts = triple.settings["evidence_tokens"] + triple.settings["distractor_tokens"]
@@ -88,7 +88,7 @@ def test_the_budget_limits_the_document_and_removes_only_distractors(tokenizer: 
     for budget in range(smallest, largest + 1, 13):
         settings = CompileSettings(budget_tokens=budget, shuffle=shuffle)
         triple = compile_trajectory(TRAJECTORY, settings, tokenizer)
-        assert len(render_triple(triple, tokenizer).ids) <= budget
+        assert len(render_turns(triple_turns(triple), tokenizer).ids) <= budget
         assert {piece.id for piece in TRAJECTORY.evidence} <= set(names(triple))
         assert len(triple.context) + triple.settings["distractors_left_out"] == 9
         kept.add(len(triple.context))

@@ -13,7 +13,7 @@ from acc_megatron.data_tools.compile.settings import CompileSettings
 from acc_megatron.data_tools.conversation import Conversation, Turn, agent_turn, call_text
 from acc_megatron.data_tools.convert.convert import ConvertSettings, convert
 from acc_megatron.data_tools.convert.dataset_folder import open_dataset
-from acc_megatron.data_tools.convert.render import render_triple, render_turns
+from acc_megatron.data_tools.convert.render import render_turns, triple_turns
 from acc_megatron.data_tools.schema import Triple
 from acc_megatron.data_tools.tokenizer.qwen_bpe import Tokenizer
 
@@ -99,7 +99,7 @@ def test_a_row_has_the_ids_of_its_document(
     huggingface = HuggingFaceTokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
     triple = Triple(id="t", agent="search", question="q", context=(), reasoning=reasoning, answer=answer)
     text = official_text("qwen3", messages_row(triple)["messages"])
-    assert huggingface.encode(text).ids == render_triple(triple, tokenizer).ids.tolist()
+    assert huggingface.encode(text).ids == render_turns(triple_turns(triple), tokenizer).ids.tolist()
     call = call_text("f", {"a": [1]})
     turns = (
         Turn(role="system", text="", tools=('{"name": "f"}',)),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from acc_megatron.data_tools.convert.render import exchange, render_triple, render_turns
+from acc_megatron.data_tools.convert.render import exchange, lengths_of, render_turns, triple_turns
 from acc_megatron.data_tools.convert.templates.registry import TEMPLATES
 from acc_megatron.data_tools.schema import Piece, Triple
 from acc_megatron.data_tools.tokenizer.qwen_bpe import Tokenizer
@@ -47,6 +47,16 @@ def test_a_system_turn_comes_first_and_is_masked_from_the_loss(
     assert rendered.mask.tolist() == [0] * (len(rendered.ids) - len(bare.ids)) + bare.mask.tolist()
     hostile = render_turns(exchange("q", "r", "a", system="<|im_end|>"), tokenizer, TEMPLATES[template])
     assert (hostile.ids >= tokenizer.first_control_id).sum() == (rendered.ids >= tokenizer.first_control_id).sum()
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_lengths_are_those_of_the_rendered_turns(template: str, tokenizer: Tokenizer) -> None:
+    for turns in (exchange("q\n\n", "\n\nr \n", "é\n"), exchange("", "", "a", system="s")):
+        rendered = render_turns(turns, tokenizer, TEMPLATES[template])
+        lengths = lengths_of(turns, tokenizer, TEMPLATES[template])
+        assert lengths == (len(rendered.ids), rendered.mask.sum()) and 0 < lengths.num_supervised < lengths.num_tokens
+    with pytest.raises(Dropped, match="nothing_supervised"):
+        lengths_of(turns[:-1], tokenizer, TEMPLATES[template])
 
 
 def test_outer_newlines_are_stripped_as_the_template_does(
@@ -104,7 +114,7 @@ def test_untrusted_text_never_becomes_a_control_token(template: str, tokenizer: 
             Piece(id=str(i), title=title, text=text, kind="evidence") for i, text in enumerate((first, second))
         )
         triple = Triple(id="t", agent="sql", question=question, context=pieces, reasoning="r", answer="a")
-        ids = render_triple(triple, tokenizer, TEMPLATES[template]).ids
+        ids = render_turns(triple_turns(triple), tokenizer, TEMPLATES[template]).ids
         controls = np.flatnonzero(ids >= 151_643)
         # im_start, im_end, im_start, think, /think, im_end: those that we insert, and no other
         thinking = [151667, 151668] if template in THINKING else []

@@ -16,7 +16,7 @@ from support.teacher_server import Behaviour, Teacher, completion, drip, send, s
 
 from acc_megatron.common.answer_cache import Budget
 from acc_megatron.common.chat_client import ClientSettings
-from acc_megatron.data_tools.convert.render import render_triple
+from acc_megatron.data_tools.convert.render import render_turns, triple_turns
 from acc_megatron.data_tools.reason.prices import Prices
 from acc_megatron.data_tools.reason.reason import ReasonSettings, reason_folder
 from acc_megatron.data_tools.schema import Triple
@@ -109,7 +109,7 @@ def test_verified_reasoning_is_kept_and_the_counts_add_up(
         for triple in kept:
             assert (triple.reasoning, triple.reasoning_source) == ("Long thought.", "teacher:m")
             assert triple.answer == triple.ground_truth
-            assert triple.settings["tokens"] == len(render_triple(triple, tokenizer).ids)
+            assert triple.settings["tokens"] == len(render_turns(triple_turns(triple), tokenizer).ids)
         (refused,) = rows(tmp_path / "out" / "quarantine.jsonl")
         assert (refused["line"], refused["stage"], refused["reason"]) == (2, "reason", "wrong_answer")
         first = (tmp_path / "out" / "triples.jsonl").read_bytes()
