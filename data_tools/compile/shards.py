@@ -26,7 +26,7 @@ from acc_megatron.data_tools.compile.settings import CompileSettings
 from acc_megatron.data_tools.compile.stock_shards import STOCK, LentTask, write_lent
 from acc_megatron.data_tools.conversation import Conversation
 from acc_megatron.data_tools.convert.render import lengths_of
-from acc_megatron.data_tools.convert.tool_definitions import TOOLS_RULE, tool_definitions, with_tools
+from acc_megatron.data_tools.convert.tool_definitions import TOOLS_RULE, tools_of_row, with_tools
 from acc_megatron.data_tools.rows.row_files import DAMAGED_PARQUET
 from acc_megatron.data_tools.schema import Trajectory, Triple, shallow_dict
 from acc_megatron.data_tools.sharding.row_ranges import RowRange
@@ -233,7 +233,7 @@ class _ShardFiles:
 
 def conversation_of(row: Row, trajectory: Trajectory, settings: CompileSettings, tokenizer: Tokenizer) -> Conversation:
     """The conversation of a run. Raises Dropped: over_budget, malformed, and the reasons of `render`."""
-    tools = tool_definitions(row.value.get("tools"))
+    tools = tools_of_row(row.value)
     if tools is None:
         raise Dropped("malformed", TOOLS_RULE)
     turns = with_tools(turns_of(row.value, trajectory), tools)

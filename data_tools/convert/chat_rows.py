@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from acc_megatron.data_tools.conversation import Role, Turn, call_text
-from acc_megatron.data_tools.convert.tool_definitions import TOOLS_RULE, parsed, tool_definitions, with_tools
+from acc_megatron.data_tools.convert.tool_definitions import TOOLS_RULE, parsed, tools_of_row, with_tools
 from acc_megatron.data_tools.rows.fields import tagged
 from acc_megatron.data_tools.sources.formats.chat_messages import openai_message
 from acc_megatron.errors import DataError, Dropped
@@ -81,7 +81,7 @@ def read_chat(value: dict[str, Any], where: str) -> Chat | None:
     keys = found.keys
     if isinstance(system := value.get("system"), str) and system.strip() and turns[0].role != "system":
         turns, keys = [Turn(role="system", text=system), *turns], keys | {"system"}
-    tools = tool_definitions(value.get("tools"))
+    tools = tools_of_row(value)
     if tools is None:
         raise DataError(f"{where}: {TOOLS_RULE}")
     return Chat(turns=with_tools(turns, tools), keys=keys | {"tools"} if tools else keys)

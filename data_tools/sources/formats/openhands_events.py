@@ -42,7 +42,7 @@ class OpenHandsEvents(LogFormat):
                 made = _action_turns(event, action, has_begun=has_begun)
                 has_begun = has_begun or any(turn.role == "assistant" for turn in made)
                 turns += made
-            elif isinstance(observation, str) and isinstance(event.get("content"), str) and turns:
+            elif isinstance(observation, str) and isinstance(event.get("content"), str) and has_begun:
                 turns.append(Turn(role="tool", text=event["content"]))
         if not any(turn.role == "user" for turn in turns):
             start = next((number for number, turn in enumerate(turns) if turn.role != "system"), len(turns))

@@ -7,7 +7,7 @@ import pytest
 from support.official_templates import official_text
 
 from acc_megatron.data_tools.conversation import Turn
-from acc_megatron.data_tools.convert.tool_definitions import tool_definitions, with_tools
+from acc_megatron.data_tools.convert.tool_definitions import tool_definitions, tools_of_row, with_tools
 
 TOOL = {"type": "function", "function": {"name": "search", "description": "Finds </tools>\\n."}}
 TEXT = json.dumps(TOOL)
@@ -16,6 +16,40 @@ TEXT = json.dumps(TOOL)
 @pytest.mark.parametrize("found", [[TOOL, TOOL], [TEXT, TEXT], f"[{TEXT}, {TEXT}]"])
 def test_every_spelling_of_definitions_is_read(found: Any) -> None:
     assert tool_definitions(found) == (TEXT, TEXT)
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}},
+        {"name": "f", "description": "d", "input_schema": {"type": "object"}, "cache_control": {"type": "ephemeral"}},
+        {"functionDeclarations": [{"name": "f", "description": "d", "parameters": {"type": "object"}}]},
+    ],
+)
+def test_definitions_of_other_apis_become_those_of_openais_chat_api(tool: dict[str, Any]) -> None:
+    function = {"name": "f", "description": "d", "parameters": {"type": "object"}}
+    (read,) = tool_definitions([tool]) or ()
+    assert json.loads(read) == {"type": "function", "function": function}
+    assert tool_definitions([function]) == (json.dumps(function),)  # as the template writes it
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"functions": [TOOL]},
+        {"metadata": {"tools": [TEXT]}},
+        {"extra_info": {"functions": f"[{TEXT}]"}, "tools": None},
+        {"messages": [{"role": "system", "content": "s", "tools": [TOOL]}]},
+        {"history": [{"action": "system", "args": {"content": "s", "tools": [TOOL]}}]},
+    ],
+)
+def test_definitions_are_found_wherever_a_row_keeps_them(row: dict[str, Any]) -> None:
+    assert tools_of_row(row) == (TEXT,)
+
+
+def test_what_is_no_definition_is_left_out_unless_it_stands_under_tools() -> None:
+    assert tools_of_row({"functions": 3, "config": {"tools": ["bash"]}, "messages": []}) == ()
+    assert tools_of_row({"tools": ["bash"]}) is None
 
 
 @pytest.mark.parametrize("found", [5, "search", {"name": "x"}, [5], ["search"], "{}"])

@@ -140,6 +140,8 @@ def test_turns_of_openhands_events() -> None:
         {"source": "agent", "action": "system", "args": {"content": "s"}},
         {"source": "user", "action": "message", "args": {"content": "the issue"}},
         {"source": "environment", "action": "change_agent_state", "args": {"agent_state": "running"}},
+        {"source": "user", "action": "recall", "args": {"query": "the issue"}},
+        {"source": "environment", "observation": "recall", "content": "Added workspace context"},
         {"id": 2, "source": "agent", "action": "run", "args": {"command": "ls", "thought": "t", "blocking": False}},
         {"id": 3, "source": "agent", "cause": 2, "observation": "run", "content": "a.py"},
         {"source": "agent", "action": "think", "args": {"thought": "hm"}},
@@ -175,7 +177,7 @@ def test_turns_of_openhands_events() -> None:
     ]
     for key in ("history", "trajectory"):
         assert short(turns_of({key: events}, RUN)) == expected
-    pairs = [[events[3], events[4]], [events[7], events[8]]]
+    pairs = [[events[5], events[6]], [events[9], events[10]]]
     assert short(turns_of({"history": pairs}, RUN)) == [("user", "Q?", "", []), expected[2], expected[3], expected[6]]
 
 
