@@ -1,7 +1,8 @@
 """Trajectories of Moatless: a tree of nodes, each with thoughts, and steps of an action and its observation.
 
 Nodes are nested under `root`, or listed under `nodes` with the ids of their parents. The run is the path from the root
-to the last node that finishes, otherwise to the last node.
+to the last node that finishes, otherwise to the last node. Older versions list the states of one path under
+`transitions`, each with the actions in this state.
 """
 
 import json
@@ -12,7 +13,7 @@ from acc_megatron.data_tools.rows.fields import optional_object
 from acc_megatron.data_tools.schema import Trajectory
 from acc_megatron.data_tools.sources.formats.log_format import FINISH_TOOLS, Fences, LogFormat, Step, Transcript
 
-_CLASS = "action_args_class"
+_CLASS, _ACTIONS = "action_args_class", "actions"
 _THOUGHT_KEYS = ("thoughts", "scratch_pad")
 _MAX_NODES = 100_000
 Node = dict[str, Any]
@@ -25,20 +26,24 @@ class Moatless(LogFormat):
     agent = "swe"
 
     def recognises(self, value: dict[str, Any]) -> bool:
-        """Whether any node has an action with the class of its arguments."""
-        return any(_CLASS in step["action"] for node, _ in _nodes(value) for step in _steps_of(node))
+        """Whether any node has an action with the class of its arguments, or any state has actions."""
+        nodes = _nodes(value)
+        return any(_CLASS in step["action"] or _ACTIONS in node for node, _ in nodes for step in _steps_of(node))
 
     def transcript(self, value: dict[str, Any], *, fences: Fences = "") -> Transcript:
         """The steps on the path; the first message of the user is the prompt."""
         path = _path(value)
-        prompt = next((text for node in path if (text := _text(node, "user_message", "message"))), "")
+        prompts = (_text(value, "initial_message"), *(_text(node, "user_message", "message") for node in path))
+        prompt = next((text for text in prompts if text), "")
         steps = tuple(step for node in path for step in _steps(node))
         return Transcript(prompt=prompt, steps=steps, final="")
 
     def turns(self, value: dict[str, Any], trajectory: Trajectory) -> list[Turn]:
         """The prompt, and a call and an output for each step."""
         transcript = self.transcript(value)
-        turns = [Turn(role="user", text=transcript.prompt or trajectory.question)]
+        system = _text(optional_object(value, "agent"), "system_prompt")
+        turns = [Turn(role="system", text=system)] if system else []
+        turns.append(Turn(role="user", text=transcript.prompt or trajectory.question))
         for step in transcript.steps:
             turns.append(agent_turn(reasoning=step.thought, calls=(call_text(step.tool, step.arguments),)))
             turns.append(Turn(role="tool", text=step.output))
@@ -47,7 +52,7 @@ class Moatless(LogFormat):
 
 def _nodes(value: dict[str, Any]) -> list[tuple[Node, int]]:
     """(node, index of its parent or -1) of every node, parents first; empty without nodes."""
-    listed = value.get("nodes")
+    listed = next((value[key] for key in ("nodes", "transitions") if key in value), None)
     if isinstance(listed, list) and listed and all(isinstance(node, dict) for node in listed[:_MAX_NODES]):
         places = {node.get("node_id"): i for i, node in enumerate(listed[:_MAX_NODES])}
         parents = [node.get("parent_id", node.get("parent")) for node in listed[:_MAX_NODES]]
@@ -81,9 +86,21 @@ def _path(value: dict[str, Any]) -> list[Node]:
 
 def _steps_of(node: Node) -> list[dict[str, Any]]:
     """The steps with an action, also of a node that keeps its only action and output itself."""
+    if isinstance(made := node.get(_ACTIONS), list):
+        return [step for item in made if isinstance(item, dict) and (step := _step_in_state(node, item))]
     listed = node.get("action_steps")
     steps = listed if isinstance(listed, list) else [{"action": node.get("action"), "observation": node.get("output")}]
     return [step for step in steps if isinstance(step, dict) and isinstance(step.get("action"), dict)]
+
+
+def _step_in_state(node: Node, item: dict[str, Any]) -> dict[str, Any] | None:
+    """A step of an older version, which names the action and its output in two ways; None for anything else."""
+    action = item.get("action", item.get("request"))
+    response = optional_object(item, "response")
+    output = item.get("output") or response.get("output") or response.get("retry_message")
+    if not isinstance(action, dict):
+        return None
+    return {"action": {_CLASS: str(node.get("name", ""))} | action, "observation": output}
 
 
 def _steps(node: Node) -> list[Step]:
@@ -97,12 +114,17 @@ def _steps(node: Node) -> list[Step]:
         viewed = files[0].get("file_path") if isinstance(files, list) and files and isinstance(files[0], dict) else None
         if tool == "ViewCode" and isinstance(viewed, str):
             tool, arguments = "view_file", arguments | {"path": viewed}
-        observation = step.get("observation")
-        output = _text(observation, "message") if isinstance(observation, dict) else json.dumps(observation)
+        output = _output(step.get("observation"))
         thought = "\n\n".join(dict.fromkeys([*([before] if before else []), *thoughts]))
         steps.append(Step(thought=thought, tool=tool or "action", arguments=arguments, output=output))
         before = ""
     return steps
+
+
+def _output(observation: object) -> str:
+    if isinstance(observation, dict) and isinstance(observation.get("message"), str):
+        return observation["message"]
+    return observation if isinstance(observation, str) else json.dumps(observation, ensure_ascii=False)
 
 
 def _ends(step: Step) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from acc_megatron.data_tools.schema import Kind, Piece
+from acc_megatron.data_tools.sources.formats.known_formats import transcript_of
 from acc_megatron.data_tools.sources.formats.swe_agent import first_prompt
 from acc_megatron.data_tools.sources.resources import is_safe_path
 from acc_megatron.data_tools.sources.swe.seen_files import SeenFile
@@ -17,7 +18,9 @@ from acc_megatron.errors import Dropped
 
 RULE = "as_seen"
 _STATEMENT_KEYS = ("problem_statement", "issue", "issue_text", "task_description")
-_TAGS = ("pr_description", "issue_description", "github_issue", "issue", "problem_statement", "task_description")
+_TAGS = (
+    "pr_description", "issue_description", "github_issue", "issue", "problem_statement", "task_description", "task",
+)  # fmt: skip
 _ISSUE = re.compile(r"^ISSUE:[ \t]*\n(.*?)(?=^INSTRUCTIONS:|\Z)", re.DOTALL | re.MULTILINE)
 
 
@@ -26,7 +29,7 @@ def statement_of(value: dict[str, Any]) -> str:
     texts = (value[key] for key in _STATEMENT_KEYS if isinstance(value.get(key), str))
     if found := next((text.strip() for text in texts if text.strip()), ""):
         return found
-    prompt = first_prompt(value)
+    prompt = first_prompt(value) or transcript_of(value).prompt
     for tag in _TAGS:
         _, mark, rest = prompt.partition(f"<{tag}>")
         inside, end, _ = rest.partition(f"</{tag}>")

@@ -26,6 +26,7 @@ from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS
 from acc_megatron.data_tools.sources.verdict import resolved_verdict
 
 REPORT_NAMES = ("report.json", "final_report.json", "results.json")
+_REPORT_NAME = re.compile(r"(?:^|[._-])(?:reports?|results?|evaluation|eval)$")
 _RESOLVED_LISTS = ("resolved_ids", "resolved", "ids_resolved", "resolved_instances")
 _UNJUDGED_LISTS = ("incomplete_ids", "unstopped_containers", "unremoved_images")
 _RUN_KEYS = (*MESSAGE_KEYS, "turn_history", "steps", "patch", "files_at_base_commit", "model_patch")
@@ -144,7 +145,7 @@ def _can_be_report(path: Path) -> bool:
     """Whether the name or the first bytes are those of a report."""
     if path.suffix != ".json" or path.stat().st_size > _MAX_BYTES:
         return False
-    if path.name in REPORT_NAMES or path.name.endswith((".report.json", "_report.json")):
+    if _REPORT_NAME.search(path.stem):
         return True
     with path.open("rb") as file:
         return _SUMMARY_KEY in file.read(_HEAD_BYTES)
@@ -152,7 +153,7 @@ def _can_be_report(path: Path) -> bool:
 
 def _names_run(report: Path) -> bool:
     """Whether a report is named `MODEL.RUN.json`, as SWE-bench's."""
-    return report.suffix == ".json" and "." in report.stem and not report.name.endswith(".report.json")
+    return report.suffix == ".json" and "." in report.stem and _REPORT_NAME.search(report.stem) is None
 
 
 def _num_shared(first: Path, second: Path) -> int:

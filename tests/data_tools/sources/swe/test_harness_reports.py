@@ -50,7 +50,9 @@ def test_every_usual_form_of_a_report_is_read(report: Any, expected: dict[str, b
     assert verdicts_of_report(report) == expected
 
 
-@pytest.mark.parametrize("name", ["report.json", "final_report.json", "results.json", "model.run_1.json"])
+@pytest.mark.parametrize(
+    "name", ["report.json", "final_report.json", "results.json", "result.json", "lite_results.json", "model.run_1.json"]
+)
 def test_a_report_in_the_folder_of_runs_or_above_it_counts_and_is_no_run(tmp_path: Path, name: str) -> None:
     run = write(tmp_path / "runs" / "trajs" / "a.traj", RUN)
     report = write(tmp_path / "runs" / name, SUMMARY)
