@@ -22,6 +22,7 @@ _ASKED = re.compile(r"[^.!?\n]{1,100}\?\s{1,4}no\b", re.IGNORECASE)
 _NO_AFTER = re.compile(r"\?\s{1,4}no\b", re.IGNORECASE)
 _FOREIGN_NOT = re.compile(r"\b(?:no (?:fue|es|era)|não (?:foi|é|era)|non (?:è|fu|era))\b", re.IGNORECASE)
 _INITIAL = re.compile(r"(?<=[a-z] )[A-Z]\. (?=[A-Z])")
+_INITIALS = re.compile(r"\b[A-Z]{2,4}\b")
 _MONEY = re.compile(r"(?:US)?([$€£])\s?(\d[\d,.]{0,30}(?: (?:hundred|thousand|million|billion|trillion))?)")
 _CURRENCIES = {"$": "dollars", "€": "euros", "£": "pounds"}
 _SIGNS = {*_CURRENCIES, "¥", "₹", "₩"}
@@ -40,7 +41,7 @@ def stated(answer: str, truth: str) -> str:
     if len(plain := truth.strip()) > 1 and _POSSESSIVE.search(text):  # no pattern is compiled for most answers
         text = re.sub(rf"({re.escape(plain)})['’]s (?=disease\b|syndrome\b)", r"\1 ", text, flags=re.IGNORECASE)
         text = re.sub(rf"{re.escape(plain)}['’]s (?=\w)", " ", text, flags=re.IGNORECASE)
-    if not _INITIAL.search(truth):
+    if not _INITIAL.search(truth) and not _INITIALS.search(truth):
         text = _INITIAL.sub("", text)
     if any(name[:-1] in truth.lower() for name in _CURRENCIES.values()):
         text = _MONEY.sub(lambda match: f"{match[2].rstrip('.,')} {_CURRENCIES[match[1]]}", text)

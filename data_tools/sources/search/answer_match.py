@@ -32,7 +32,7 @@ _CONCLUSION = re.compile(
     re.IGNORECASE,
 )
 _CONFIDENCE = re.compile(r"\n\W{0,4}confidence\b[^\n:]{0,20}:", re.IGNORECASE)  # of BrowseComp's form of an answer
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+|\n+")  # not after an initial
 _PARENTHESES = re.compile(r"\([^)]*\)?")
 _ALIAS_END = re.compile(r"\s[-–—]\s|,")
 _AND = re.compile(r"\s+(?:and|&)\s+", re.IGNORECASE)
@@ -40,6 +40,8 @@ _ALTERNATIVES = re.compile(r"\s+or\s+|\s*;\s*|\s+/\s+", re.IGNORECASE)
 _YES_OR_NO = re.compile(r"(yes|no)(?:[.!]|[,;]\s.{1,80})?", re.IGNORECASE)
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _IDEOGRAPHS_AT_END = re.compile(r"[\u3400-\u9fff]+$")
+_DENIED_AFTER = ("不是", "并非", "並非", "不叫")
+_DENIED_BEFORE = tuple("".join(normalise(denial)) for denial in ("ではな", "じゃな", "でもな"))
 _PREPOSITIONS = "在于於是为為叫到从從由和与與及去"
 _HANGUL = re.compile(r"[\uac00-\ud7a3]$")
 _PARTICLES = re.compile(
@@ -58,6 +60,10 @@ _UNKNOWN = re.compile(
 _DENIALS = {
     "not", "isnt", "wasnt", "arent", "werent", "never", "neither", "nor", "unlike", "without", "except", "cannot",
     "instead", "rather", "or", "either", "nicht", "kein", "keine", "pas", "не",
+}  # fmt: skip
+_RELATIVES = {
+    "wife", "husband", "widow", "son", "daughter", "father", "mother", "brother", "sister", "nephew", "niece", "uncle",
+    "aunt", "cousin", "grandson", "granddaughter", "grandfather", "grandmother", "successor", "predecessor",
 }  # fmt: skip
 _EVERYONE = {"everyone", "everybody", "all", "anyone", "anybody"}
 _VERBS = [[verb] for verb in ("did", "was", "is", "does", "were", "are", "has", "had", "could", "do")]
@@ -113,7 +119,8 @@ def is_open(answer: str, truth: str) -> bool:
     if _YES_OR_NO.fullmatch(truth.strip()) is not None:
         return not _first_yes_or_no(said)
     if len(words) == 1 and is_number(words[0]):
-        return not any(map(is_number, normalise(said)))
+        is_other_form = "/" in said + truth or ("%" in said) != ("%" in truth)  # "3/4" for "0.75"
+        return is_other_form or not any(map(is_number, normalise(said)))
     whole = f" {' '.join(normalise(said))} "
     return not any(f" {' '.join(form)} " in whole for form in _forms(truth))  # it is there, but denied
 
@@ -175,8 +182,10 @@ def _adds_another(said: str, truth: str, forms: list[list[str]]) -> bool:
 
 
 def _has_run(text: str, run: str) -> bool:
-    """Whether unspaced text contains the run, and not only behind one more ideograph: 東京都 does not state 京都."""
+    """Whether unspaced text states the run: 東京都 does not state 京都, and 不是京都 and 京都ではない deny it."""
     for found in re.finditer(re.escape(run), text):
+        if text.endswith(_DENIED_AFTER, 0, found.start()) or text.startswith(_DENIED_BEFORE, found.end()):
+            continue
         if not (before := _IDEOGRAPHS_AT_END.search(text, 0, found.start())):
             return True
         if len(before[0]) != 1 or before[0] in _PREPOSITIONS:
@@ -212,7 +221,8 @@ def _is_denied(words: Sequence[str], start: int, end: int) -> bool:
     after = words[end : end + 3]
     is_negated = after[:1] in _NEGATED or (after[:1] in _VERBS and after[1:2] == ["not"] and after[2:] != ["only"])
     is_denied = before >= 0 and words[before] in _DENIALS
-    return is_denied or is_excepted or is_negated or after[:1] == ["or"]
+    is_relative = before == 0 and words[0] in _RELATIVES and words[start - 1] == "of"  # "the wife of X" is not X
+    return is_denied or is_relative or is_excepted or is_negated or after[:1] == ["or"]
 
 
 def _has_all(words: Sequence[str], form: Sequence[str]) -> bool:
@@ -222,7 +232,7 @@ def _has_all(words: Sequence[str], form: Sequence[str]) -> bool:
         return False
     joined = _singular("".join(form)) if size <= _JOINED_WORDS else ""
     if len(joined) >= _JOINED_CHARACTERS:
-        windows = ((i, i + n) for n in range(1, size + 1) for i in range(len(words) - n + 1))
+        windows = ((i, i + n) for n in range(1, _JOINED_WORDS + 1) for i in range(len(words) - n + 1))
         if any(_singular("".join(words[i:j])) == joined and not _is_denied(words, i, j) for i, j in windows):
             return True
     if size > len(words):
@@ -231,7 +241,9 @@ def _has_all(words: Sequence[str], form: Sequence[str]) -> bool:
         return any(
             sorted(words[i : i + 2]) == sorted(form) and not _is_denied(words, i, i + 2) for i in range(len(words))
         )
-    return set(form) <= set(words) and "not" not in words
+    initials = [{word for word in part if len(word) == 1 and word.isalpha()} for part in (form, words)]
+    # "George H. W. Bush" does not state "George W. Bush"
+    return set(form) <= set(words) and "not" not in words and (not initials[0] or initials[0] == initials[1])
 
 
 def _singular(word: str) -> str:

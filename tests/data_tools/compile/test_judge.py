@@ -81,6 +81,8 @@ def test_the_judge_is_asked_about_open_answers_only_and_its_verdict_is_kept(
         ("a dozen", "12", True),
         ("Certainly.", "Yes", True),
         ("13", "12", False),
+        ("3/4", "0.75", True),
+        ("0.75", "75%", True),
         ("No, never.", "Yes", False),
         ("B", "A", False),
         ("It was not Mara Lind.", "Mara Lind", False),

@@ -95,6 +95,9 @@ RIGHT = [
     ("He was the twenty-first president.", "21st president"),
     ("20 °C", "20 degrees Celsius"),
     ("44 BCE", "44 BC"),
+    ("It was J. R. R. Tolkien.", "JRR Tolkien"),
+    ("She was the wife of Jon Berg.", "Jon Berg"),
+    ("答案不是鲁迅,而是老舍。", "老舍"),
 ]
 WRONG = [
     ("Nein, sie wurden getrennt gegründet.", "Yes"),
@@ -166,6 +169,10 @@ WRONG = [
     ("In the 18th century.", "nineteenth century"),
     ("Am 4. Juni 1776.", "July 4, 1776"),
     ("20 °F", "20 degrees Celsius"),
+    ("The wife of Jon Berg.", "Jon Berg"),
+    ("George H. W. Bush", "George W. Bush"),
+    ("不是鲁迅,而是老舍。", "鲁迅"),
+    ("京都ではなく奈良です。", "京都"),
 ]
 # lines of real rows, judged by hand: the agent's answer is another one than the truth
 WRONG_ROWS = {10, 103, 105, 114, 115}
