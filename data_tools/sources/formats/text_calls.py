@@ -22,6 +22,8 @@ _MAX_CALL_CHARACTERS = 1 << 16
 _THOUGHT = re.compile(r"Thought(?: \d{1,4})?:")
 _ACTION_INPUT = re.compile(r"\s{0,8}^Action Input(?: \d{1,4})?:[ \t]*", re.MULTILINE)
 _OBSERVATION = "\nObservation"
+# where gpt-oss begins a call, with and without its control tokens; what follows may be invented results
+_HARMONY = ("<|start|>assistant<|channel|>commentary to=", "<|channel|>commentary to=", "assistantcommentary to=")
 _PLAIN_FENCE = "```\n"
 _FENCES = ("```bash\n", "```mswea_bash_command\n", "```sh\n")
 _SQL_FENCE = re.compile(r"^```(?:sql|sqlite|postgresql|mysql)[ \t]*\n", re.MULTILINE | re.IGNORECASE)
@@ -62,8 +64,8 @@ def text_without_calls(text: str, fences: Fences = "") -> str:
     if thoughts := tagged(text, "think"):
         return "\n\n".join(thought.strip() for thought in thoughts)
     lines = f"\n{text}"
-    ends = [position for opening in OPENINGS if (position := lines.find(opening)) >= 0]
-    if "Action" in text and (action := _ACTION.search(text)):
+    ends = [position for opening in (*OPENINGS, *_HARMONY) if (position := lines.find(opening)) >= 0]
+    if "Action" in text and (action := _ANY_ACTION.search(text)):
         ends.append(action.start() + 1)
     if not ends and fences == "sql" and (match := _SQL_FENCE.search(text) or _SQL_TAG.search(text)):
         ends = [match.start() + 1]

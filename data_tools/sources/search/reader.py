@@ -19,7 +19,7 @@ from acc_megatron.data_tools.sources.formats.run_text import is_answer_text
 from acc_megatron.data_tools.sources.page_url import page_key
 from acc_megatron.data_tools.sources.search.judged_answers import JudgeVerdict, check_stated
 from acc_megatron.data_tools.sources.search.pages import Page, add_output, tool_kind, visited_urls
-from acc_megatron.data_tools.sources.search.truth import find_truth
+from acc_megatron.data_tools.sources.search.truth import find_truth, has_truth_key
 from acc_megatron.data_tools.sources.swe.steps import is_swe_run
 from acc_megatron.data_tools.sources.verdict import says_failed, says_succeeded
 from acc_megatron.errors import Dropped
@@ -38,7 +38,8 @@ _OWN_ANSWER_KEYS = (
 def recognises(value: dict[str, Any]) -> bool:
     """Whether a row is a search run: by its task, its tagged tool responses, or the names of its tools.
 
-    A run that only finishes is one as well: an agent can answer without a search, among others that search.
+    A run that only finishes is one as well, and a question with its truth and no call: an agent can answer without a
+    search, among others that search.
     """
     if not has_run_of("search", value):
         return False
@@ -47,8 +48,11 @@ def recognises(value: dict[str, Any]) -> bool:
     if is_swe_run(value):
         return False
     names = tool_names(value)
-    only_finishes = all(name.lower() in FINISH_TOOLS for name in names) and (bool(names) or is_answer_text(value))
-    return only_finishes or _is_tagged(value) or any(map(tool_kind, names))
+    if any(map(tool_kind, names)) or _is_tagged(value):
+        return True
+    has_truth = bool(_own_question(value)) and has_truth_key(value)
+    only_finishes = all(name.lower() in FINISH_TOOLS for name in names)
+    return only_finishes and (bool(names) or has_truth or is_answer_text(value))
 
 
 def read(row: Row, verdicts: Mapping[str, JudgeVerdict] | None = None) -> Trajectory:

@@ -27,6 +27,11 @@ _LIST_KEYS = ("target", "targets", "aliases", "normalized_aliases", "answers", "
 _ALIAS_KEYS = ("golden_answers", "answers", "answer_aliases", "aliases")  # lists of correct answers
 
 
+def has_truth_key(value: dict[str, Any]) -> bool:
+    """Whether the row itself has a key of a truth."""
+    return any(value.get(key) is not None for key in _KEYS)
+
+
 def find_truth(value: dict[str, Any]) -> tuple[str, str, list[str]]:
     """The key of the ground truth, the ground truth, and other answers that the row accepts.
 

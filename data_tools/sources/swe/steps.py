@@ -38,6 +38,8 @@ def is_swe_run(value: dict[str, Any]) -> bool:
         has_own_keys = any(not _SWE_AGENT_KEYS.isdisjoint(item) for item in value[key])
         if has_own_keys or not any(map(tool_kind, names)):
             return True
+    if isinstance(value.get("question"), str) and any(tool_kind(name) == "search" for name in names):
+        return False  # a search agent can have a shell, too
     return bool({name.lower() for name in names} & (_SHELL_TOOLS | _FILE_TOOLS))
 
 

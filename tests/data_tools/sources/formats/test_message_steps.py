@@ -145,3 +145,12 @@ def test_a_row_without_a_list_of_objects_has_no_format() -> None:
         {"messages": [{"a": 1}]},
     ):
         assert format_of(value) is None and tool_names(value) == set()
+
+
+@pytest.mark.parametrize("mark", ["assistantcommentary to=", "<|start|>assistant<|channel|>commentary to="])
+def test_a_thought_of_gpt_oss_ends_where_it_writes_a_call(mark: str) -> None:
+    text = f'We search. {mark}functions.search json{{"query": "tower"}}assistantcommentaryAnn Lee built it.'
+    call = {"id": "1", "function": {"name": "search", "arguments": {"query": "tower"}}}
+    messages = [{"role": "assistant", "content": text, "tool_calls": [call]}, {"role": "tool", "content": "Bo Ek."}]
+    (step,) = transcript_of({"messages": messages}).steps
+    assert (step.thought, step.output) == ("We search.", "Bo Ek.")

@@ -172,6 +172,7 @@ def test_a_rollout_of_verl_finds_its_question_in_the_prompt_next_to_it(truth: di
             ]
         },
         {"question": "Who?", "response": "Step 1: I know it.</think>\n<answer> Ann Lee </answer>"},
+        {"question": "Who?", "trace": {"messages": [{"role": "assistant", "content": "Ann Lee"}], "steps": []}},
     ],
 )
 def test_a_run_that_answers_without_a_search_is_dropped_and_not_unknown(row: dict[str, Any]) -> None:
@@ -219,7 +220,7 @@ def test_the_markup_of_a_chat_template_is_no_part_of_a_run(asked: str) -> None:
 )  # fmt: skip
 def test_an_action_can_be_data_or_a_call(action: str) -> None:
     final = "Thought: I know.\nFinal Answer: Ann Lee"
-    text = f"Thought: I look.\nAction: {action}\nObservation: Ann Lee built it.\n{final}"
+    text = f"Thought 1: I look.\nAction 1: {action}\nObservation 1: Ann Lee built it.\n{final}"
     turns = [
         {"role": "user", "content": "Who?"},
         {"role": "assistant", "content": f"Thought: I look.\nAction: {action}"},
@@ -228,3 +229,12 @@ def test_an_action_can_be_data_or_a_call(action: str) -> None:
     for row in ({"question": "Who?", "output": text}, {"messages": turns}):
         _, found = read(row | {"answer": "Ann Lee"})
         assert found.reasoning == "I look." and [piece.id for piece in found.evidence] == ["search: tower"]
+
+
+def test_an_answer_that_was_judged_right_is_not_compared_with_itself() -> None:
+    text = "The tower was built by three people:\n\n- **Ann Lee**, 1897\n- **Bo Ek**, 1912\n- their son, 1950"
+    chat = [{"role": "assistant", "content": "Action: search[tower]"}, {"role": "user", "content": "Observation: x y"}]
+    _, found = read(
+        {"question": "By whom?", "messages": [*chat, {"role": "assistant", "content": text}], "correct": True}
+    )
+    assert found.answer == found.ground_truth == text

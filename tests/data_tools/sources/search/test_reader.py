@@ -10,6 +10,7 @@ from support.commands import SHARED_DATA
 
 from acc_megatron.common.json_rows import Row, read_jsonl
 from acc_megatron.data_tools.schema import Trajectory
+from acc_megatron.data_tools.sources.known_agents import agent_of
 from acc_megatron.data_tools.sources.page_url import page_key
 from acc_megatron.data_tools.sources.resources import Resources
 from acc_megatron.data_tools.sources.search.agent import SearchAgent
@@ -365,3 +366,19 @@ def test_reasoning_under_its_own_key_of_the_last_message_precedes_the_answer() -
     last["reasoning_content"] = "The page names the winner."
     trajectory = SearchAgent().read(row, Resources())
     assert (trajectory.reasoning, trajectory.answer) == ("The page names the winner.", "Santa Claus")
+
+
+def test_a_search_run_may_use_a_shell() -> None:
+    names = ("web_search", "bash")
+    calls = [{"role": "assistant", "content": f"I use {n}.", "tool_calls": [{"function": {"name": n}}]} for n in names]
+    turns = [turn for call in calls for turn in (call, {"role": "tool", "content": "Ann won."})]
+    row = Row(
+        value={"question": "Who?", "answer": "Ann", "messages": [*turns, {"role": "assistant", "content": "Ann"}]},
+        file="runs.jsonl",
+        line=1,
+        byte_offset=0,
+        sha256="cd" * 32,
+    )
+    kind = agent_of(row.value)
+    assert kind is not None and kind.name == "search"
+    assert [piece.text for piece in read(row).evidence] == ["web_search: \n\nAnn won."]
