@@ -13,25 +13,31 @@ from typing import Any, Literal, get_args
 from acc_megatron.data_tools.rows.fields import embedded_object, optional_object
 
 _FLAG_WORDS = {
-    "success", "succeeded", "successful", "correct", "correctness", "resolved", "solved", "passed", "pass",
+    "success", "succeeded", "successful", "successfully", "succeed", "correct", "correctness", "resolved", "solved",
+    "passed", "pass", "passes",
 }  # fmt: skip
 _STATUS_WORDS = {
     "status", "outcome", "verdict", "judgement", "judgment", "result", "evaluation", "grade", "judge", "resolution",
 }  # fmt: skip
 _FAILURE_WORDS = {"failed", "unresolved", "unsolved", "incorrect", "unsuccessful"}
 _OTHER_WORDS = {
-    "is", "was", "has", "all", "test", "tests", "answer", "label", "final", "eval", "llm", "auto", "swe", "bench",
-    "swebench", "exec", "execution", "run", "task", "instance", "prediction", "agent", "overall", "phase1",
+    "is", "was", "has", "did", "all", "completed", "test", "tests", "answer", "label", "final", "eval", "llm",
+    "auto", "swe", "bench", "swebench", "exec", "execution", "run", "task", "instance", "prediction", "agent",
+    "overall", "phase1",
 }  # fmt: skip
 _TESTS = {"test", "tests"}
+_RATE_KEYS = ("pass@1", "pass_at_1")
 _RATES = {"acc", "accuracy", "rate", "ex"}  # over several runs: only none and all are verdicts on one of them
 _REWARDS = ("reward", "rewards", "final_reward")
 _SCORES = ("score", "final_score")
-_PLACES = (
-    "info", "metadata", "meta", "extra_info", "report", "test_result", "eval", "evaluation", "eval_result",
-    "eval_results", "eval_report", "eval_output", "evaluation_result", "result", "results", "metrics", "judge",
-    "judgement", "judgment", "llm_judge", "auto_judge", "judge_result", "harness", "instance_report",
-)  # fmt: skip
+# the objects of a row that can contain verdicts, by the words of their keys: notes, results, and judgements
+_NOTES = {"info", "metadata", "meta", "extra", "metrics", "annotation", "annotations"}
+_JUDGES = {
+    "eval", "evals", "evaluation", "evaluations", "judge", "judgement", "judgment", "harness", "verifier",
+    "verification", "grading", "verdict",
+}  # fmt: skip
+_RESULTS = _JUDGES | {"report", "reports", "result", "results", "outcome", "reward"}
+_PLACE_WORDS = {"output", "info", "model"}
 _RIGHT = (
     "true",
     "yes",
@@ -71,8 +77,9 @@ def says_succeeded(value: dict[str, Any]) -> bool:
 def row_verdicts(value: dict[str, Any]) -> list[float]:
     """Every verdict of the row, and of the objects with results inside of it."""
     found = [*_verdicts(value, get_args(_Kind)), *_tests_verdict(value)]
-    for place in _objects(value, _MAX_DEPTH):
-        found += [*_verdicts(place, ("flag", "failure", "count", "reward")), *_tests_verdict(place)]
+    for place, is_judge in _objects(value, _MAX_DEPTH):
+        kinds = ("flag", "failure", "count", "reward", "rate", *(("status",) if is_judge else ()))
+        found += [*_verdicts(place, kinds), *_tests_verdict(place)]
     return found
 
 
@@ -94,7 +101,9 @@ def _kind(key: str) -> _Kind:
     """What a key states by its words; '' for a key that is no verdict."""
     if len(key) > _MAX_KEY_CHARACTERS:
         return ""
-    name = _HUMP.sub("_", key).lower().replace("-", "_")
+    name = _name(key)
+    if name in _RATE_KEYS:
+        return "rate"
     if name in _REWARDS:
         return "reward"
     if name in _SCORES:
@@ -112,22 +121,36 @@ def _kind(key: str) -> _Kind:
     return "status" if rest and rest <= _STATUS_WORDS | _FLAG_WORDS else ""
 
 
-def _objects(value: dict[str, Any], depth: int) -> Iterator[dict[str, Any]]:
-    for key in _PLACES if depth else ():
-        if key not in value:
+@lru_cache(maxsize=4096)
+def _place(key: str) -> Literal["", "notes", "result", "judge"]:
+    """What the object under a key contains by the words of the key; '' for one without verdicts."""
+    words = {*_name(key).split("_")} if len(key) <= _MAX_KEY_CHARACTERS else set()
+    rest = words - _OTHER_WORDS - _PLACE_WORDS | words & _JUDGES
+    if rest and rest <= _RESULTS:
+        return "judge" if words & (_JUDGES | _TESTS) else "result"
+    return "notes" if words & _NOTES and words <= _NOTES | _PLACE_WORDS else ""
+
+
+def _name(key: str) -> str:
+    return _HUMP.sub("_", key).lower().replace("-", "_")
+
+
+def _objects(value: dict[str, Any], depth: int) -> Iterator[tuple[dict[str, Any], bool]]:
+    """The objects that can contain verdicts, and whether statuses in them are verdicts on the run."""
+    for key, stated in value.items() if depth else ():
+        if not (kind := _place(key)):
             continue
-        stated = value[key]
         is_json = isinstance(stated, str) and stated.lstrip()[:1] == "{"  # nested objects of Parquet files
         if found := embedded_object(stated) if is_json else optional_object(value, key):
-            yield found
-            if key == "report" and len(found) == 1 and isinstance(only := next(iter(found.values())), dict):
-                yield only  # SWE-bench's report is keyed by the instance id
+            yield found, kind == "judge"
+            if len(found) == 1 and isinstance(only := next(iter(found.values())), dict) and kind != "notes":
+                yield only, kind == "judge"  # SWE-bench's report is keyed by the instance id
             yield from _objects(found, depth - 1)
 
 
 def _tests_verdict(value: dict[str, Any]) -> list[float]:
     """The verdict of SWE-bench's lists of tests; empty without them."""
-    tests = optional_object(value, "tests_status")
+    tests = optional_object(value, "tests_status") or value
     wanted = [optional_object(tests, name) for name in ("FAIL_TO_PASS", "PASS_TO_PASS")]
     if any(lists.get("failure") for lists in wanted):
         return [0.0]
