@@ -31,7 +31,7 @@ _RATES = {"acc", "accuracy", "rate", "ex"}  # over several runs: only none and a
 _REWARDS = ("reward", "rewards", "final_reward")
 _SCORES = ("score", "final_score")
 # the objects of a row that can contain verdicts, by the words of their keys: notes, results, and judgements
-_NOTES = {"info", "metadata", "meta", "extra", "metrics", "annotation", "annotations"}
+_NOTES = {"info", "metadata", "meta", "extra", "metrics", "annotation", "annotations", "state"}
 _JUDGES = {
     "eval", "evals", "evaluation", "evaluations", "judge", "judgement", "judgment", "harness", "verifier",
     "verification", "grading", "verdict",

@@ -11,7 +11,19 @@ _OTHER_KEYS = (
     "adk_events",
 )  # fmt: skip
 _PROMPT_KEYS, _REPLY_KEYS = ("prompt", "input"), ("completion", "response", "output", "chosen")
-_OBJECTS = ("data", "trace", "request", "input", "output", "result", "run", "sample", "conversation", "trajectory")
+_OBJECTS = (
+    "data",
+    "trace",
+    "state",
+    "request",
+    "input",
+    "output",
+    "result",
+    "run",
+    "sample",
+    "conversation",
+    "trajectory",
+)
 _ROLE_KEYS = {"role", "from", "type", "kind", "action"}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from acc_megatron.data_tools.rows.fields import embedded_object, tagged
 from acc_megatron.data_tools.sources.formats.content import text_of_parts
 from acc_megatron.data_tools.sources.formats.log_format import FINISH_TOOLS, Fences, Request, Step, Transcript
+from acc_megatron.data_tools.sources.formats.python_calls import called_in_code
 from acc_megatron.data_tools.sources.formats.text_calls import OPENINGS, calls_in_text, text_without_calls
 from acc_megatron.errors import Dropped
 
@@ -151,13 +152,13 @@ def _calls(message: dict[str, Any], fences: Fences = "") -> list[tuple[str, str,
         return [(str(part.get("id", "")), str(part.get("name", "")), part.get("input")) for part in uses]
     if message.get("role") != "assistant":
         return []
-    return [("", name, arguments) for name, arguments in calls_in_text(text_of_parts(content), fences)]
+    return [("", *called_in_code(*call)) for call in calls_in_text(text_of_parts(content), fences)]
 
 
 def _listed_call(call: dict[str, Any]) -> tuple[str, str, object]:
     function = call.get("function")
     function = function if isinstance(function, dict) else call
-    return str(call.get("id", "")), str(function.get("name", "")), function.get("arguments")
+    return str(call.get("id", "")), *called_in_code(str(function.get("name", "")), function.get("arguments"))
 
 
 def _with_thought(message: dict[str, Any], text: str) -> str:

@@ -4,6 +4,7 @@ from acc_megatron.data_tools.sources.formats.chat_messages import openai_message
 from acc_megatron.data_tools.sources.formats.content import text_of_parts
 from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS, Message, MessageLog
 
+_LOGS, _LAST = "Execution logs:", "Last output from code snippet:"
 _STEP_KEYS = ("model_output", "observations", "step_number", "code_action")
 
 
@@ -39,4 +40,8 @@ def _output(item: Message) -> object:
     """What the tools returned, otherwise the error of the step."""
     error = item.get("error")
     message = error.get("message") if isinstance(error, dict) else error
-    return next((found for found in (item.get("observations"), message, item.get("action_output")) if found), "")
+    observations = item.get("observations")
+    if isinstance(observations, str) and observations.startswith(_LOGS):  # what the code of a code agent printed
+        printed, _, last = observations.removeprefix(_LOGS).partition(_LAST)
+        observations = printed.strip() or last.strip()
+    return next((found for found in (observations, message, item.get("action_output")) if found), "")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from acc_megatron.data_tools.rows.fields import embedded_object, literal_object, tagged
 from acc_megatron.data_tools.sources.formats.content import ARGUMENT_KEYS, NAME_KEYS
 from acc_megatron.data_tools.sources.formats.log_format import Fences
+from acc_megatron.data_tools.sources.formats.python_calls import code_blocks
 
 _ACTION = re.compile(r"^Action(?: \d{1,4})?:([\w .-]{1,80}?)(?:\[(.*)\])?[ \t]*$", re.MULTILINE)
 _ANY_ACTION = re.compile(r"^Action(?: \d{1,4})?:", re.MULTILINE)
@@ -47,7 +48,7 @@ class CallSyntax:
 
 def calls_in_text(text: str, fences: Fences = "") -> list[Call]:
     """Every call in order; if there is none, the last code block without a language, or each of SQL (see Fences)."""
-    if "<answer>" in text:  # a final answer may quote any syntax
+    if "<answer>" in text or "<solution>" in text:  # a final answer may quote any syntax
         return _tagged_calls(text)
     calls: list[Call] = []
     if "<" in text or "Action" in text or "```" in text:  # every syntax needs one of them
@@ -61,7 +62,7 @@ def calls_in_text(text: str, fences: Fences = "") -> list[Call]:
 
 def text_without_calls(text: str, fences: Fences = "") -> str:
     """The thought of a text with calls: its `<think>` sections, otherwise the text before the first call."""
-    if thoughts := tagged(text, "think"):
+    if thoughts := tagged(text, "think") or tagged(text, "thought"):
         return "\n\n".join(thought.strip() for thought in thoughts)
     lines = f"\n{text}"
     ends = [position for opening in (*OPENINGS, *_HARMONY) if (position := lines.find(opening)) >= 0]
@@ -173,11 +174,17 @@ def _searches(text: str) -> list[Call]:
     return [Call("search", {"query": query}) for query in queries if query and "\n" not in query]
 
 
+def _python_code(text: str) -> list[Call]:
+    """Python code in the tags and fences of code agents (python_calls.py)."""
+    return [Call("python", {"code": code.strip()}) for code in code_blocks(text)]
+
+
 SYNTAXES = (
     CallSyntax(("<tool_call>",), _tagged_calls),
     CallSyntax(("<function=",), _function_calls),
     CallSyntax(("\nAction:",), _actions),
     CallSyntax(_FENCES, _fenced_commands),
     CallSyntax(("<search>",), _searches),
+    CallSyntax(("<execute>", "\n<code>\n", "\nCode:"), _python_code),
 )
 OPENINGS = tuple(opening for syntax in SYNTAXES for opening in syntax.openings)

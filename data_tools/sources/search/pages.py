@@ -42,6 +42,7 @@ _GONE = re.compile(
 _NO_PAGE_EITHER = "\n=======\nError fetching "
 
 _BLOCK = re.compile(r"^An? (?:\w{1,30} ){1,3}for [^\n]{1,2000} found \d+ results?\b", re.MULTILINE | re.IGNORECASE)
+_HEADING = re.compile(r"\s{0,8}## Search Results\b")
 _VISIT = re.compile(r"^The useful information in (\S+) for user goal ", re.MULTILINE)
 _SEPARATOR = re.compile(r"\n=+\s*$")
 
@@ -173,12 +174,17 @@ def _sections(heads: list[re.Match[str]], text: str) -> list[str]:
 
 
 def _add_hits(pages: dict[str, Page], block: str) -> None:
-    """Add numbered hits; a line whose number is out of order is part of a snippet."""
+    """Add numbered hits; a line whose number is out of order is part of a snippet.
+
+    Below the heading of smolagents hits are numbered from 0, or have no number.
+    """
     page: Page | None = None
     snippet: list[str] = []
-    expected = 1
+    expected = 0 if "\n0. [" in block else 1
+    heading = _HEADING.match(block)
+    has_numbers = heading is None or f"\n{expected}. [" in block
     for line in block.split("\n"):
-        hit = _hit(line, expected)
+        hit = _hit(line, f"{expected}. [" if has_numbers else "[")
         if hit:
             if page:
                 page.add("\n".join(snippet).strip())
@@ -192,9 +198,9 @@ def _add_hits(pages: dict[str, Page], block: str) -> None:
         page.add("\n".join(snippet).strip())
 
 
-def _hit(line: str, number: int) -> tuple[str, str] | None:
+def _hit(line: str, head: str) -> tuple[str, str] | None:
     """Title and URL of a line `N. [title](url)`; titles can contain brackets and URLs parentheses."""
-    head, line = f"{number}. [", line.rstrip()
+    line = line.rstrip()
     title, mark, url = line[len(head) : -1].rpartition("](")
     is_hit = line.startswith(head) and line.endswith(")") and mark and url and not any(map(str.isspace, url))
     return (title, url) if is_hit else None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from acc_megatron.common.json_rows import Row
-from acc_megatron.data_tools.rows.fields import tagged
+from acc_megatron.data_tools.rows.fields import optional_object, tagged
 from acc_megatron.data_tools.schema import Kind, Piece, Provenance, Trajectory
 from acc_megatron.data_tools.sources.formats.known_formats import has_run_of, tool_names, transcript_of
 from acc_megatron.data_tools.sources.formats.log_format import FINISH_TOOLS, Transcript
@@ -26,6 +26,7 @@ from acc_megatron.errors import Dropped
 
 _QUESTION_MARK = "\nUser:"
 _FIRST_TURN = 2
+_THOUGHT_ENDS = ("</think>", "</thought>", "<answer>")
 _IS_RIGHT = re.compile(
     r"\s*(?:Episode finished, reward = (?:1|True)\b|Answer is CORRECT\b)"
 )  # of HotpotQA's environment
@@ -110,8 +111,9 @@ def _asks_for_tags(value: dict[str, Any]) -> bool:
 
 
 def _own_question(value: dict[str, Any]) -> str:
-    """The row's `question` or `query`; '' if it has none."""
-    own = (value[key].strip() for key in ("question", "query") if isinstance(value.get(key), str))
+    """The row's `question` or `query`, or the `prompt` of its `task` (MINT); '' if it has none."""
+    places = ((value, ("question", "query")), (optional_object(value, "task"), ("question", "prompt")))
+    own = (place[key].strip() for place, keys in places for key in keys if isinstance(place.get(key), str))
     return next((text for text in own if text), "")
 
 
@@ -154,7 +156,7 @@ def _answer(value: dict[str, Any], transcript: Transcript, truth_key: str) -> tu
     if "steps" in value and not final:
         return own, transcript.thoughts()
     thoughts = "\n\n".join(thought.strip() for thought in tagged(final, "think") if thought.strip())
-    answer = "\n".join(tagged(final, "answer")).strip()
+    answer = "\n".join(tagged(final, "answer") or tagged(final, "solution")).strip()
     if not answer and not _asks_for_tags(value):
         answer = final.rpartition("</think>")[2].rpartition("Final Answer:")[2].strip()
     if not answer and own is None:
@@ -166,8 +168,8 @@ def _answer(value: dict[str, Any], transcript: Transcript, truth_key: str) -> tu
 
 def _text_before_answer(final: str) -> str:
     """The end of thoughts that began before the closing text, or what it says before its `<answer>`."""
-    before, mark, _ = final.partition("</think>" if "</think>" in final else "<answer>")
-    return before.strip() if mark else ""
+    end = next((mark for mark in _THOUGHT_ENDS if mark in final), "")
+    return final.partition(end)[0].replace("<thought>", "").strip() if end else ""
 
 
 def _split(pages: dict[str, Page], visited: set[str]) -> tuple[tuple[Piece, ...], tuple[Piece, ...], dict[str, Any]]:

@@ -20,7 +20,13 @@ TRUTH_KEYS = (
 )  # fmt: skip
 ANSWER_KEYS = ("answer", "answers")  # the truth, unless another key has it
 _KEYS, _TRUTH_KEYS = (*TRUTH_KEYS, *ANSWER_KEYS), frozenset(TRUTH_KEYS)
-_PLACES = ("reward_model", "extra_info", "metadata", "meta")  # verl, and the rows of data sets around a run
+_PLACES = (
+    "reward_model",
+    "extra_info",
+    "metadata",
+    "meta",
+    "task",
+)  # verl, MINT, and the rows of data sets around a run
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MAIN_KEYS = ("target", "value", "answer", "ground_truth", "text", "answers")
 _LIST_KEYS = ("target", "targets", "aliases", "normalized_aliases", "answers", "text")
