@@ -6,6 +6,7 @@ divided among processes, and an answer that occurs twice is asked once. Replies 
 
 import asyncio
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from acc_megatron.common.json_rows import Row
 from acc_megatron.data_tools.compile.inputs import Inputs
 from acc_megatron.data_tools.sources.known_agents import agent_of
 from acc_megatron.data_tools.sources.search.judged_answers import JudgeRequest, JudgeVerdict, OpenAnswer
-from acc_megatron.errors import Dropped
+from acc_megatron.errors import DataError, Dropped
 
 PROMPT = (
     "You compare an answer with the correct answers of a question. The answer is right if it states one of the correct "
@@ -27,6 +28,7 @@ PROMPT = (
     "Give your reason in one sentence. Then end with a line that is exactly 'VERDICT: right' or 'VERDICT: wrong'."
 )
 _VERDICT = re.compile(r"^\W*VERDICT\W+(right|wrong)\W*$", re.IGNORECASE | re.MULTILINE)
+_UNCLEAR = "unclear_verdict"
 _MAX_OUTPUT_TOKENS = 4_096
 _ROWS_PER_RANGE = 512
 _MAX_SHOWN_CHARACTERS = 500
@@ -62,11 +64,26 @@ class Judged:
 
 
 def judge_open_answers(found: Inputs, settings: JudgeSettings) -> Judged:
-    """Ask the judge about every open answer of the inputs. Raises DataError for an endpoint that cannot be used."""
+    """Ask the judge about every open answer of the inputs, and say on stderr what it decided.
+
+    Raises DataError for an endpoint that cannot be used or answers none of the requests.
+    """
     requests = {request.key: request for request in _open_requests(found)}
     with AnswerCache(settings.cache, Budget()) as cache:
         judged = asyncio.run(_ask_all(list(requests.values()), settings.client, cache))
         judged.spent = cache.spent()
+    num_asked, why = len(requests), ", ".join(f"{reason}: {number}" for reason, number in judged.unusable.items())
+    if requests and judged.unusable.keys() - {_UNCLEAR} and not judged.verdicts:
+        raise DataError(
+            f"the judge at {settings.client.shown_url} answered none of {num_asked} requests ({why}): check that it "
+            "runs and that its address is right, then run the same command again"
+        )
+    num_right = sum(verdict.is_right for verdict in judged.verdicts.values())
+    told = f"compile: the judge {settings.client.model} finds {num_right} of {num_asked} open answers right"
+    without = (
+        f"; it gave no verdict on {sum(judged.unusable.values())} ({why}), which count as wrong_answer" if why else ""
+    )
+    print(told + without, file=sys.stderr)
     return judged
 
 
@@ -112,6 +129,6 @@ async def _verdict(client: Client, model: str, request: JudgeRequest) -> JudgeVe
     reply = await client.ask(body, reserved_tokens=_MAX_OUTPUT_TOKENS)
     found = _VERDICT.findall(reply.answer)
     if not found:
-        raise Dropped("unclear_verdict", f"{reply.answer!r:.200}")
+        raise Dropped(_UNCLEAR, f"{reply.answer!r:.200}")
     shown = reply.answer.strip()[:_MAX_SHOWN_CHARACTERS]
     return JudgeVerdict(is_right=found[-1].lower() == "right", model=model, reply=shown)

@@ -13,6 +13,7 @@ from acc_megatron.data_tools.compile.judge import JudgeSettings
 from acc_megatron.data_tools.compile.settings import CompileSettings
 from acc_megatron.data_tools.sources.search.answer_match import is_open, matches
 from acc_megatron.data_tools.tokenizer.qwen_bpe import Tokenizer
+from acc_megatron.errors import DataError
 
 ANSWERS = {
     "Who led it?": ("Old Hickory", "Andrew Jackson"),  # only a reader knows that they are the same
@@ -52,14 +53,22 @@ def compiled(folder: Path, url: str, tokenizer: Tokenizer) -> dict[str, Any]:
     )
 
 
+def test_a_judge_that_answers_no_request_ends_the_compile(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match=r"127.0.0.1:1/.* answered none of 3 requests \(connection: 3\): check"):
+        compiled(tmp_path, "http://127.0.0.1:1/v1", tokenizer)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_judge_is_asked_about_open_answers_only_and_its_verdict_is_kept(
-    tmp_path: Path, tokenizer: Tokenizer
+    tmp_path: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Teacher(judging) as server:
         manifest = compiled(tmp_path, server.url, tokenizer)
+        told = capsys.readouterr().err
         again = compiled(tmp_path, server.url, tokenizer)
         asked = [json.loads(body)["messages"][0]["content"] for body in server.asked]
         assert max(server.asked.values()) == 1, "the second run uses the cache"
+    assert "the judge judge-1 finds 1 of 3 open answers right; it gave no verdict on 1 (unclear_verdict: 1)" in told
     assert len(asked) == 3 and not any("How many?" in text or "Which city?" in text for text in asked)
     assert manifest["dropped"] == again["dropped"] == {"wrong_answer": 3}
     found = manifest["judge"]
