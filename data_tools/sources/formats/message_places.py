@@ -8,7 +8,7 @@ from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS, Me
 
 _OTHER_KEYS = (
     "chat", "dialog", "dialogue", "turns", "trace", "traj", "rollout", "transcript", "chat_history", "events", "log",
-    "adk_events",
+    "adk_events", "message_history", "messages_history", "input_messages", "session",
 )  # fmt: skip
 _PROMPT_KEYS, _REPLY_KEYS = ("prompt", "input"), ("completion", "response", "output", "chosen")
 _OBJECTS = (

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from acc_megatron.data_tools.rows.fields import embedded_object, tagged
+from acc_megatron.data_tools.rows.fields import embedded_object, literal_object, tagged
 from acc_megatron.data_tools.sources.formats.content import text_of_parts
 from acc_megatron.data_tools.sources.formats.log_format import FINISH_TOOLS, Fences, Request, Step, Transcript
 from acc_megatron.data_tools.sources.formats.python_calls import called_in_code
@@ -18,7 +18,8 @@ from acc_megatron.errors import Dropped
 
 THOUGHT_KEYS = ("thought", "reasoning_content", "reasoning", "thinking")
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
-_OUTPUT_TAGS = ("tool_response", "information", "observation")
+_OUTPUT_TAGS = ("tool_response", "information", "observation", "function_results")
+_OBSERVATION = re.compile(r"\A(?:Observation:|OBSERVATION:\n?)")
 _MAX_TOOL_NAMES = 50
 # messages of frameworks to an agent that made no call
 _REMINDER = re.compile(
@@ -100,8 +101,8 @@ def text_of_message(message: dict[str, Any]) -> str:
 
 
 def arguments_of(value: object) -> dict[str, Any]:
-    """The arguments of a call: an object, the JSON text of one, or any other value under the name `input`."""
-    found = embedded_object(value)
+    """The arguments of a call: an object, its text in JSON or Python, or any other value under the name `input`."""
+    found = embedded_object(value) or (literal_object(value.strip()) if isinstance(value, str) else {})
     return found or ({} if value in (None, "", {}) else {"input": value})
 
 
@@ -129,11 +130,11 @@ def _outputs(message: dict[str, Any], text: str) -> Iterator[tuple[str, str]]:
     if results:
         yield from ((str(part.get("tool_use_id", "")), _output_text(part, text_of_message(part))) for part in results)
     elif responses := next((found for tag in _OUTPUT_TAGS if (found := tagged(text, tag))), []):
-        yield from (("", response) for response in responses)
+        yield from (("", response.strip("\n")) for response in responses)
     else:
         ids = message.get("tool_call_ids")  # SWE-agent's history
         named = message.get("tool_call_id") or (ids[0] if isinstance(ids, list) and ids else "")
-        yield str(named), _output_text(message, text.removeprefix("Observation:"))
+        yield str(named), _output_text(message, _OBSERVATION.sub("", text, count=1))
 
 
 def _output_text(message: dict[str, Any], text: str) -> str:

@@ -20,7 +20,7 @@ _ANY_ACTION = re.compile(r"^Action(?: \d{1,4})?:", re.MULTILINE)
 _ACTION_OBJECT = re.compile(r"^Action(?: \d{1,4})?:\s{0,8}(?:```(?:json)?\s{0,8})?(?=\{)", re.MULTILINE)
 _ACTION_CALL = re.compile(r"^Action(?: \d{1,4})?:[ \t]*(\w{1,60})\((.*)\)[ \t]*$", re.MULTILINE)
 _MAX_CALL_CHARACTERS = 1 << 16
-_THOUGHT = re.compile(r"Thought(?: \d{1,4})?:")
+_THOUGHT = re.compile(r"(?:Thought(?: \d{1,4})?|THOUGHT):|DISCUSSION:?[ \t]*\n")  # also of SWE-agent's first versions
 _ACTION_INPUT = re.compile(r"\s{0,8}^Action Input(?: \d{1,4})?:[ \t]*", re.MULTILINE)
 _OBSERVATION = "\nObservation"
 # where gpt-oss begins a call, with and without its control tokens; what follows may be invented results
@@ -28,6 +28,8 @@ _HARMONY = ("<|start|>assistant<|channel|>commentary to=", "<|channel|>commentar
 _PLAIN_FENCE = "```\n"
 _FENCES = ("```bash\n", "```mswea_bash_command\n", "```sh\n")
 _SQL_FENCE = re.compile(r"^```(?:sql|sqlite|postgresql|mysql)[ \t]*\n", re.MULTILINE | re.IGNORECASE)
+_COMMAND_TAGS = ("execute_bash", "execute_ipython")
+_INVOKE, _PARAMETER = '<invoke name="', '<parameter name="'
 _SQL_TAG = re.compile("<sql>")
 
 
@@ -141,6 +143,23 @@ def _python_arguments(text: str) -> dict[str, Any]:
         return {"input": text.strip().strip("'\"")} if text.strip() else {}
 
 
+def _invocations(text: str) -> list[Call]:
+    """`<invoke name="NAME"><parameter name="KEY">value</parameter></invoke>` (Anthropic)."""
+    calls: list[Call] = []
+    for part in text.split(_INVOKE)[1:]:
+        name, end, body = part.partition('"')
+        if end and name:
+            pairs = (piece.partition("</parameter>")[0].partition('"') for piece in body.split(_PARAMETER)[1:])
+            calls.append(Call(name, {key: value.partition(">")[2].strip("\n") for key, _, value in pairs}))
+    return calls
+
+
+def _tagged_commands(text: str) -> list[Call]:
+    """`<execute_bash>command</execute_bash>` and `<execute_ipython>` (OpenHands before function calls)."""
+    found = [(text.find(code), tag, code) for tag in _COMMAND_TAGS for code in tagged(text, tag)]
+    return [Call(tag, {"command": code.strip("\n")}) for _, tag, code in sorted(found)]
+
+
 def _fenced_commands(text: str) -> list[Call]:
     """One code block of bash (mini-swe-agent)."""
     for fence in _FENCES:
@@ -182,6 +201,8 @@ def _python_code(text: str) -> list[Call]:
 SYNTAXES = (
     CallSyntax(("<tool_call>",), _tagged_calls),
     CallSyntax(("<function=",), _function_calls),
+    CallSyntax(("<function_calls>", _INVOKE), _invocations),
+    CallSyntax(tuple(f"<{tag}>" for tag in _COMMAND_TAGS), _tagged_commands),
     CallSyntax(("\nAction:",), _actions),
     CallSyntax(_FENCES, _fenced_commands),
     CallSyntax(("<search>",), _searches),

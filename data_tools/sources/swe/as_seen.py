@@ -18,6 +18,8 @@ from acc_megatron.errors import Dropped
 
 RULE = "as_seen"
 _STATEMENT_KEYS = ("problem_statement", "issue", "issue_text", "task_description")
+_MAX_LABEL_CHARACTERS = 15  # `task` can be a label ("swe") and a text
+_OTHER_KEYS = ("problem", "issue_body", "question", "instruction", "task", "description")
 _TAGS = (
     "pr_description", "issue_description", "github_issue", "issue", "problem_statement", "task_description", "task",
 )  # fmt: skip
@@ -26,8 +28,7 @@ _ISSUE = re.compile(r"^ISSUE:[ \t]*\n(.*?)(?=^INSTRUCTIONS:|\Z)", re.DOTALL | re
 
 def statement_of(value: dict[str, Any]) -> str:
     """The problem statement of a row, or in the tags of its first prompt. Raises Dropped('no_question')."""
-    texts = (value[key] for key in _STATEMENT_KEYS if isinstance(value.get(key), str))
-    if found := next((text.strip() for text in texts if text.strip()), ""):
+    if found := next((text for key in _STATEMENT_KEYS if (text := _text(value.get(key)))), ""):
         return found
     prompt = first_prompt(value) or transcript_of(value).prompt
     for tag in _TAGS:
@@ -37,9 +38,20 @@ def statement_of(value: dict[str, Any]) -> str:
             return inside.strip().removeprefix("Consider the following PR description:").strip()
     if issue := _ISSUE.search(prompt):
         return issue[1].strip()
+    others = (_text(value.get(key)) for key in _OTHER_KEYS)
+    if found := next((text for text in others if len(text) > _MAX_LABEL_CHARACTERS or " " in text), ""):
+        return found
     if not prompt.strip():
         raise Dropped("no_question", "the row has neither 'problem_statement' nor a first message of the user")
     return prompt.strip()
+
+
+def _text(stated: object) -> str:
+    """A text, or the title and body of an issue; '' for anything else."""
+    if isinstance(stated, dict):
+        parts = (stated.get(key) for key in ("title", "body"))
+        stated = "\n\n".join(part.strip() for part in parts if isinstance(part, str) and part.strip())
+    return stated.strip() if isinstance(stated, str) else ""
 
 
 def pieces_as_seen(patch: str, seen: Mapping[str, SeenFile]) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:

@@ -13,8 +13,11 @@ from acc_megatron.data_tools.sources.formats.log_format import Step
 from acc_megatron.data_tools.sources.swe.opened_paths import in_repository
 from acc_megatron.data_tools.sources.swe.seen_files import SeenFile, edited_paths
 
-_SUBMITTED_KEYS = ("model_patch", "generated_patch", "output_patch", "git_patch", "submission")
-_KEYS = (*_SUBMITTED_KEYS, "patch", "prediction")
+_SUBMITTED_KEYS = (
+    "model_patch", "generated_patch", "output_patch", "git_patch", "submission", "final_patch", "agent_patch",
+    "pred_patch", "predicted_patch", "fix_patch", "model_diff", "git_diff", "final_diff",
+)  # fmt: skip
+_KEYS = (*_SUBMITTED_KEYS, "patch", "diff", "prediction")
 _PLACES = ("info", "test_result", "metadata", "extra_info", "result")
 _FAILED = ("no replacement was performed", "error", "invalid", "did not appear verbatim", "traceback")
 _UNSEEN = "\0"  # begins the mark of a line that was not seen
