@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from acc_megatron.common.json_bytes import content_bytes
@@ -28,6 +29,9 @@ from acc_megatron.data_tools.sources.swe.git_files import GitRepository, git_fol
 from acc_megatron.data_tools.sources.swe.harness_reports import REPORT_NAMES
 from acc_megatron.errors import DataError
 
+_NUM_FIRST_ROWS = 20
+_MAX_LABEL_CHARACTERS = 200
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
@@ -47,7 +51,7 @@ class Inputs:
     def ranges(self, rows_per_range: int) -> Iterator[RowRange]:
         """The files in slices of at most `rows_per_range` rows; a file whose rows depend on each other is one slice."""
         for path in self.files:
-            if is_divisible(path):
+            if is_divisible(path) and not self._is_sidecar(path):
                 yield from row_ranges(path, rows_per_range)
             else:
                 yield RowRange(path=path)
@@ -73,6 +77,9 @@ class Inputs:
 
     def _rows_of_runs(self, path: Path) -> Iterable[Row | BadRow]:
         """The rows of a file, also of runs that a document has next to other things; none of a sidecar."""
+        if self._is_sidecar(path):
+            self.sidecars[path] = _contents_of_sidecar(_first_rows(path)) or ""
+            return ()
         if row_file_kind(path) != "document":
             return rows_of(path)
         rows = list(rows_of(path))
@@ -84,16 +91,34 @@ class Inputs:
         self.sidecars[path] = contents
         return ()
 
+    def _is_sidecar(self, path: Path) -> bool:
+        """Whether the first rows of JSON lines in a folder are small and no runs."""
+        if path not in self.found or row_file_kind(path) != "lines":
+            return False
+        return _contents_of_sidecar(_first_rows(path)) is not None
+
+
+def _first_rows(path: Path) -> list[Row | BadRow]:
+    return list(islice(rows_of(path), _NUM_FIRST_ROWS))
+
 
 def _contents_of_sidecar(rows: list[Row | BadRow]) -> str | None:
-    """What a JSON document without a run contains; None if it has a run, a resource, or rows that may be runs."""
+    """What a file without a run contains; None if it has a run, a resource, or rows that may be runs."""
     if rows and all(isinstance(row, BadRow) and row.reason == "not_an_object" for row in rows):
         return "no object"
-    only = rows[0] if len(rows) == 1 else None
-    if not isinstance(only, Row) or is_resource(only.value) or not RUN_KEYS.isdisjoint(only.value):
-        return None
-    value = with_openai_messages(only).value
-    return None if agent_of(value) else describe_row(value)
+    for row in rows:
+        if not isinstance(row, Row) or is_resource(row.value) or not RUN_KEYS.isdisjoint(row.value):
+            return None
+        if len(rows) > 1 and any(map(_can_be_run, row.value.values())):
+            return None
+        if agent_of(with_openai_messages(row).value):
+            return None
+    return describe_row(rows[0].value) if rows and isinstance(rows[0], Row) else None
+
+
+def _can_be_run(value: object) -> bool:
+    """Whether a value is long enough to contain a run: a list or a longer text."""
+    return (isinstance(value, list) and bool(value)) or (isinstance(value, str) and len(value) > _MAX_LABEL_CHARACTERS)
 
 
 def discover(

@@ -122,7 +122,7 @@ def rows(found: Inputs) -> list[Row | BadRow]:
     return [row for part in found.ranges(2) for row in found.rows(part)]
 
 
-def test_a_document_without_a_run_in_a_folder_is_ignored_and_a_named_one_is_not(tmp_path: Path) -> None:
+def test_a_file_without_a_run_in_a_folder_is_ignored_and_a_named_one_is_not(tmp_path: Path) -> None:
     write(tmp_path / "runs.jsonl", RUN, {"unknown": 1})
     for name, value in (
         ("metadata.json", {"date": "today"}),
@@ -130,19 +130,21 @@ def test_a_document_without_a_run_in_a_folder_is_ignored_and_a_named_one_is_not(
         ("x/scores.json", [1, 2]),
         ("x/run.json", RUN),
         ("x/unknown_run.json", {"messages": [{"a": 1}]}),
-        ("x/several.json", [{"unknown": 1}, {"unknown": 2}]),
+        ("x/several.json", [{"log": [1]}, {"log": [2]}]),
+        ("x/calls.json", [{"name": "ls", "ok": True}, {"name": "cat", "ok": False}]),
     ):
         write(tmp_path / name, value)
+    write(tmp_path / "y.jsonl", {"seconds": 1}, {"seconds": 2})
     found = discover([tmp_path])
     contents = [row.value for row in rows(found) if isinstance(row, Row)]
     unknown = {"unknown": 1}
-    assert contents == [RUN, unknown, RUN, unknown, {"unknown": 2}, {"messages": [{"a": 1}]}]
+    assert contents == [RUN, unknown, RUN, {"log": [1]}, {"log": [2]}, {"messages": [{"a": 1}]}]
     sidecars = {path.relative_to(tmp_path).as_posix(): text for path, text in found.sidecars.items()}
-    assert list(sidecars) == ["metadata.json", "x/scores.json"]
+    assert list(sidecars) == ["metadata.json", "x/calls.json", "x/scores.json", "y.jsonl"]
     assert found.resource_files == (tmp_path / "x" / "report.json",), "the verdict of a test harness is used"
     assert sidecars["metadata.json"].startswith("keys: 'date'; no known format")
-    named = discover([tmp_path / "metadata.json", tmp_path / "x" / "run.json"])
-    assert len(rows(named)) == 2 and not named.sidecars
+    named = discover([tmp_path / "metadata.json", tmp_path / "x" / "run.json", tmp_path / "y.jsonl"])
+    assert len(rows(named)) == 4 and not named.sidecars
 
 
 @pytest.mark.parametrize("runs", [[RUN, RUN | {"n": 2}], {"17": RUN, "x": RUN | {"n": 2}}])
