@@ -25,10 +25,30 @@ ENGINES = ("auto", "tiktoken", "gigatoken")
 SAMPLE_CHARACTERS = 8_000  # compared, from the middle of a chunk
 CHARACTERS_BETWEEN_SAMPLES = 2_000_000
 # the letters that are new in Unicode 17 and, to keep it short, all characters above 16 bits except emoji
-UNSAFE = re.compile("[\u088f\u0c5c\u0cdc\ua7ce-\ua7f1\U00010000-\U0001efff\U00020000-\U0010ffff]")
+_UNSAFE_UNITS = ((0x088F, 0x088F), (0x0C5C, 0x0C5C), (0x0CDC, 0x0CDC), (0xA7CE, 0xA7F1))
+_UNSAFE_HIGH = ((0x10000, 0x1EFFF), (0x20000, 0x10FFFF))
+_SURROGATES = (0xD800, 0xDFFF)  # the halves of characters above 16 bits
+UNSAFE = re.compile("".join(["[", *(f"{chr(a)}-{chr(b)}" for a, b in (*_UNSAFE_UNITS, *_UNSAFE_HIGH)), "]"]))
 LONGEST_CHUNK_CHARACTERS = 4 * CHUNK_CHARACTERS  # tiktoken may refuse a longer chunk
 CACHE_BYTES = 128 << 20
 CHARACTERS_BETWEEN_CHECKS = 16 << 20
+
+
+def _maybe_unsafe() -> np.ndarray:
+    """Whether a character with this UTF-16 unit may be unsafe, bool `[65536]`."""
+    table = np.zeros(1 << 16, bool)
+    for first, last in (*_UNSAFE_UNITS, _SURROGATES):
+        table[first : last + 1] = True
+    return table
+
+
+_MAYBE_UNSAFE = _maybe_unsafe()
+
+
+def is_unsafe(text: str) -> bool:
+    """Whether a text has an unsafe character; the table rules it out in a third of the time of the pattern."""
+    units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), "<u2")
+    return bool(_MAYBE_UNSAFE.take(units).any()) and UNSAFE.search(text) is not None
 
 
 class EngineDisagrees(Exception):
@@ -89,7 +109,7 @@ class FastTokenizer(Tokenizer):
         self._state["until_sample"] = 0
 
     def _encode_chunk(self, chunk: str) -> np.ndarray:
-        if len(chunk) > LONGEST_CHUNK_CHARACTERS or (not chunk.isascii() and UNSAFE.search(chunk)):
+        if len(chunk) > LONGEST_CHUNK_CHARACTERS or (not chunk.isascii() and is_unsafe(chunk)):
             return super()._encode_chunk(chunk)
         until_sample = self._state.get("until_sample", 0) - len(chunk)
         if until_sample < 0:

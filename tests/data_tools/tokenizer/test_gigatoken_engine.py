@@ -98,6 +98,13 @@ def test_every_character_given_to_gigatoken_is_split_as_tiktoken_splits_it(
         assert np.array_equal(fast.encode(text), tokenizer.encode(text))
 
 
+def test_every_unsafe_character_is_found() -> None:
+    points = [*range(1, 0xD800), *range(0xE000, 0x20000), *range(0x20000, 0x110000, 997)]
+    found = [fast_encoder.is_unsafe(f"é{chr(point)}a") for point in points]
+    assert found == [fast_encoder.UNSAFE.match(chr(point)) is not None for point in points]
+    assert found[0x0C5C - 1] and not found[0x2019 - 1] and not found[points.index(0x1F600)]
+
+
 def test_gigatoken_is_loaded_again_when_it_has_grown_too_large(
     fast: FastTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
