@@ -14,7 +14,7 @@ _CODEX_TYPES = {"session_meta", "turn_context", "response_item", "event_msg", "c
 
 
 def session_log_kind(value: dict[str, Any]) -> str | None:
-    """'claude-code', 'codex' or 'openhands' if an object is one event of such a log; None for any other object."""
+    """Which agent's log an object is one event of: claude-code, codex, gemini-cli or openhands; None for any other."""
     kind = value.get("type")
     if isinstance(kind, str):
         if kind in _CODEX_TYPES and isinstance(value.get("payload"), dict):
@@ -23,6 +23,8 @@ def session_log_kind(value: dict[str, Any]) -> str | None:
             return "claude-code"
     if {"id", "timestamp", "instructions"} <= value.keys() and _LISTS.isdisjoint(value):
         return "codex"
+    if {"sessionId", "projectHash"} <= value.keys() and _LISTS.isdisjoint(value):
+        return "gemini-cli"
     is_event = "timestamp" in value and "source" in value and ("action" in value or "observation" in value)
     return "openhands" if is_event else None
 

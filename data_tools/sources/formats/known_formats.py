@@ -14,6 +14,7 @@ from acc_megatron.data_tools.sources.formats.chat_messages import ChatMessages
 from acc_megatron.data_tools.sources.formats.claude_code import ClaudeCode
 from acc_megatron.data_tools.sources.formats.codex import Codex
 from acc_megatron.data_tools.sources.formats.gemini import Gemini
+from acc_megatron.data_tools.sources.formats.gemini_cli import GeminiCli
 from acc_megatron.data_tools.sources.formats.generic_steps import GenericSteps
 from acc_megatron.data_tools.sources.formats.intercode import InterCode
 from acc_megatron.data_tools.sources.formats.langchain import LangChain
@@ -43,6 +44,7 @@ LOG_FORMATS: list[LogFormat] = [
     Codex(),
     ResponsesItems(),
     ClaudeCode(),
+    GeminiCli(),
     LangChain(),
     LangChainSteps(),
     Smolagents(),

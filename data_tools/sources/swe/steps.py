@@ -13,7 +13,10 @@ from acc_megatron.data_tools.sources.search.pages import tool_kind
 from acc_megatron.errors import Dropped
 
 _TERMINAL = str.maketrans("", "", "\r\b")  # carriage returns, and the backspaces of spinners
-_SHELL_TOOLS = {"bash", "shell", "terminal", "execute_bash", "run_command", "run", "cmd", "execute_command"}
+_SHELL_TOOLS = {
+    "bash", "shell", "terminal", "execute_bash", "run_command", "run", "cmd", "execute_command", "run_shell_command",
+    "exec_command", "local_shell", "shell_command", "run_terminal_cmd",
+}  # fmt: skip
 _FILE_TOOLS = {
     "str_replace_editor", "str_replace_based_edit_tool", "file_editor", "edit_file", "read_file", "view_file",
     "open_file",

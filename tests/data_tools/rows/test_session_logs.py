@@ -185,3 +185,28 @@ def test_a_session_of_codex_without_envelopes_is_one_run(tmp_path: Path) -> None
     found = transcript_of(row.value)
     assert (found.steps[0].output, found.final) == ("import a", "done")
     assert SweAgent().read_run(row, Resources()).question == "f should return 2"
+
+
+@pytest.mark.parametrize("as_lines", [False, True])
+def test_a_session_of_gemini_cli_is_one_run(tmp_path: Path, as_lines: bool) -> None:
+    session = {"sessionId": "s", "projectHash": "h", "startTime": "2026-01-01T00:00:00Z"}
+    response = {"functionResponse": {"id": "1", "name": "read_file", "response": {"output": "import a"}}}
+    call = {"id": "1", "name": "read_file", "args": {"absolute_path": "/testbed/pkg/b.py"}, "result": [response]}
+    thought = {"subject": "Look", "description": "I look."}
+    messages: list[dict[str, Any]] = [
+        {"id": "1", "type": "user", "content": [{"text": "f should return 2"}]},
+        {"id": "2", "type": "info", "content": "Update available"},
+        {"id": "3", "type": "gemini", "content": "", "thoughts": [thought], "toolCalls": [call]},
+        {"id": "4", "type": "gemini", "content": "done", "thoughts": []},
+    ]
+    lines = [session, messages[0], {"$set": {"lastUpdated": "x"}}, *messages[1:]]
+    path = write(tmp_path / "run.jsonl", lines) if as_lines else tmp_path / "run.json"
+    if not as_lines:
+        path.write_text(json.dumps(session | {"messages": messages}))
+    found = discover([path])
+    (row,) = (row for part in found.ranges(2) for row in found.rows(part))
+    assert isinstance(row, Row) and agent_of(row.value) is AGENT_KINDS["swe"]
+    transcript = transcript_of(row.value)
+    assert (transcript.prompt, transcript.final) == ("f should return 2", "done")
+    (step,) = transcript.steps
+    assert (step.thought, step.tool, step.output) == ("Look\nI look.", "read_file", "import a")
