@@ -8,8 +8,9 @@ import re
 from acc_megatron.data_tools.sources.search.answer_words import with_english_dates
 
 _SAYS = r"(?:say|says|said|believed?|thinks?|thought|claim(?:s|ed)?|suggest(?:s|ed)?|argued?|assumed?)"
+_WHO_SAYS = ("some", "many", "most", "others", "people", "sources")
 _HEARSAY = re.compile(
-    rf"\b(?:some|many|most|others|people|sources)\b[^.!?\n]{{0,40}}\b{_SAYS}\b[^.!?\n]{{0,200}}?\b(?:but|however)\b",
+    rf"\b(?:{'|'.join(_WHO_SAYS)})\b[^.!?\n]{{0,40}}\b{_SAYS}\b[^.!?\n]{{0,200}}?\b(?:but|however)\b",
     re.IGNORECASE,
 )
 _BELIEF = re.compile(
@@ -20,7 +21,8 @@ _BELIEF = re.compile(
 _ASIDE = re.compile(r"\((?:not|others?|some|or|formerly|rather|instead)\b[^)\n]{0,200}\)", re.IGNORECASE)
 _ASKED = re.compile(r"[^.!?\n]{1,100}\?\s{1,4}no\b", re.IGNORECASE)
 _NO_AFTER = re.compile(r"\?\s{1,4}no\b", re.IGNORECASE)
-_FOREIGN_NOT = re.compile(r"\b(?:no (?:fue|es|era)|não (?:foi|é|era)|non (?:è|fu|era))\b", re.IGNORECASE)
+_FOREIGN_NOTS = ("no fue", "no es", "no era", "não foi", "não é", "não era", "non è", "non fu", "non era")
+_FOREIGN_NOT = re.compile(rf"\b(?:{'|'.join(_FOREIGN_NOTS)})\b", re.IGNORECASE)
 _INITIAL = re.compile(r"(?<=[a-z] )[A-Z]\. (?=[A-Z])")
 _INITIALS = re.compile(r"\b[A-Z]{2,4}\b")
 _MONEY = re.compile(r"(?:US)?([$€£])\s?(\d[\d,.]{0,30}(?: (?:hundred|thousand|million|billion|trillion))?)")
@@ -35,8 +37,14 @@ def stated(answer: str, truth: str) -> str:
     """The part of an answer that states something, in the spelling of the truth. A very long answer stays as it is."""
     if len(answer) > _MAX_CHARACTERS:
         return answer
-    text = _ASIDE.sub(" ", _BELIEF.sub(" ", _HEARSAY.sub(" ", _FOREIGN_NOT.sub("not", answer))))
-    if _NO_AFTER.search(text):
+    text, lower = answer, answer.lower()  # a search for words is faster than for a pattern that begins with one of them
+    if any(words in lower for words in _FOREIGN_NOTS):
+        text = _FOREIGN_NOT.sub("not", text)
+    if any(word in lower for word in _WHO_SAYS):
+        text = _BELIEF.sub(" ", _HEARSAY.sub(" ", text))
+    if "(" in text:
+        text = _ASIDE.sub(" ", text)
+    if "?" in text and _NO_AFTER.search(text):
         text = _ASKED.sub("No", text)
     if len(plain := truth.strip()) > 1 and _POSSESSIVE.search(text):  # no pattern is compiled for most answers
         text = re.sub(rf"({re.escape(plain)})['’]s (?=disease\b|syndrome\b)", r"\1 ", text, flags=re.IGNORECASE)

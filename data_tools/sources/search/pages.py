@@ -200,7 +200,7 @@ def _add_hits(pages: dict[str, Page], block: str) -> None:
 
 def _hit(line: str, head: str) -> tuple[str, str] | None:
     """Title and URL of a line `N. [title](url)`; titles can contain brackets and URLs parentheses."""
-    line = line.rstrip()
+    if not line.startswith(head) or not (line := line.rstrip()).endswith(")"):
+        return None
     title, mark, url = line[len(head) : -1].rpartition("](")
-    is_hit = line.startswith(head) and line.endswith(")") and mark and url and not any(map(str.isspace, url))
-    return (title, url) if is_hit else None
+    return (title, url) if mark and len(url.split()) == 1 and url == url.strip() else None
