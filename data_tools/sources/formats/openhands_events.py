@@ -8,13 +8,14 @@ from acc_megatron.data_tools.conversation import Role, Turn, agent_turn, call_te
 from acc_megatron.data_tools.rows.fields import embedded_object, optional_object
 from acc_megatron.data_tools.schema import Trajectory
 from acc_megatron.data_tools.sources.formats.log_format import Fences, LogFormat, Step, Transcript
+from acc_megatron.data_tools.sources.formats.message_turns import observation_text
 from acc_megatron.data_tools.sources.formats.swe_agent import first_prompt
 
 # fields that OpenHands adds to the arguments of a call
 _ADDED_FIELDS = {
     "thought", "hidden", "blocking", "is_static", "is_input", "is_confirmed", "confirmation_state", "security_risk",
     "translated_ipython_code", "impl_source", "task_completed", "final_thought", "outputs", "kernel_init_code", "cwd",
-    "wait_for_response", "image_urls", "file_urls",
+    "wait_for_response", "image_urls", "file_urls", "images_urls", "keep_prompt", "action_risk",
 }  # fmt: skip
 
 
@@ -30,7 +31,9 @@ class OpenHandsEvents(LogFormat):
 
     def transcript(self, value: dict[str, Any], *, fences: Fences = "") -> Transcript:
         """A step for each action of the agent."""
-        return Transcript(prompt=first_prompt(value), steps=tuple(_steps(_events(value) or [])), final="")
+        events = _events(value) or []
+        asked = (str(optional_object(event, "args").get("content", "")) for event in events if _is_request(event))
+        return Transcript(prompt=first_prompt(value) or next(asked, ""), steps=tuple(_steps(events)), final="")
 
     def turns(self, value: dict[str, Any], trajectory: Trajectory) -> list[Turn]:
         """The turns in the order of the events; the trajectory's question opens a log without a user message."""
@@ -43,7 +46,7 @@ class OpenHandsEvents(LogFormat):
                 has_begun = has_begun or any(turn.role == "assistant" for turn in made)
                 turns += made
             elif isinstance(observation, str) and isinstance(event.get("content"), str) and has_begun:
-                turns.append(Turn(role="tool", text=event["content"]))
+                turns.append(Turn(role="tool", text=observation_text(event["content"])))
         if not any(turn.role == "user" for turn in turns):
             start = next((number for number, turn in enumerate(turns) if turn.role != "system"), len(turns))
             turns.insert(start, Turn(role="user", text=trajectory.question))
@@ -55,9 +58,30 @@ def _events(value: dict[str, Any]) -> list[dict[str, Any]] | None:
         items = value.get(key)
         if isinstance(items, list) and items:
             flat = [event for item in items for event in (item if isinstance(item, list) else [item])]
-            if all(isinstance(event, dict) for event in flat) and any(_is_action(event) for event in flat):
+            if not all(isinstance(event, dict) for event in flat):
+                continue
+            if any(_is_action(event) for event in flat):
                 return flat
+            if all(map(_is_bare, flat)) and any("thought" in event for event in flat):
+                return [_with_arguments(event, number) for number, event in enumerate(flat)]
     return None
+
+
+def _is_bare(event: dict[str, Any]) -> bool:
+    """Whether an event is an action or an observation without an envelope, as the resolver of OpenHands kept them."""
+    return isinstance(event.get("action"), str) != isinstance(event.get("observation"), str) and "source" not in event
+
+
+def _with_arguments(event: dict[str, Any], number: int) -> dict[str, Any]:
+    """An event in its envelope; the first one is the user's."""
+    if "action" not in event:
+        return event
+    arguments = {name: value for name, value in event.items() if name != "action"}
+    return {"action": event["action"], "args": arguments, "source": "agent" if number else "user"}
+
+
+def _is_request(event: dict[str, Any]) -> bool:
+    return event.get("action") == "message" and event.get("source") == "user"
 
 
 def _is_action(item: dict[str, Any]) -> bool:

@@ -14,8 +14,8 @@ from acc_megatron.data_tools.sources.swe.printed_lines import NUMBERED_LINE, pri
 
 _NUMBERED = re.compile(r"result of running `(?:cat -n|nl)[^`]{0,40}` on (\S{1,1000}?):?\n")
 _WINDOW = re.compile(r"\[File: (.{1,1000}?) \((\d+) lines total\)\]\n")
-_WINDOW_LINE = re.compile(r"(\d{1,7}):(.*)")
-_ABOVE = re.compile(r"\(\d+ more lines? (?:above|below)\)")
+_WINDOW_LINE = re.compile(r"(\d{1,7})[:|](.*)")
+_ABOVE = re.compile(r"\((?:\d+ more lines? (?:above|below)|this is the (?:beginning|end) of the file)\)")
 _CUT = re.compile(r"response clipped|truncated|elided|output limit", re.IGNORECASE)
 _ENVELOPES = (
     re.compile(r"\n?\[The command completed with exit code.*\Z", re.DOTALL),
@@ -32,6 +32,7 @@ _MAX_COMMAND_CHARACTERS = 20_000
 _SHELL_EDIT = re.compile(
     r"\bsed\s+(?:-\w+\s+){0,3}-i|(?<![\d&=-])>(?!&)|\b(?:tee|patch|cp|mv|rm)\b|^(?:edit|create)\b|\bperl\s+-\w{0,4}i"
     r"|\bgit\s+(?:apply|checkout|stash|restore|reset)\b|\bopen\([^()\n]{0,200},\s*(?:mode=)?['\"][wa]|\bwrite_text\("
+    r"|\b(?:edit|insert|append|create|write)_(?:file|content)\w*\("
 )
 _NAMED_PATH = re.compile(r"[\w@+.-]*[/.][\w@+./-]*")
 
@@ -79,7 +80,7 @@ def seen_files(steps: Iterable[Step]) -> dict[str, SeenFile]:
 
 def edited_paths(step: Step) -> Iterator[str]:
     """The files that a step may change: those that it names, also in a script, and those in the windows it prints."""
-    command, path = step.argument("command", "cmd", "input"), _path(step)
+    command, path = step.argument("command", "cmd", "input", "code"), _path(step)
     if path:
         if step.tool.lower() in _EDIT_TOOLS or command in _EDIT_COMMANDS:
             yield in_repository(path)

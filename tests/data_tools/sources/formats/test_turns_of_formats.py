@@ -181,6 +181,21 @@ def test_turns_of_openhands_events() -> None:
     assert short(turns_of({"history": pairs}, RUN)) == [("user", "Q?", "", []), expected[2], expected[3], expected[6]]
 
 
+def test_events_without_envelopes_have_the_turns_of_events() -> None:
+    events = [
+        {"action": "message", "content": "the issue", "wait_for_response": False},
+        {"action": "run", "command": "ls", "thought": "t", "keep_prompt": True, "is_confirmed": "confirmed"},
+        {"observation": "run", "content": "a.py\r\n", "command": "ls", "exit_code": 0},
+        {"action": "finish", "outputs": {}, "thought": "A."},
+    ]
+    assert short(turns_of({"history": events}, RUN)) == [
+        ("user", "the issue", "", []),
+        ("assistant", "", "t", [{"name": "run", "arguments": {"command": "ls"}}]),
+        ("tool", "a.py\n", "", []),
+        ("assistant", "A.", "", []),
+    ]
+
+
 def test_turns_of_anthropic_parts_and_of_messages_under_other_keys() -> None:
     messages = [
         {"role": "user", "content": "a demonstration", "is_demo": True},

@@ -80,6 +80,7 @@ def test_more_lines_than_a_command_prints_are_not_the_file() -> None:
         "mv new.py pkg/a.py",
         "perl -pi -e 's/a/b/' pkg/a.py",
         "git restore pkg/a.py",
+        "edit_file_by_replace('pkg/a.py', to_replace='a', new_content='b')",
     ],
 )
 def test_lines_that_are_shown_after_a_script_may_have_changed_the_file_are_not_used(change: str) -> None:
@@ -91,3 +92,10 @@ def test_lines_that_are_shown_after_a_script_may_have_changed_the_file_are_not_u
 def test_a_file_that_the_run_creates_is_no_file_of_the_repository() -> None:
     window = "[File: new.py (1 lines total)]\n1:\n"
     assert not seen_files([Step(tool="bash", arguments={"command": "create new.py"}, output=window)])
+
+
+def test_the_windows_of_openhands_number_their_lines_in_another_way() -> None:
+    window = "[File: /workspace/pkg/a.py (2 lines total)]\n(this is the beginning of the file)\n1|a\n2|b\n"
+    steps = [Step(tool="run_ipython", arguments={"code": "open_file('/workspace/pkg/a.py')"}, output=window)]
+    (seen,) = seen_files(steps).values()
+    assert (seen.lines, seen.is_complete) == ({1: "a", 2: "b"}, True)
