@@ -24,7 +24,7 @@ _TEXT_KEYS = ("value", "text", "system_prompt")
 _SPELLINGS = {"toolCalls": "tool_calls", "toolCallId": "tool_call_id", "functionCall": "function_call"}
 _THOUGHT_LISTS = ("thinking_blocks", "reasoning_details")  # LiteLLM, OpenRouter
 _ID_KEYS = ("tool_call_id", "tool_use_id", "call_id", "toolCallId")
-_RESULT_KEYS = ("output", "result", "observation", "response", "content")
+_RESULT_KEYS = ("output", "result", "observation", "response", "content", "text")
 
 
 class ChatMessages(MessageLog):

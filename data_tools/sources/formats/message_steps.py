@@ -65,7 +65,7 @@ def transcript_of_messages(messages: list[dict[str, Any]], fences: Fences = "") 
         else:
             can_ask = False
             for answered_id, output in _outputs(message, text):
-                _add_output(steps, open_ids, answered_id, message.get("name"), output)
+                _add_output(steps, open_ids, answered_id, message.get("name", message.get("tool_name")), output)
             final = ""
     return Transcript(prompt=prompt, steps=tuple(steps), final=final, later_requests=tuple(requests))
 

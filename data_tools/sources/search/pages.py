@@ -13,8 +13,10 @@ from itertools import pairwise
 from typing import Any
 
 from acc_megatron.common.json_rows import BadJson, parse_json
+from acc_megatron.data_tools.rows.fields import embedded_list, literal_object
 from acc_megatron.data_tools.sources.formats.log_format import Step
 from acc_megatron.data_tools.sources.page_url import page_key
+from acc_megatron.data_tools.sources.search.labelled_hits import labelled_hits
 from acc_megatron.data_tools.sources.search.notices import is_empty_result, is_notice
 from acc_megatron.data_tools.sources.search.passages import passages
 
@@ -25,11 +27,12 @@ _URL_KEYS = ("url", "link", "href", "urls", "uri", "docid", "doc_id")
 _TITLE_KEYS = ("title", "name")
 _TEXT_KEYS = (
     "content", "raw_content", "text", "markdown", "snippet", "description", "body", "summary", "page_content", "result",
-    "output",
+    "output", "contents", "passage", "extract",
 )  # fmt: skip
+_ID_KEYS = ("title", "id", "_id", "name")  # of documents without a URL
 _LIST_KEYS = (
     "results", "organic", "organic_results", "items", "hits", "documents", "data", "pages", "web",
-    "webPages", "value", "response",
+    "webPages", "value", "response", "document", "docs", "passages", "search_results", "result",
 )  # fmt: skip
 # the notices of WebDancer and its successors for a page that could not be read
 _NO_PAGE = "The provided webpage content could not be accessed."
@@ -41,7 +44,11 @@ _GONE = re.compile(
 )
 _NO_PAGE_EITHER = "\n=======\nError fetching "
 
-_BLOCK = re.compile(r"^An? (?:\w{1,30} ){1,3}for [^\n]{1,2000} found \d+ results?\b", re.MULTILINE | re.IGNORECASE)
+_BLOCK = re.compile(
+    r"^An? (?:\w{1,30} ){1,3}for [^\n]{1,2000} found \d+ results?\b|^(?:\w{1,30} ){0,2}results for [^\n]{1,2000}:$",
+    re.MULTILINE | re.IGNORECASE,
+)
+_URL = re.compile(r"(?:https?://|www\.)\S+|[\w-]+(?:\.[\w-]+){1,5}(?:/\S*)?")
 _HEADING = re.compile(r"\s{0,8}## Search Results\b")
 _VISIT = re.compile(r"^The useful information in (\S+) for user goal ", re.MULTILINE)
 _SEPARATOR = re.compile(r"\n=+\s*$")
@@ -70,7 +77,8 @@ class Page:
 def add_response(pages: dict[str, Page], response: str) -> bool:
     """Add every hit and visited page of one tool response; False if the response has neither form."""
     visits = list(_VISIT.finditer(response)) if " for user goal " in response else []
-    blocks = list(_BLOCK.finditer(response)) if " found " in response.lower() else []
+    lowered = response.lower()
+    blocks = list(_BLOCK.finditer(response)) if " found " in lowered or "results for " in lowered else []
     if visits and (not blocks or visits[0].start() < blocks[0].start()):
         for visit, text in zip(visits, _sections(visits, response), strict=True):
             text = _SEPARATOR.sub("", text.partition(_NO_PAGE_EITHER)[0]).strip()
@@ -98,6 +106,9 @@ def visited_urls(step: Step) -> list[str]:
     if tool_kind(step.tool) != "visit":
         return []
     found = next((step.arguments[key] for key in _URL_KEYS if key in step.arguments), step.argument("input"))
+    if not found:
+        given = (text for text in step.arguments.values() if isinstance(text, str))
+        found = next((text for text in given if _URL.fullmatch(text)), "")
     return [url for url in (found if isinstance(found, list) else [found]) if isinstance(url, str) and url]
 
 
@@ -107,7 +118,7 @@ def add_output(pages: dict[str, Page], step: Step) -> bool:
     if not text or add_response(pages, text):
         return bool(text)
     urls, value = visited_urls(step), _json(text)
-    keys, found = {page_key(url) for url in urls}, list(_objects_with_url(value))
+    keys, found = {page_key(url) for url in urls}, list(_objects_with_url(value, with_ids=not urls))
     for url, item in found:
         _add(pages, url, _first(item, _TITLE_KEYS), _all(item, _TEXT_KEYS), is_visited=page_key(url) in keys)
     if found:
@@ -121,8 +132,10 @@ def add_output(pages: dict[str, Page], step: Step) -> bool:
     num_pages = len(pages)
     for title, passage in passages(text):
         _add(pages, title, title, passage, is_visited=False)
+    for hit in labelled_hits(text):
+        _add(pages, hit.url, hit.title, hit.text, is_visited=False)
     _add_hits(pages, text)
-    if len(pages) == num_pages and kind == "search":
+    if len(pages) == num_pages and kind:
         _add(pages, f"{step.tool}: {step.argument('query', 'q', 'input', 'queries')}", "", text, is_visited=False)
     return len(pages) > num_pages
 
@@ -135,24 +148,37 @@ def _add(pages: dict[str, Page], url: str, title: str, text: str, *, is_visited:
 
 
 def _json(text: str) -> Any:
-    """The object or list of a JSON text; None for any other text."""
+    """The object or list of a JSON text, or of the text that Python writes; None for any other text."""
     try:
         return parse_json(text.encode()) if text.startswith(("{", "[")) else None
     except BadJson:
-        return None
+        return embedded_list(text) if text.startswith("[{'") else literal_object(text) or None
 
 
-def _objects_with_url(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects with a URL: the value, its items, or the items of its lists of results, at any depth of these."""
+def _objects_with_url(value: Any, *, with_ids: bool, is_item: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Objects with a URL: the value, its items, or the items of its lists of results, at any depth of these.
+
+    With `with_ids` a document in a list can have a title or an id instead.
+    """
     if isinstance(value, dict):
-        if url := _first(value, _URL_KEYS):
+        url = _first(value, _URL_KEYS) or _first(value.get("metadata"), _URL_KEYS) or _number(value)
+        if url or (with_ids and is_item and (url := _first(value, _ID_KEYS)) and _all(value, _TEXT_KEYS)):
             yield url, value
             return
         inside = [value[key] for key in _LIST_KEYS if isinstance(value.get(key), list | dict)]
         value = [item for found in inside for item in (found if isinstance(found, list) else [found])]
+        is_item |= any(isinstance(found, list) for found in inside)
+    else:
+        is_item = True
     for item in value if isinstance(value, list) else ():
         if isinstance(item, list | dict):
-            yield from _objects_with_url(item)
+            yield from _objects_with_url(item, with_ids=with_ids, is_item=is_item)
+
+
+def _number(value: dict[str, Any]) -> str:
+    """The number of a document in a collection; '' if it has none."""
+    found = value.get("docid", value.get("doc_id"))
+    return str(found) if isinstance(found, int) else ""
 
 
 def _first(value: Any, keys: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from acc_megatron.data_tools.rows.fields import embedded_object
+from acc_megatron.data_tools.rows.fields import embedded_list, embedded_object
 from acc_megatron.errors import Dropped
 
 TRUTH_KEYS = (
@@ -20,13 +20,26 @@ TRUTH_KEYS = (
 )  # fmt: skip
 ANSWER_KEYS = ("answer", "answers")  # the truth, unless another key has it
 _KEYS, _TRUTH_KEYS = (*TRUTH_KEYS, *ANSWER_KEYS), frozenset(TRUTH_KEYS)
-_PLACES = (
-    "reward_model",
-    "extra_info",
-    "metadata",
-    "meta",
-    "task",
-)  # verl, MINT, and the rows of data sets around a run
+_PLACES = (  # verl, MINT, and the rows of data sets around a run
+    "reward_model", "reward_spec", "extra_info", "metadata", "meta", "task", "sample", "example", "item", "qa", "doc",
+)  # fmt: skip
+# gold, true or expected answers under other names, such as `gold_ans` and `expected_answers`
+_TRUE_WORDS = {
+    "gold",
+    "golden",
+    "ground",
+    "truth",
+    "true",
+    "correct",
+    "reference",
+    "ref",
+    "expected",
+    "standard",
+    "target",
+}
+_ANSWER_WORDS = {"answer", "answers", "ans", "label", "labels", "list", "text", "value", "final"}
+_NO_COMMA = re.compile(r"""^\s*\[\s*(['"]).*\1\s+['"]""", re.DOTALL)
+_QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MAIN_KEYS = ("target", "value", "answer", "ground_truth", "text", "answers")
 _LIST_KEYS = ("target", "targets", "aliases", "normalized_aliases", "answers", "text")
@@ -62,7 +75,16 @@ def find_truth(value: dict[str, Any]) -> tuple[str, str, list[str]]:
 def _with_plain_names(place: dict[str, Any]) -> dict[str, Any]:
     """The object with keys like `Correct Answer` and `goldAnswer` also as `correct_answer` and `gold_answer`."""
     plain = ((_plain_name(key), found) for key, found in place.items())
-    return {key: found for key, found in plain if key in _TRUTH_KEYS} | place
+    read = ((_named_as_truth(key), found) for key, found in plain)
+    return {key: found for key, found in read if key in _TRUTH_KEYS} | place
+
+
+@lru_cache(maxsize=4096)
+def _named_as_truth(name: str) -> str:
+    """`gold_answer` for other names of such words, and any other name as it is."""
+    words = set(name.split("_"))
+    is_truth = name == "truth" or (bool(words & _TRUE_WORDS) and bool(words & _ANSWER_WORDS))
+    return "gold_answer" if is_truth and name not in _KEYS and words <= _TRUE_WORDS | _ANSWER_WORDS else name
 
 
 @lru_cache(maxsize=4096)
@@ -72,8 +94,8 @@ def _plain_name(key: str) -> str:
 
 def _texts(found: Any, *, is_list_of_aliases: bool) -> list[str]:
     """The truth and its aliases; empty for a list of several lists, and for any other value."""
-    if isinstance(found, str) and found.lstrip()[:1] == "{" and (read := embedded_object(found)):
-        found = read
+    if isinstance(found, str) and (mark := found.lstrip()[:1]) in ("{", "["):
+        found = (embedded_object(found) if mark == "{" else _listed(found)) or found
     if isinstance(found, dict):
         main = next((found[key] for key in _MAIN_KEYS if found.get(key) is not None), None)
         more = [item for key in _LIST_KEYS if isinstance(found.get(key), list) for item in found[key]]
@@ -86,6 +108,13 @@ def _texts(found: Any, *, is_list_of_aliases: bool) -> list[str]:
         return [text for item in found for text in _texts(item, is_list_of_aliases=True)]
     texts = _strings(found)
     return texts if len(texts) == len(found) or is_list_of_aliases else []
+
+
+def _listed(text: str) -> list[Any] | None:
+    """The list in a text of JSON, Python or NumPy, which writes no commas."""
+    if _NO_COMMA.search(text):
+        return [first or second for first, second in _QUOTED.findall(text)]
+    return embedded_list(text)
 
 
 def _strings(items: list[Any]) -> list[str]:

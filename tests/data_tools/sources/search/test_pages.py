@@ -49,6 +49,36 @@ def test_hits_are_found_in_nested_results(output: Any) -> None:
     assert (page.id, page.title, page.text) == ("a.org", "Derby", "a.org\n\nAnn won.")
 
 
+TWO = ("Ann won.", "It rained.")
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"documents": [{"id": "d1", "contents": TWO[0]}, {"id": "d2", "contents": TWO[1]}]},
+        {"result": [[{"document": {"id": "1", "contents": TWO[0]}}, {"document": {"id": "2", "contents": TWO[1]}}]]},
+        [{"docid": 1, "text": TWO[0]}, {"docid": 2, "text": TWO[1]}],
+        [{"title": "Derby", "snippet": TWO[0]}, {"title": "Hull", "snippet": TWO[1]}],
+        {"hits": [{"metadata": {"url": "a.org"}, "text": TWO[0]}, {"metadata": {"url": "b.org"}, "text": TWO[1]}]},
+        repr([{"url": "a.org", "snippet": TWO[0]}, {"url": "b.org", "snippet": TWO[1]}]),
+        f"Title: Derby\nURL: https://a.org\nContent: {TWO[0]}\n\nTitle: Hull\nURL: https://b.org\nContent: {TWO[1]}",
+        f"## Results\n\n- **Title:** Derby\n  **Description:** {TWO[0]}\n  **URL:** a.org\n"
+        f"- **Title:** Hull\n  **Description:** {TWO[1]}\n  **URL:** b.org",
+        f"URL: a.org\nTitle: Derby\n{TWO[0]}\n---\nURL: b.org\nTitle: Hull\n{TWO[1]}",
+        f"Results for 'a':\n1. [Derby](a.org)\n{TWO[0]}\n\n=======\nResults for 'b':\n1. [Hull](b.org)\n{TWO[1]}",
+    ],
+)  # fmt: skip
+def test_every_result_is_a_page(output: Any) -> None:
+    pages = SearchAgent().read(chat(*tool("search", output, query="derby")), Resources()).evidence
+    assert [page.text.rpartition("\n")[2] for page in pages] == list(TWO)
+
+
+@pytest.mark.parametrize("arguments", [{"target": "https://a.org/x", "goal": "who won"}, {"what": "the derby", "n": 1}])
+def test_the_text_of_a_visit_is_kept_under_every_name_of_its_url(arguments: dict[str, Any]) -> None:
+    (page,) = SearchAgent().read(chat(*tool("browse", "Ann won.", **arguments)), Resources()).evidence
+    assert page.text.endswith("Ann won.") and ("target" not in arguments or page.id == "https://a.org/x")
+
+
 def test_an_output_that_is_marked_as_an_error_is_no_evidence() -> None:
     failed = [tool("visit", "The site blocks robots", url="b.org")[0], tool("visit", "", url="b.org")[1]]
     failed[1] |= {"content": "The site blocks robots", "is_error": True}

@@ -43,3 +43,32 @@ def test_the_truth_and_its_aliases_are_read(row: dict[str, Any], aliases: list[s
 def test_a_row_without_one_truth_is_dropped(row: dict[str, Any]) -> None:
     with pytest.raises(Dropped, match="no_ground_truth"):
         find_truth(row)
+
+
+@pytest.mark.parametrize(
+    "text", ['["Ann Lee", "A. Lee"]', "['Ann Lee', 'A. Lee']", "['Ann Lee' 'A. Lee']", "['Ann Lee'\n \"A. Lee\"]"]
+)
+def test_the_text_of_a_list_is_an_answer_with_its_aliases(text: str) -> None:
+    assert find_truth({"golden_answers": text})[1:] == ("Ann Lee", ["A. Lee"])
+
+
+@pytest.mark.parametrize("text", ["[Paris]", "[1] Ann", "[]x"])
+def test_a_text_in_brackets_that_is_no_list_is_the_truth(text: str) -> None:
+    assert find_truth({"answer": text})[1] == text
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"gold_ans": "Ann Lee"}, {"expectedAnswers": ["Ann Lee"]}, {"truth": "Ann Lee"}, {"true_label": "Ann Lee"},
+        {"qa": {"answer": "Ann Lee"}}, {"item": {"gold": "Ann Lee"}}, {"reward_spec": {"ground_truth": "Ann Lee"}},
+    ],
+)  # fmt: skip
+def test_the_truth_is_found_under_names_of_such_words_and_in_objects_of_the_row(row: dict[str, Any]) -> None:
+    assert find_truth(row)[1] == "Ann Lee"
+
+
+@pytest.mark.parametrize("key", ["correct", "target_url", "reference_docs", "true_count", "label_text"])
+def test_a_name_of_something_else_is_no_truth(key: str) -> None:
+    with pytest.raises(Dropped, match="no_ground_truth"):
+        find_truth({key: "Ann Lee"})
