@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from acc_megatron.common.json_bytes import digest
 from acc_megatron.common.streams import BadStream, open_stream
 
 MAX_ROW_BYTES = 64 << 20
@@ -207,6 +206,11 @@ def as_row(value: Any, path: Path, line: int, byte_offset: int, sha256: str) -> 
         return Row(value=value, file=str(path), line=line, byte_offset=byte_offset, sha256=sha256)
     detail = f"expected an object, got {type(value).__name__}"
     return BadRow(file=str(path), line=line, byte_offset=byte_offset, reason="not_an_object", detail=detail)
+
+
+def digest(value: Any) -> str:
+    """The SHA-256 of a value, serialized as JSON."""
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 import re
 from pathlib import Path
 
-from acc_megatron.common.json_bytes import digest
-from acc_megatron.common.json_rows import MAX_ROW_BYTES, BadRow, Row, read_json
+from acc_megatron.common.json_rows import MAX_ROW_BYTES, BadRow, Row, digest, read_json
 
 _NAME = re.compile(r"(?:event-)?(\d{1,9})(?:-[\w-]{1,80})?\.json")
 _FOLDER = "events"

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from acc_megatron.common.json_bytes import digest
-from acc_megatron.common.json_rows import BadRow, Row, read_json, read_jsonl
+from acc_megatron.common.json_rows import BadRow, Row, digest, read_json, read_jsonl
 from acc_megatron.common.streams import COMPRESSIONS, STANDARD_INPUT, located
 from acc_megatron.data_tools.rows.event_folders import event_files, run_of_events
 from acc_megatron.data_tools.rows.parquet_rows import read_parquet

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from acc_megatron.common.json_bytes import digest
-from acc_megatron.common.json_rows import MAX_ROW_BYTES, BadRow, Row
+from acc_megatron.common.json_rows import MAX_ROW_BYTES, BadRow, Row, digest
 
 SESSION_KEY = "session_log"
 _CLAUDE_KEYS = {"uuid", "leafUuid", "sessionId", "messageId"}
