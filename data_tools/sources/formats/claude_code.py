@@ -2,7 +2,10 @@
 
 from acc_megatron.data_tools.rows.fields import optional_object
 from acc_megatron.data_tools.sources.formats.chat_messages import openai_message
+from acc_megatron.data_tools.sources.formats.content import text_of_parts
 from acc_megatron.data_tools.sources.formats.message_log import Message, MessageLog
+
+_COMMANDS = ("<command-name>", "<local-command-")
 
 
 class ClaudeCode(MessageLog):
@@ -19,13 +22,14 @@ class ClaudeCode(MessageLog):
         """The messages of the main conversation in OpenAI's form."""
         messages: list[Message] = []
         reply = None  # the id of the reply that the last message belongs to
-        found = [item for item in items if _is_message(item) and not item.get("isMeta")]
+        found = [item for item in _without_undone(items) if _is_message(item) and not _is_of_client(item)]
         main = [item for item in found if not item.get("isSidechain")]
-        for item in _without_undone(main or found):  # the log of a subagent is a side chain as a whole
+        for item in main or found:  # the log of a subagent is a side chain as a whole
             message = optional_object(item, "message")
             parts = _parts(message)
             if item["type"] == "assistant" and reply is not None and message.get("id") == reply:
-                messages[-1]["content"] += parts
+                content = messages[-1]["content"]
+                content += [part for part in parts if part not in content]  # a reply can be logged again as it grows
             else:
                 messages.append({"role": item["type"], "content": parts})
             reply = message.get("id") if item["type"] == "assistant" else None
@@ -33,7 +37,7 @@ class ClaudeCode(MessageLog):
 
 
 def _without_undone(items: list[Message]) -> list[Message]:
-    """The messages without those that the user took back by another request at the same place."""
+    """The events without those after a request that the user took back by another one at the same place."""
     last = {item["parentUuid"]: item.get("uuid") for item in items if item.get("parentUuid") and _is_request(item)}
     undone: set[object] = set()
     kept = []
@@ -48,8 +52,16 @@ def _without_undone(items: list[Message]) -> list[Message]:
 
 def _is_request(item: Message) -> bool:
     """Whether the user wrote a message, and not a tool."""
-    parts = _parts(optional_object(item, "message")) if item["type"] == "user" else []
+    parts = _parts(optional_object(item, "message")) if item.get("type") == "user" and _is_message(item) else []
     return any(isinstance(part, dict) and part.get("type") == "text" for part in parts)
+
+
+def _is_of_client(item: Message) -> bool:
+    """Whether the client made a message: notes, commands of its own, summaries of what stands above, and errors."""
+    message = optional_object(item, "message")
+    is_marked = any(item.get(mark) for mark in ("isMeta", "isCompactSummary", "isApiErrorMessage"))
+    is_command = item["type"] == "user" and text_of_parts(_parts(message)).lstrip().startswith(_COMMANDS)
+    return is_marked or is_command or message.get("model") == "<synthetic>"
 
 
 def _is_message(item: Message) -> bool:

@@ -19,7 +19,8 @@ _TERMINAL = str.maketrans("", "", "\r\b")
 def turns_of_messages(messages: list[dict[str, Any]]) -> list[Turn]:
     """One turn a message; a user message after the agent's first turn is an observation, unless it asks something."""
     turns: list[Turn] = []
-    has_started = has_called = False
+    has_started, num_open = False, 0  # calls without an output
+    is_structured = any(map(_num_structured_calls, messages))  # then text is never a call
     for message in messages:
         role, text = message.get("role"), observation_text(message.get("content"))
         if message.get("is_demo"):
@@ -27,14 +28,23 @@ def turns_of_messages(messages: list[dict[str, Any]]) -> list[Turn]:
         if role == "assistant":
             has_started = True
             turns.append(_assistant_turn(message, text))
-            has_called = bool(turns[-1].tool_calls or calls_in_text(text, "plain"))
-        elif role == "user" and has_started and not has_called and is_request(message, text):
+            in_text = not is_structured and (turns[-1].tool_calls or calls_in_text(text, "plain"))
+            num_open = _num_structured_calls(message) or int(bool(in_text))
+        elif role == "user" and has_started and not num_open and is_request(message, text):
             turns.append(Turn(role="user", text=text))
         elif role == "tool" or (role == "user" and has_started):
-            turns += [Turn(role="tool", text=observation_text(part).strip("\n")) for part in _outputs(message, text)]
+            outputs = _outputs(message, text)
+            turns += [Turn(role="tool", text=observation_text(part).strip("\n")) for part in outputs]
+            num_open = max(0, num_open - len(outputs))
         elif role in ("system", "user"):
             turns.append(Turn(role=role, text=text))
     return turns
+
+
+def _num_structured_calls(message: dict[str, Any]) -> int:
+    listed, content = message.get("tool_calls"), message.get("content")
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return len(listed) if isinstance(listed, list) else sum(part.get("type") == "tool_use" for part in parts)
 
 
 def observation_text(content: object) -> str:

@@ -130,7 +130,8 @@ def test_what_the_user_took_back_is_left_out(tmp_path: Path) -> None:
     call = [{"type": "tool_use", "id": "t", "name": "Bash", "input": {"command": "rm x"}}]
     undone = [
         claude(1, "user", "f should return 2", parentUuid="0"),
-        claude(2, "assistant", call, reply="m1", parentUuid="1"),
+        {"type": "attachment", "uuid": "1a", "parentUuid": "1", "attachment": {"type": "todo"}},
+        claude(2, "assistant", call, reply="m1", parentUuid="1a"),
         claude(3, "user", [{"type": "tool_result", "tool_use_id": "t", "content": "gone"}], parentUuid="2"),
         claude(4, "user", "f should return 3", parentUuid="0"),
         claude(5, "assistant", [{"type": "text", "text": "done"}], reply="m2", parentUuid="4"),
@@ -143,6 +144,43 @@ def test_what_the_user_took_back_is_left_out(tmp_path: Path) -> None:
     turns = turns_of(row.value, SweAgent().read_run(row, Resources()))
     assert [(turn.role, turn.text) for turn in turns] == [
         ("user", "f should return 3"), ("assistant", "done"), ("user", "Thanks. Now g."), ("assistant", "g too"),
+    ]  # fmt: skip
+
+
+def test_a_request_after_an_output_or_after_code_in_a_reply_is_a_user_turn(tmp_path: Path) -> None:
+    code = "Like this:\n```python\nf()\n```\nand\n```\n2\n```"
+    events = [
+        *CLAUDE[:-1],
+        claude(21, "user", "Now g."),
+        claude(22, "assistant", [{"type": "text", "text": code}], reply="m4"),
+        claude(23, "user", "And h?"),
+        claude(24, "assistant", [{"type": "text", "text": "done"}], reply="m5"),
+    ]
+    row = run_of(tmp_path, events)
+    turns = turns_of(row.value, SweAgent().read_run(row, Resources()))
+    assert [(turn.role, turn.text) for turn in turns[2:]] == [
+        ("tool", "import a"), ("user", "Now g."), ("assistant", code), ("user", "And h?"), ("assistant", "done"),
+    ]  # fmt: skip
+
+
+def test_messages_of_the_client_are_neither_requests_nor_replies(tmp_path: Path) -> None:
+    events = [
+        claude(11, "user", "<command-name>/model</command-name>\n<command-args></command-args>"),
+        claude(12, "user", "<local-command-stdout>Set model</local-command-stdout>"),
+        *CLAUDE[2:-1],
+        {"type": "system", "subtype": "compact_boundary", "uuid": "b", "sessionId": "s"},
+        claude(13, "user", "This session is being continued from a conversation.", isCompactSummary=True),
+        claude(14, "assistant", [{"type": "text", "text": "API Error: 529"}], isApiErrorMessage=True, reply="m3"),
+        claude(15, "assistant", [{"type": "text", "text": "done"}], reply="m2"),
+        claude(16, "assistant", [{"type": "text", "text": "done"}], reply="m2"),
+    ]
+    events[-3]["message"]["model"] = "<synthetic>"
+    row = run_of(tmp_path, events)
+    run = SweAgent().read_run(row, Resources())
+    assert run.question == "f should return 2"
+    turns = turns_of(row.value, run)
+    assert [(turn.role, turn.text) for turn in turns] == [
+        ("user", "f should return 2"), ("assistant", ""), ("tool", "import a"), ("assistant", "done"),
     ]  # fmt: skip
 
 
