@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from acc_megatron.common.json_rows import BadJson, parse_json
+from acc_megatron.data_tools.rows.fields import embedded_list, literal_object
 from acc_megatron.data_tools.sources.sql.observed_rows import observed_rows, same_as_observed
 
 _ROW_KEYS = ("rows", "results", "result", "data", "records", "values", "output")
@@ -27,6 +28,15 @@ _NO_ROWS = re.compile(
     r"|(?:query |statement )?executed successfully[.,;:]? \(?no (?:rows?|results?)(?: returned| found)?\)?[.!]?",
     re.IGNORECASE,
 )
+# what a tool says before the rows, also in a tag
+_INTRODUCTION = re.compile(
+    r"(?:<\w{1,20}>\s{0,4})?(?:(?:the |sql |your )?(?:query|statement|execution|command)\b[\w ]{0,40}"
+    r"(?:success\w*|complete\w*|results?|output|returned)\b[\w ]{0,30}[.:!]{0,2}\s{1,4})?"
+    r"(?:(?:results?|output|rows|data)(?: of the query)?:\s{1,4})?",
+    re.IGNORECASE,
+)
+_END_TAG = re.compile(r"\s{0,4}</\w{1,20}>$")
+_FIELD = re.compile(r"\W{0,4}(\w{1,60})\W{0,4}: (.*)")
 _BOX_MARKS = "─━═┌┐└┘├┤┬┴┼╔╗╚╝╠╣╦╩╬"
 _BOX = str.maketrans("│┃║" + _BOX_MARKS, "|||" + "-" * len(_BOX_MARKS))
 _TYPE = re.compile(
@@ -59,15 +69,18 @@ def _readings(text: str, num_columns: int, names: Collection[str]) -> Iterator[l
     if _NO_ROWS.fullmatch(text):
         yield []
         return
+    text = _END_TAG.sub("", text[_introduction_end(text) :])
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     if text.startswith("(") and (rows := observed_rows(f"[{','.join(lines)}]")) is not None:
         yield rows  # rows as Python writes them
         return
     if text.startswith(("[", "{")):
-        rows = _of_json(text)
-        if (rows := _of_json(f"[{','.join(lines)}]") if rows is None else rows) is not None:
+        rows = observed_rows(text)
+        rows = _of_json(text, num_columns) if rows is None else rows
+        if (rows := _of_json(f"[{','.join(lines)}]", num_columns) if rows is None else rows) is not None:
             yield rows
         return
-    if (rows := _of_pandas(lines, num_columns)) is not None:
+    if (rows := _of_pandas(lines, num_columns) or _of_fields(lines, names)) is not None:
         yield rows
         return
     lines = [line for line in lines if not _FENCE.fullmatch(line)]
@@ -100,6 +113,24 @@ def _of_pandas(lines: list[str], num_columns: int) -> list[list[Any]] | None:
     return [[_value(cell) for cell in row] for row in rows]
 
 
+def _introduction_end(text: str) -> int:
+    found = _INTRODUCTION.match(text)
+    return found.end() if found else 0
+
+
+def _of_fields(lines: list[str], names: Collection[str]) -> list[list[Any]] | None:
+    """The rows of lines `name: value` with names of the query; a name that the row has begins the next one."""
+    fields = [_FIELD.fullmatch(line) for line in lines]
+    if not lines or not all(found and found[1].lower() in names for found in fields):
+        return None
+    rows: list[dict[str, Any]] = []
+    for found in filter(None, fields):
+        if not rows or found[1] in rows[-1]:
+            rows.append({})
+        rows[-1][found[1]] = _value(found[2])
+    return [list(row.values()) for row in rows]
+
+
 def _cells(line: str, separator: str | None) -> list[str]:
     if separator == ",":
         return next(csv.reader([line]))
@@ -108,14 +139,16 @@ def _cells(line: str, separator: str | None) -> list[str]:
     return [cell.strip() for cell in (line.strip("|") if separator == "|" else line).split(separator)]
 
 
-def _of_json(text: str) -> list[list[Any]] | None:
-    """The rows of a list of objects or lists, also under a key such as `rows`; None for other JSON."""
+def _of_json(text: str, num_columns: int) -> list[list[Any]] | None:
+    """The rows of a list of objects or lists, or of the values of one column, also under a key such as `rows`."""
     try:
         value: Any = parse_json(text.encode())
     except BadJson:
-        return None
+        value = embedded_list(text) or literal_object(text)
     if isinstance(value, dict):
         value = next((value[key] for key in _ROW_KEYS if isinstance(value.get(key), list)), None)
+    if isinstance(value, list) and num_columns <= 1 and not any(isinstance(row, dict | list | tuple) for row in value):
+        value = [[cell] for cell in value]
     if not isinstance(value, list) or not all(isinstance(row, dict | list) for row in value):
         return None
     rows = [list(row.values()) if isinstance(row, dict) else row for row in value]

@@ -97,12 +97,12 @@ def _empty_tables(gold_sql: str, database: ReadOnlyDatabase) -> list[str]:
 
 
 def _check_observed(run: SqlRun, gold: _Gold) -> None:
-    """Raise Dropped('gold_mismatch') if observations that can be read state rows, and none states the gold result."""
-    differ = {output: found for output in run.outputs if (found := _differs(output, gold)) is not None}
-    if differ and all(differ.values()):
+    """Raise Dropped('gold_mismatch') if the last observation states other rows, and none states the gold result."""
+    differ = [_differs(output, gold) for output in run.outputs]
+    if differ and differ[-1] and False not in differ:
         raise Dropped(
             "gold_mismatch",
-            f"the gold query gives {rows_text(gold.rows)!r:.200} here, the agent saw {list(differ)[-1]!r:.200}",
+            f"the gold query gives {rows_text(gold.rows)!r:.200} here, the agent saw {run.outputs[-1]!r:.200}",
         )
 
 

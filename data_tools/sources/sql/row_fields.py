@@ -5,6 +5,7 @@ BIRD-Interact and LiveSQLBench (`selected_database`, `amb_user_query`, `sol_sql`
 """
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from acc_megatron.data_tools.rows.fields import fenced_blocks, optional_object
@@ -19,15 +20,31 @@ GOLD_KEYS = (
     "golden_query", "groundtruth_sql", "reference_sql", "target_sql", "expected_sql", "correct_sql", "answer_sql",
     "goldSQL", "ground_truth", "label",
 )  # fmt: skip
+_GOLD_WORDS = {
+    "gold",
+    "golden",
+    "truth",
+    "reference",
+    "ref",
+    "target",
+    "expected",
+    "correct",
+    "true",
+    "sol",
+    "solution",
+}
+_SQL_WORDS = {"sql", "sqls", "query", "queries"}
+_TRUTH_KEYS = ("answer", "target", "solution", "reference", "output")  # if they contain a query
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SQL_KEYS = (*GOLD_KEYS, "target", "value", "text")
 _OTHER_USES = ("query", "ground_truth", "label")  # keys that can contain something else
 # `query` is the clear question of LiveSQLBench and the SQL of Spider
 _QUESTION_KEYS = ("question", "query", "instruction", "user_query", "amb_user_query", "utterance", "Task")
 _PLACES = ("metadata", "meta", "extra_info", "original_data")
 _GOLD_PLACES = (*_PLACES, "reward_model", "reward_spec")  # verl, SkyRL
-_PATH_KEYS = ("db_path", "database_path", "db_file")
+_PATH_KEYS = ("db_path", "database_path", "db_file", "sqlite_path", "database_file", "sqlite_file")
 _PATH_END = re.compile(r"(?:.*[/\\])?([^/\\]+?)(?:\.(?:sqlite3?|db))?", re.DOTALL)
-_HINT_KEYS = ("evidence", "hint", "hints", "external_knowledge", "knowledge", "knowledge_evidence")
+_HINT_KEYS = ("evidence", "hint", "hints", "external_knowledge", "knowledge", "knowledge_evidence", "oracle_knowledge")
 
 
 def database_of(value: dict[str, Any]) -> str:
@@ -38,7 +55,14 @@ def database_of(value: dict[str, Any]) -> str:
             return name
         if (path := _first(place, _PATH_KEYS)) and (match := _PATH_END.fullmatch(path)):
             return match[1]
-    return ""
+    plain = {_plain(key): found for key, found in value.items()}
+    return database_of(plain) if not plain.keys() <= value.keys() else ""
+
+
+@lru_cache(maxsize=4096)
+def _plain(key: str) -> str:
+    """`db_name` for `dbName`, `DB_name` and their like."""
+    return _HUMP.sub("_", key).lower().replace(" ", "_").replace("-", "_")
 
 
 def question_of(value: dict[str, Any]) -> str:
@@ -62,6 +86,12 @@ def gold_query_of(value: dict[str, Any]) -> str:
             queries = [text for text in texts if is_select(text)] or [text for text in texts if text.strip()]
             if queries and (key not in _OTHER_USES or is_select(queries[-1])):
                 return queries[-1]
+    for key, found in value.items():
+        words = set(_plain(key).split("_"))
+        is_gold = bool(words & _GOLD_WORDS) and bool(words & _SQL_WORDS)
+        texts = [text for text in _queries(found) if is_select(text)] if is_gold or key in _TRUTH_KEYS else []
+        if texts:
+            return texts[-1]
     found = value.get(GOLD_KEYS[0])
     got = type(found).__name__ if GOLD_KEYS[0] in value else "nothing"
     raise Dropped("malformed", f"no gold query: {GOLD_KEYS[0]!r} must be a string, got {got}")
@@ -83,7 +113,7 @@ def _queries(found: object) -> list[str]:
 def _hints(value: dict[str, Any]) -> list[str]:
     """The texts of all hints; a single word is the name of a file (Spider 2), and numbers are ids (LiveSQLBench)."""
     places = (value, *(optional_object(value, place) for place in _PLACES))
-    found = [item for place in places for key in _HINT_KEYS for item in _as_list(place.get(key))]
+    found = [item for place in places for key in (*_HINT_KEYS, "Evidence") for item in _as_list(place.get(key))]
     texts = (item.strip() for item in found if isinstance(item, str))
     return list(dict.fromkeys(text for text in texts if len(text.split()) > 1))
 

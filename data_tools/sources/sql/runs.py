@@ -1,7 +1,10 @@
 """The queries of a SQL run, and whether its row says that the answer is correct."""
 
 import re
+import shlex
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +25,7 @@ from acc_megatron.errors import Dropped
 
 _SQL_ARGUMENTS = ("sql", "query", "sql_query", "statement", "command", "code", "input")
 _QUESTION_MARK, _NEXT_QUESTION = "User Query:\n", "\nFollow-up question: "
+_CLIENT = re.compile(r"\s{0,8}(?:sqlite3|duckdb|mysql|psql)\s")
 _ASK_TOOLS = {"ask", "ask_user", "ask_human"}
 _ERROR = "Error executing query"
 _FAILED = re.compile(
@@ -151,7 +155,18 @@ def _query(step: Step) -> str:
     lists = (step.arguments.get(name) for name in (*_SQL_ARGUMENTS, "queries", "statements"))
     listed = [text for found in lists if isinstance(found, list) for text in found if isinstance(text, str)]
     query = unfenced(step.argument(*_SQL_ARGUMENTS) or next(reversed(listed), ""))
-    return query if is_select(query) else ""
+    if is_select(query):
+        return query
+    return next((part for part in _parts(query) if is_select(part)), "")
+
+
+def _parts(command: str) -> Iterator[str]:
+    """The statements of a script, the last first, and the arguments of a shell command that starts a client of SQL."""
+    if _CLIENT.match(command):
+        with suppress(ValueError):  # a quote is not closed
+            yield from reversed(shlex.split(command))
+    elif ";" in command:
+        yield from (part.strip() for part in reversed(command.split(";")))
 
 
 def _is_error(output: str) -> bool:

@@ -16,6 +16,12 @@ FORMS = {
     "Markdown": "| name |\n|---|\n| tea |\n| salt |",
     "psql": " name \n------\n tea\n salt\n(2 rows)",
     "MySQL": "+------+\n| name |\n+------+\n| tea  |\n| salt |\n+------+\n2 rows in set (0.00 sec)",
+    "a label": "Result:\n[('tea',), ('salt',)]",
+    "a tag": "<result>\n[['tea'], ['salt']]\n</result>",
+    "a sentence before": "Query executed successfully. Results: [('tea',), ('salt',)]",
+    "a sentence before a table": "Query executed successfully.\n\nname\ntea\nsalt",
+    "values": "['tea', 'salt']",
+    "fields": "name: tea\nname: salt",
     "DuckDB": "┌─────────┐\n│  name   │\n│ varchar │\n├─────────┤\n│ tea     │\n│ salt    │\n└─────────┘",
 }
 EMPTY = [

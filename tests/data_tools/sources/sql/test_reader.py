@@ -269,3 +269,18 @@ def test_generic_steps_can_be_a_sql_run_and_tables_can_be_csv(resources: Resourc
     row = calls(question="What is cheap?", steps=steps)
     del row.value["messages"]
     assert read(row, resources).evidence[0].text == "name,price\ntea,2.0\nsalt,1.0\noil,9.0"
+
+
+@pytest.mark.parametrize(
+    "written", ["USE shop; {};", 'sqlite3 -header shop.sqlite "{}"', "psql shop -c '{}'", "SET a = 1;\n{}"]
+)
+def test_a_query_in_a_script_or_a_shell_command_is_a_query(resources: Resources, written: str) -> None:
+    found = read(calls((written.format(RIGHT[0]), RIGHT[1])), resources)
+    assert [piece.id for piece in found.evidence] == ["shop.Goods"] and found.answer == "tea | 2.0\nsalt | 1.0"
+
+
+def test_an_exploration_does_not_contradict_a_last_observation_that_cannot_be_read(resources: Resources) -> None:
+    exploration = ("SELECT name, price FROM Goods LIMIT 1", "[('tea', 2.0)]")
+    assert read(calls(exploration, (CHEAP, "Tea and salt are cheap."), success=True), resources).evidence
+    with pytest.raises(Dropped, match="gold_mismatch"):
+        read(calls(exploration, (CHEAP, "[('oil', 9.0)]"), success=True), resources)

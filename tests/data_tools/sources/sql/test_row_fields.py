@@ -6,6 +6,7 @@ import pytest
 
 from acc_megatron.data_tools.sources.sql.observed_text import states_other_rows
 from acc_megatron.data_tools.sources.sql.row_fields import database_of, gold_query_of, question_of, with_hint
+from acc_megatron.errors import Dropped
 
 BIRD = {"db_id": "shop", "question": "How many?", "evidence": "many refers to n > 3", "SQL": "SELECT 1"}
 LIVE = {
@@ -23,7 +24,8 @@ def test_database_question_and_gold_query_are_read(row: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "database",
     [
-        *({key: "shop"} for key in ("database_id", "dbId", "databaseId")),
+        *({key: "shop"} for key in ("database_id", "dbId", "databaseId", "DB", "dbName", "DB_NAME", "Database")),
+        {"sqlite_path": "dbs/shop.sqlite"},
         {"db_path": "dbs/shop/shop.sqlite"},
         {"database_path": "C:\\dbs\\shop.db"},
         {"extra_info": {"db_id": "shop"}},
@@ -86,3 +88,16 @@ def test_rows_are_read_from_the_text_of_a_table(text: str, differs: bool | None)
 @pytest.mark.parametrize(("text", "differs"), [("3", False), ("count\n3", False), ("2", True), ("3 teachers", None)])
 def test_one_number_is_a_result(text: str, differs: bool | None) -> None:
     assert states_other_rows(text, [[3]], ordered=False) is differs
+
+
+@pytest.mark.parametrize(
+    "key", ["goldSql", "golden_sqls", "reference_query", "correctSQL", "gold_answer_sql", "answer", "solution"]
+)
+def test_the_gold_query_is_read_under_names_of_such_words(key: str) -> None:
+    assert gold_query_of({key: "SELECT 1"}) == "SELECT 1"
+
+
+@pytest.mark.parametrize("row", [{"pred_sql": "SELECT 1"}, {"answer": "two schools"}, {"target_schema": "SELECT 1"}])
+def test_another_field_is_no_gold_query(row: dict[str, Any]) -> None:
+    with pytest.raises(Dropped, match="no gold query"):
+        gold_query_of(row)
