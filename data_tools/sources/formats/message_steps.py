@@ -129,7 +129,7 @@ def _outputs(message: dict[str, Any], text: str) -> Iterator[tuple[str, str]]:
     results = [part for part in results if part.get("type") == "tool_result"]
     if results:
         yield from ((str(part.get("tool_use_id", "")), _output_text(part, text_of_message(part))) for part in results)
-    elif responses := next((found for tag in _OUTPUT_TAGS if (found := tagged(text, tag))), []):
+    elif "<" in text and (responses := next((found for tag in _OUTPUT_TAGS if (found := tagged(text, tag))), [])):
         yield from (("", response.strip("\n")) for response in responses)
     else:
         ids = message.get("tool_call_ids")  # SWE-agent's history
