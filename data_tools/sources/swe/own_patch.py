@@ -60,7 +60,7 @@ def patch_of_edits(steps: Iterable[Step], seen: Mapping[str, SeenFile]) -> str:
         if text is None:
             return ""
         after[path].append(text)
-    parts = (_diff(path, before[path], states[-1]) for path, states in after.items())
+    parts = (file_diff(path, before[path], states[-1]) for path, states in after.items())
     found = [part for part in parts if part is not None]
     return "\n".join(part for part in found if part) if len(found) == len(after) else ""
 
@@ -95,7 +95,7 @@ def _edited(step: Step, command: str, states: list[str]) -> str | None:
     return text.replace(old, new) if isinstance(old, str) and old and text.count(old) == 1 else None
 
 
-def _diff(path: str, before: str | None, after: str) -> str | None:
+def file_diff(path: str, before: str | None, after: str) -> str | None:
     """The diff of a file, '' without a change; None if it would contain a line that was not seen."""
     if before == after:
         return ""

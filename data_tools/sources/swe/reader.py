@@ -16,6 +16,7 @@ from acc_megatron.data_tools.schema import Kind, Piece, Provenance, Trajectory
 from acc_megatron.data_tools.sources.formats.log_format import FINISH_TOOLS, Step
 from acc_megatron.data_tools.sources.resources import Resources, is_safe_path
 from acc_megatron.data_tools.sources.swe.as_seen import RULE, pieces_as_seen, statement_of
+from acc_megatron.data_tools.sources.swe.bug_patch import makes_bug, with_bug
 from acc_megatron.data_tools.sources.swe.instance import find_instance, instance_id_of, own_instance
 from acc_megatron.data_tools.sources.swe.opened_paths import opened_files
 from acc_megatron.data_tools.sources.swe.own_patch import patch_of_edits, stated_patch, submitted_patch
@@ -65,6 +66,8 @@ def read(row: Row, resources: Resources) -> Trajectory:
     if not files:
         wanted = f"{instance.get('repo')!r:.100} at {instance.get('base_commit')!r:.60}"
         raise Dropped("no_files", f"{instance_id}: give its files or the repository {wanted} with --resources")
+    if makes_bug(instance):
+        files, patch = with_bug(patch, files)
     evidence = _evidence(patched_files(patch), files, instance_id)
     patched = {piece.id for piece in evidence}
     opened = [path for path in opened_files(steps) if path not in patched]

@@ -44,8 +44,12 @@ class FileChange:
 
 def apply_patch(patch: str, files: Mapping[str, str]) -> dict[str, str | None]:
     """The files that `patch` changes: path -> new text, or None for one removed. Raises PatchError."""
+    return apply_changes(parse_patch(patch), files)
+
+
+def apply_changes(changes: list[FileChange], files: Mapping[str, str]) -> dict[str, str | None]:
+    """The files after parsed changes, as `apply_patch` gives them. Raises PatchError."""
     changed: dict[str, str | None] = {}
-    changes = parse_patch(patch)
     if not changes:
         raise PatchError("empty_patch", "the patch contains no file change")
     for change in changes:
@@ -64,6 +68,18 @@ def apply_patch(patch: str, files: Mapping[str, str]) -> dict[str, str | None]:
                 "does_not_apply", f"the patch removes {change.old_path!r}, but {len(text)} characters of it remain"
             )
     return changed
+
+
+def reversed_changes(changes: list[FileChange]) -> list[FileChange]:
+    """The changes that undo changes."""
+    return [
+        FileChange(
+            change.new_path,
+            change.old_path,
+            [Hunk(hunk.start, hunk.new, hunk.old, hunk.ends_in_context) for hunk in change.hunks],
+        )
+        for change in changes
+    ]
 
 
 def parse_patch(patch: str) -> list[FileChange]:
