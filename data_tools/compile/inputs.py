@@ -22,11 +22,12 @@ from acc_megatron.data_tools.rows.row_files import (
 from acc_megatron.data_tools.sharding.row_ranges import RowRange, is_divisible, read_run_rows, row_ranges
 from acc_megatron.data_tools.sources.formats.known_formats import with_openai_messages
 from acc_megatron.data_tools.sources.known_agents import agent_of, describe_row
-from acc_megatron.data_tools.sources.resources import DATABASE_SUFFIXES, RUN_KEYS, Resources, is_resource
+from acc_megatron.data_tools.sources.resources import DATABASE_SUFFIXES, Resources, is_resource
 from acc_megatron.data_tools.sources.sql.sqlite_readonly import is_database
 from acc_megatron.data_tools.sources.sql.table_text import TableFormat
 from acc_megatron.data_tools.sources.swe.git_files import GitRepository, git_folder
 from acc_megatron.data_tools.sources.swe.harness_reports import REPORT_NAMES
+from acc_megatron.data_tools.sources.tasks import RUN_KEYS
 from acc_megatron.errors import DataError
 
 _NUM_FIRST_ROWS = 20
@@ -66,7 +67,7 @@ class Inputs:
 
     def _as_run(self, row: Row) -> Row:
         content = content_bytes(row.value)
-        value, num_images = self.resources.with_sql_task(row.value), 0
+        value, num_images = self.resources.with_task(row.value), 0
         if may_have_images(content):
             value, num_images = without_images(value)
         digest = hashlib.sha256(content).hexdigest()

@@ -16,21 +16,17 @@ from acc_megatron.common.atomic_files import sha256_file
 from acc_megatron.common.json_rows import BadRow, Row, parsed_line, read_lines
 from acc_megatron.data_tools.rows.fields import embedded_object
 from acc_megatron.data_tools.rows.row_files import row_at, row_file_kind, rows_of
-from acc_megatron.data_tools.sources.formats.intercode import is_log_of_person
-from acc_megatron.data_tools.sources.formats.known_formats import format_of
-from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS
-from acc_megatron.data_tools.sources.formats.message_places import with_messages
 from acc_megatron.data_tools.sources.search.judged_answers import JudgeVerdict
 from acc_megatron.data_tools.sources.sql.table_text import TableFormat
 from acc_megatron.data_tools.sources.swe.git_files import GitRepository
 from acc_megatron.data_tools.sources.swe.harness_reports import HarnessReports, verdicts_of_row
+from acc_megatron.data_tools.sources.tasks import RUN_KEYS, task_name_of_run, task_of
 from acc_megatron.errors import DataError
 
 DATABASE_SUFFIXES = {".sqlite", ".sqlite3", ".db"}
 MAX_PATH_CHARACTERS = 255
 _MAX_COMMITS = 4  # the listings of this many commits stay in memory
 _NAMED_KEYS = (b'"patch"', b'"files_at_base_commit"', b'"resolved"', b'"sol_sql"')  # of tasks, file stores and verdicts
-RUN_KEYS = frozenset((*MESSAGE_KEYS, "turn_history", "steps", "trajectory_steps"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +48,8 @@ class Resources:
     instances: dict[str, InstanceEntry] = field(default_factory=dict)
     stores: dict[str, InstanceEntry] = field(default_factory=dict)
     databases: dict[str, Path] = field(default_factory=dict)
-    # question or instance id -> fields of the task; None for a question of several tasks
-    sql_tasks: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    # question or id -> fields of the task (tasks.py); None for a question of several tasks
+    tasks: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     repositories: list[GitRepository] = field(default_factory=list)
     reports: HarnessReports = field(default_factory=HarnessReports)
     verdicts: Mapping[str, JudgeVerdict] = field(default_factory=dict)  # of a judge, on answers of search runs
@@ -119,22 +115,18 @@ class Resources:
                 self.bad_rows.append(row)
             elif is_resource(row.value):
                 self.num_rows += 1
-                if _is_sql_task(row.value):
-                    name, task = _sql_task(row.value)
-                    if self.sql_tasks.setdefault(name, task) != task:
-                        self.sql_tasks[name] = None
+                if (task := task_of(row.value)) is not None:
+                    name, fields = task
+                    if self.tasks.setdefault(name, fields) != fields:
+                        self.tasks[name] = None
                 elif _is_instance(row.value) or _is_store(row.value):
                     self._add(row, path)
                 else:
                     self.reports.add_row(row.value, path)
 
-    def with_sql_task(self, value: dict[str, Any]) -> dict[str, Any]:
-        """A run as published, which has only its question (InterCode) or id (BIRD-Interact), with those of its task."""
-        if not self.sql_tasks or "question" in value:
-            return value
-        is_run = "turn_history" in value or is_log_of_person(value)
-        name = value.get("query") if is_run else value.get("instance_id")
-        task = self.sql_tasks.get(name) if isinstance(name, str) else None
+    def with_task(self, value: dict[str, Any]) -> dict[str, Any]:
+        """A run as published, which has only the question or the id of its task, with the fields of the task."""
+        task = self.tasks.get(task_name_of_run(value)) if self.tasks else None
         return value | task if task and "gold_sql" not in value else value
 
     def _add(self, row: Row, path: Path) -> None:
@@ -180,8 +172,8 @@ def is_safe_path(path: str) -> bool:
 
 
 def is_resource(value: dict[str, Any]) -> bool:
-    """Whether a row is a task (SWE-bench, InterCode SQL), a file store, a prediction (a patch), or only a verdict."""
-    kinds = (_is_instance, _is_store, _is_sql_task, _is_prediction, _is_verdict)
+    """Whether a row is a task (SWE-bench, or see tasks.py), a file store, a prediction (a patch), or only a verdict."""
+    kinds = (_is_instance, _is_store, _is_task, _is_prediction, _is_verdict)
     return any(is_of_kind(value) for is_of_kind in kinds)
 
 
@@ -193,20 +185,8 @@ def _is_store(value: dict[str, Any]) -> bool:
     return _is_named(value) and bool(embedded_object(value.get("files_at_base_commit")))
 
 
-def _is_sql_task(value: dict[str, Any]) -> bool:
-    """Whether a row is a task of InterCode SQL, or of BIRD-Interact or LiveSQLBench with its gold query."""
-    is_named = _is_named(value) and isinstance(value.get("selected_database"), str) and bool(value.get("sol_sql"))
-    if is_named and format_of(with_messages(value)) is None:
-        return True
-    return all(isinstance(value.get(key), str) for key in ("query", "db", "gold")) and RUN_KEYS.isdisjoint(value)
-
-
-def _sql_task(value: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The question or id under which a run names its task, and the fields that the run gets."""
-    if "gold" in value:
-        return value["query"], {"question": value["query"], "db": value["db"], "gold_sql": value["gold"]}
-    names = {"query": "question", "selected_database": "db", "sol_sql": "gold_sql"}
-    return value["instance_id"], {new: value[old] for old, new in names.items() if value.get(old)}
+def _is_task(value: dict[str, Any]) -> bool:
+    return task_of(value) is not None
 
 
 def _is_prediction(value: dict[str, Any]) -> bool:
@@ -231,7 +211,8 @@ def _candidates(path: Path, keep_bad_rows: bool) -> Iterator[Row | BadRow]:
         for line in read_lines(path):
             data = line.data or b""
             is_named = b'"instance_id"' in data and any(key in data for key in _NAMED_KEYS)
-            if is_named or (b'"gold"' in data and b'"query"' in data):
+            is_task = b'"query"' in data and (b'"gold"' in data or b'"query_id"' in data)
+            if is_named or is_task:
                 yield from (row for row in parsed_line(line, path) if isinstance(row, Row))
         return
     yield from (row for row in rows_of(path) if keep_bad_rows or isinstance(row, Row))

@@ -21,7 +21,7 @@ from acc_megatron.data_tools.sources.search.notices import is_empty_result, is_n
 from acc_megatron.data_tools.sources.search.passages import passages
 
 _VISIT_TOOLS = {"visit", "open", "fetch", "browse", "crawl", "scrape", "goto", "navigate"}
-_VISIT_WORDS = re.compile(r"url|page|visit|fetch|browse|crawl|scrape|website")
+_VISIT_WORDS = re.compile(r"(?:get|read|open|fetch|view)_?doc|url|page|visit|fetch|browse|crawl|scrape|website")
 _SEARCH_TOOLS = {"google", "bing", "tavily", "serper", "wikipedia", "lookup", "retrieve", "retriever", "duckduckgo"}
 _URL_KEYS = ("url", "link", "href", "urls", "uri", "docid", "doc_id")
 _TITLE_KEYS = ("title", "name")

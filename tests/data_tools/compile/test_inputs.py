@@ -226,3 +226,26 @@ def test_the_log_of_a_person_of_intercode_is_a_sql_run(tmp_path: Path) -> None:
     row.value["reward"] = 0.5
     with pytest.raises(Dropped, match="wrong_answer"):
         run_of(row.value)
+
+
+@pytest.mark.parametrize("id_", ["769", 769])
+def test_a_run_of_browsecomp_plus_gets_question_and_answer_from_the_file_of_queries(
+    tmp_path: Path, id_: object
+) -> None:
+    call = {
+        "type": "tool_call",
+        "tool_name": "search",
+        "arguments": "{}",
+        "output": '[{"docid": 4, "text": "Ann won."}]',
+    }
+    closing = {"type": "output_text", "tool_name": None, "arguments": None, "output": "Ann"}
+    run = {"metadata": {}, "query_id": "769", "status": "completed", "result": [call, closing]}
+    query = {"query_id": id_, "query": "Who won?", "answer": "Ann", "gold_docs": [{"docid": "4", "text": "Ann won."}]}
+    write(tmp_path / "runs" / "run_769.json", run)
+    write(tmp_path / "runs" / "queries.jsonl", query, query | {"query_id": "1", "query": "Who lost?"})
+    found = discover([tmp_path / "runs"])
+    (row,) = (row for row in rows(found) if isinstance(row, Row) and not is_resource(row.value))
+    kind = agent_of(row.value)
+    assert kind is AGENT_KINDS["search"]
+    read = kind.read(row, found.resources)
+    assert (read.question, read.answer, [piece.id for piece in read.evidence]) == ("Who won?", "Ann", ["4"])

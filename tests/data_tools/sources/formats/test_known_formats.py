@@ -249,5 +249,7 @@ def test_documents_of_a_retriever_with_ids_are_pages() -> None:
     ]
     row = plain({"question": "Who?", "result": result, "answer": "Ann"})
     assert agent_of(row.value) is AGENT_KINDS["search"]
-    texts = {piece.id: piece.text for piece in AGENT_KINDS["search"].read(row, Resources()).evidence}
-    assert texts["17"].endswith("about x") and "about y" in texts["4"]
+    found = AGENT_KINDS["search"].read(row, Resources())
+    (page,), (other,) = found.evidence, found.distractors
+    assert page.text == "4\n\nabout y\n\nall of y", "a document that the agent asked for is visited"
+    assert (other.id, other.text) == ("17", "17\n\nabout x")
