@@ -12,8 +12,9 @@ from typing import Any, cast
 
 from acc_megatron.data_tools.conversation import Role, Turn, call_text
 from acc_megatron.data_tools.convert.tool_definitions import TOOLS_RULE, parsed, tools_of_row, with_tools
-from acc_megatron.data_tools.rows.fields import tagged
+from acc_megatron.data_tools.rows.fields import embedded_list, tagged
 from acc_megatron.data_tools.sources.formats.chat_messages import openai_message
+from acc_megatron.data_tools.sources.formats.run_text import RunText
 from acc_megatron.errors import DataError, Dropped
 
 MESSAGE_KEYS = ("dialogs", "input_messages", "prompt", "messages", "conversations", "conversation")
@@ -22,14 +23,16 @@ LAYOUTS = (
     "instruction has 'instruction', 'query' or 'prompt' and 'output' or 'response'"
 )
 _ROLES = ("system", "user", "assistant", "tool")
-_LOSS_KEYS = ("weight", "train", "loss", "loss_weight")  # false or 0 for a message without loss
+_LOSS_KEYS = ("weight", "train", "loss", "loss_weight", "train_on_turn")  # false or 0 for a message without loss
+_THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
+_SYSTEM_KEYS = ("system", "system_prompt")
 _QUESTION_KEYS, _INPUT_KEYS, _OUTPUT_KEYS = (
-    ("instruction", "query", "prompt"),
+    ("instruction", "query", "prompt", "question"),
     ("input", "context"),
     ("output", "response"),
 )
 _RUN_KEYS = ("steps", "trajectory", "turn_history", "intermediate_steps")  # of rows that `compile` reads
-_PAIR = ("human", "assistant")  # the keys of one exchange
+_PAIRS = (("human", "assistant"), ("input", "output"))  # the keys of one exchange
 _MEDIA_KEYS = ("images", "image", "videos", "video", "audios", "audio")
 _TEXT_PARTS, _THINKING_PARTS = (None, "text", "input_text", "output_text"), ("thinking", "reasoning")
 _CALL_PARTS = ("tool_use", "tool_call")
@@ -79,8 +82,9 @@ def read_chat(value: dict[str, Any], where: str) -> Chat | None:
     ]
     _check_roles(turns, where)
     keys = found.keys
-    if isinstance(system := value.get("system"), str) and system.strip() and turns[0].role != "system":
-        turns, keys = [Turn(role="system", text=system), *turns], keys | {"system"}
+    system_key = next((key for key in _SYSTEM_KEYS if isinstance(value.get(key), str) and value[key].strip()), None)
+    if system_key and turns[0].role != "system":
+        turns, keys = [Turn(role="system", text=value[system_key]), *turns], keys | {system_key}
     tools = tools_of_row(value)
     if tools is None:
         raise DataError(f"{where}: {TOOLS_RULE}")
@@ -94,11 +98,22 @@ def _messages_of(value: dict[str, Any]) -> _Messages | None:
         reply = completion if isinstance(completion, list) else [{"role": "assistant", "content": completion}]
         return _Messages(messages=[*opening, *reply], keys=frozenset(("prompt", "completion")), num_given=len(opening))
     for key in MESSAGE_KEYS:
-        if isinstance(found := value.get(key), list):
-            pairs = [item for item in found if isinstance(item, dict) and item.keys() >= {*_PAIR}]
-            messages = _exchanges([[item[name] for name in _PAIR] for item in pairs]) if pairs == found else found
-            return _Messages(messages=messages, keys=frozenset((key,)))
+        found = embedded_list(value.get(key))
+        if found and (isinstance(value[key], list) or all(isinstance(item, dict) for item in found)):
+            return _Messages(messages=_of_pairs(found) or found, keys=frozenset((key,)))
     return _instruction(value)
+
+
+def _of_pairs(items: list[Any]) -> list[Any]:
+    """The messages of a list of exchanges, the first of which can have a system prompt; [] for any other list."""
+    pairs = [
+        next((pair for pair in _PAIRS if isinstance(item, dict) and item.keys() >= {*pair}), None) for item in items
+    ]
+    if not all(pairs):
+        return []
+    system = items[0].get("system")
+    opening = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
+    return opening + _exchanges([[item[name] for name in pair or ()] for item, pair in zip(items, pairs, strict=True)])
 
 
 def _instruction(value: dict[str, Any]) -> _Messages | None:
@@ -107,7 +122,8 @@ def _instruction(value: dict[str, Any]) -> _Messages | None:
         next((key for key in keys if isinstance(value.get(key), str)), None)
         for keys in (_QUESTION_KEYS, _OUTPUT_KEYS, _INPUT_KEYS)
     )
-    if question_key is None or output_key is None or any(key in value for key in _RUN_KEYS):
+    is_run = any(key in value for key in _RUN_KEYS) or RunText().recognises(value)
+    if question_key is None or output_key is None or is_run:
         return None
     question, addition = value[question_key], value[input_key] if input_key else ""
     found = value.get("history")
@@ -147,6 +163,8 @@ def _turns(message: object, where: str) -> list[Turn]:
         return [_reply(plain, text, where)]
     if role == "user" and not text.strip():
         raise DataError(f"{where}: the user message is empty")
+    if role == "user" and (responses := _tool_responses(text)):
+        return [Turn(role="tool", text=response) for response in responses]
     return [*outputs, Turn(role=cast(Role, role), text=_tool_output(text) if role == "tool" else text)]
 
 
@@ -189,14 +207,20 @@ def _text(content: object, where: str) -> str:
 
 def _tool_output(text: str) -> str:
     """The output of a tool without the tags that Hermes writes around it, because the template adds them."""
+    parts = _tool_responses(text)
+    return parts[0] if len(parts) == 1 else text
+
+
+def _tool_responses(text: str) -> list[str]:
+    """The outputs of a text that consists of `<tool_response>` tags, as Qwen's template writes them; [] for others."""
     parts = tagged(text, "tool_response")
-    is_wrapped = len(parts) == 1 and text.strip() == f"<tool_response>{parts[0]}</tool_response>"
-    return parts[0].strip("\n") if is_wrapped else text
+    written = "".join(f"<tool_response>{part}</tool_response>" for part in parts)
+    return [part.strip("\n") for part in parts] if "".join(text.split()) == "".join(written.split()) else []
 
 
 def _reply(message: dict[str, Any], text: str, where: str) -> Turn:
     """An assistant message. The loss covers it unless one of _LOSS_KEYS says otherwise."""
-    separate = next((message[key] for key in ("reasoning_content", "reasoning") if message.get(key)), None)
+    separate = next((message[key] for key in _THOUGHT_KEYS if message.get(key)), None)
     if isinstance(separate, str) and "</think>" not in text:  # as OpenAI-compatible servers write it
         text = f"{separate}</think>{text}"
     reasoning, end, answer = text.partition("</think>")

@@ -18,6 +18,7 @@ _ROLES = {
     "observation": "tool", "tool-response": "tool", "model": "assistant", "ipython": "tool", "developer": "system",
     "bot": "assistant", "chatbot": "assistant", "agent": "assistant", "tool_call": "assistant", "environment": "tool",
     "tool_result": "tool", "tool_response": "tool", "tool_output": "tool", "function_response": "tool",
+    "chatgpt": "assistant",
 }  # fmt: skip
 _PLAIN_KEYS = {"role", "content", "tool_calls", "tool_call_id", "name"}
 _TEXT_KEYS = ("value", "text", "system_prompt")

@@ -109,6 +109,10 @@ def test_a_chat_with_tools_has_the_ids_that_transformers_gives(
         {"query": "Where?", "response": "In Paris.", "history": []},
         {"prompt": "Where?", "response": "In Paris."},
         {"conversation": [{"human": "Where?", "assistant": "In Paris."}]},
+        {"conversation": [{"input": "Where?", "output": "In Paris."}]},
+        {"question": "Where?", "response": "In Paris."},
+        {"messages": '[{"role": "user", "content": "Where?"}, {"role": "assistant", "content": "In Paris."}]'},
+        {"conversations": [{"from": "human", "value": "Where?"}, {"from": "chatgpt", "value": "In Paris."}]},
         {
             "messages": [
                 {"role": "user", "content": [{"type": "text", "value": "Where?"}], "loss_weight": 0.0},
@@ -122,7 +126,8 @@ def test_every_layout_of_one_exchange_has_the_same_turns(row: dict[str, Any]) ->
     expected = [Turn(role="user", text="Where?"), Turn(role="assistant", text="In Paris.", supervised=True)]
     assert turns_of(row) == expected
     with_system = [Turn(role="system", text="s"), *expected]
-    assert turns_of(row | {"system": "s"}) == with_system
+    for key in ("system", "system_prompt"):
+        assert turns_of(row | {key: "s"}) == with_system
 
 
 @pytest.mark.parametrize(
@@ -162,7 +167,20 @@ def test_replies_that_must_not_be_learned_and_rows_about_images_are_refused() ->
     with pytest.raises(DataError, match=r"f:1: a row of preferences"):
         read_chat({"conversations": pair[:1], "chosen": pair[1], "rejected": pair[1]}, "f:1")
     assert read_chat({"conversations": pair, "images": []}, "f:1") is not None
-    assert read_chat({"prompt": "q", "response": "a", "steps": []}, "f:1") is None
+    for run in ({"steps": []}, {"response": "<search>x</search><information>y</information>"}):
+        assert read_chat({"prompt": "q", "response": "a"} | run, "f:1") is None
+    assert read_chat({"prompt": "[1, 2]", "response": "3"}, "f:1") is not None
+
+
+def test_outputs_of_tools_in_a_user_message_are_outputs_and_thinking_is_reasoning() -> None:
+    outputs = "<tool_response>\none\n</tool_response>\n<tool_response>\ntwo\n</tool_response>"
+    reply = {"role": "assistant", "content": "a", "thinking": "I know."}
+    messages = [*OPENAI["messages"][1:3], {"role": "user", "content": outputs}, reply]
+    turns = turns_of({"messages": messages})
+    assert [(turn.role, turn.text) for turn in turns[2:]] == [("tool", "one"), ("tool", "two"), ("assistant", "a")]
+    assert turns[-1].reasoning == "I know."
+    asked = turns_of({"messages": [{"role": "user", "content": f"Explain {outputs}"}, reply]})
+    assert asked[0].role == "user"
 
 
 def test_a_json_list_has_the_documents_of_its_json_lines(tmp_path: Path, write_rows: Writer) -> None:
@@ -187,7 +205,7 @@ def test_replies_in_a_prompt_and_replies_with_weight_0_have_no_loss() -> None:
     reply = {"role": "assistant", "content": "a"}
     prompt = [{"role": "user", "content": "q"}, reply, {"role": "user", "content": "q"}]
     assert [turn.supervised for turn in turns_of({"prompt": prompt, "completion": [reply]})] == [False] * 3 + [True]
-    for key in ("weight", "train", "loss", "loss_weight"):
+    for key in ("weight", "train", "loss", "loss_weight", "train_on_turn"):
         turns = turns_of({"messages": [*prompt[:1], reply | {key: 0}, *prompt[2:], reply | {key: 1}]})
         assert [turn.supervised for turn in turns] == [False] * 3 + [True]
 
