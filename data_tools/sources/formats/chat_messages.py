@@ -11,6 +11,7 @@ from acc_megatron.common.json_rows import BadJson, parse_json
 from acc_megatron.data_tools.rows.fields import embedded_object
 from acc_megatron.data_tools.sources.formats.content import ARGUMENT_KEYS, NAME_KEYS, thinking_of, with_data_as_text
 from acc_megatron.data_tools.sources.formats.message_log import Message, MessageLog
+from acc_megatron.data_tools.sources.formats.server_tools import without_server_tools
 from acc_megatron.data_tools.sources.formats.tagged_run import with_tagged_runs
 
 _ROLES = {
@@ -41,10 +42,10 @@ class ChatMessages(MessageLog):
     def messages(self, items: list[Message]) -> list[Message]:
         """Each message in OpenAI's form; a message with several calls and outputs in tags becomes several messages."""
         messages: list[Message] = []
-        for item in items:
-            messages.append(openai_message(item))
-            if item.get("tool_calls"):
-                messages += _results_of_calls(item)
+        for message in (part for item in items for part in without_server_tools(item)):
+            messages.append(openai_message(message))
+            if message.get("tool_calls"):
+                messages += _results_of_calls(message)
         return with_tagged_runs(messages)
 
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from acc_megatron.data_tools.conversation import Turn, agent_turn, call_text
+from acc_megatron.data_tools.rows.fields import optional_object
 from acc_megatron.data_tools.schema import Trajectory
 from acc_megatron.data_tools.sources.formats.content import text_of_parts
 from acc_megatron.data_tools.sources.formats.log_format import Fences, LogFormat, Step, Transcript
@@ -11,6 +12,7 @@ from acc_megatron.data_tools.sources.formats.message_steps import arguments_of
 from acc_megatron.data_tools.sources.formats.text_calls import text_without_calls
 
 _KEYS = ("intermediate_steps", "steps")
+_PLACES = ("outputs", "inputs", "output")  # of a run of LangSmith
 _PAIR = 2
 
 
@@ -39,7 +41,8 @@ class LangChainSteps(LogFormat):
 
 
 def _pairs(value: dict[str, Any]) -> list[tuple[dict[str, Any], Any]]:
-    found = next((value[key] for key in _KEYS if isinstance(value.get(key), list)), None)
+    places = (value, *(optional_object(value, place) for place in _PLACES))
+    found = next((place[key] for place in places for key in _KEYS if isinstance(place.get(key), list)), None)
     pairs: list[tuple[dict[str, Any], Any]] = []
     for item in found if isinstance(found, list) else ():
         if isinstance(item, dict) and isinstance(item.get("action"), dict):
@@ -63,4 +66,5 @@ def _step(action: dict[str, Any], observation: Any) -> Step:
 
 
 def _text(value: dict[str, Any], key: str) -> str:
-    return value[key] if isinstance(value.get(key), str) else ""
+    places = (value, *(optional_object(value, place) for place in _PLACES))
+    return next((place[key] for place in places if isinstance(place.get(key), str)), "")

@@ -12,18 +12,9 @@ _OTHER_KEYS = (
 )  # fmt: skip
 _PROMPT_KEYS, _REPLY_KEYS = ("prompt", "input"), ("completion", "response", "output", "chosen")
 _OBJECTS = (
-    "data",
-    "trace",
-    "state",
-    "request",
-    "input",
-    "output",
-    "result",
-    "run",
-    "sample",
-    "conversation",
-    "trajectory",
-)
+    "data", "trace", "state", "request", "input", "output", "outputs", "inputs", "result", "run", "sample",
+    "conversation", "trajectory",
+)  # fmt: skip
 _ROLE_KEYS = {"role", "from", "type", "kind", "action"}
 
 
@@ -39,6 +30,10 @@ def _candidates(value: dict[str, Any]) -> Iterator[list[Message]]:
     for prompt in (_messages(value.get(key)) for key in _PROMPT_KEYS):
         replies = (_reply(value.get(key)) for key in _REPLY_KEYS) if prompt else ()
         yield from (prompt + reply for reply in replies if reply)
+    for place in (value, value.get("response")):  # of the Responses API
+        if isinstance(place, dict) and (items := _messages(place.get("output"))):
+            asked = place.get("input", value.get("input"))
+            yield [{"role": "user", "content": asked}, *items] if isinstance(asked, str) else items
     yield from (_messages(value.get(key)) for key in _OTHER_KEYS)
     for place in (found for key in _OBJECTS if isinstance(found := value.get(key), dict)):
         for messages in (_messages(place.get(key)) for key in MESSAGE_KEYS):

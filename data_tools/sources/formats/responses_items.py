@@ -1,12 +1,16 @@
 """Items and whole responses of OpenAI's Responses API, as mini-swe-agent keeps them."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+from acc_megatron.data_tools.rows.fields import optional_object
 from acc_megatron.data_tools.sources.formats.chat_messages import openai_message
 from acc_megatron.data_tools.sources.formats.content import text_of_parts, with_data_as_text
 from acc_megatron.data_tools.sources.formats.message_log import Message, MessageLog
 from acc_megatron.data_tools.sources.formats.message_steps import arguments_of
+
+_SERVER_CALLS = {"web_search_call", "file_search_call", "mcp_call"}  # of tools that the provider runs
 
 
 class ResponsesItems(MessageLog):
@@ -15,8 +19,9 @@ class ResponsesItems(MessageLog):
     name = "Responses API items"
 
     def recognises_list(self, items: list[Message]) -> bool:
-        """Whether any item is a whole response or the output of a function call."""
-        return any(item.get("object") == "response" or item.get("type") == "function_call_output" for item in items)
+        """Whether any item is a whole response, the output of a function call, or a call of a provider's tool."""
+        kinds = {"function_call_output", *_SERVER_CALLS}
+        return any(item.get("object") == "response" or str(item.get("type")) in kinds for item in items)
 
     def messages(self, items: list[Message]) -> list[Message]:
         """The items as OpenAI messages."""
@@ -73,10 +78,26 @@ def _call_id(item: Message) -> str:
 
 
 def _flat(items: list[Message]) -> Iterator[Message]:
-    """The items, with each whole response replaced by the items of its output."""
+    """The items; whole responses are replaced by the items of their output, and calls by a call and its output."""
     for item in items:
         output = item.get("output")
         if item.get("object") == "response" and isinstance(output, list):
-            yield from (part for part in output if isinstance(part, dict))
+            yield from _flat([part for part in output if isinstance(part, dict)])
+        elif item.get("type") in _SERVER_CALLS:
+            yield from _call_and_output(item)
         else:
             yield item
+
+
+def _call_and_output(item: Message) -> Iterator[Message]:
+    """A call of a tool of the provider, and its output if the item has one: results, or the output of an MCP server."""
+    action = optional_object(item, "action")
+    name = item.get("name") or (
+        "open_page" if action.get("type") == "open_page" else item["type"].removesuffix("_call")
+    )
+    given = item.get("arguments") or action or {"query": item.get("queries")}
+    yield {"type": "function_call", "name": name, "call_id": item.get("id"), "arguments": given}
+    output = item.get("output") or item.get("results")
+    if output:
+        text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+        yield {"type": "function_call_output", "call_id": item.get("id"), "output": text}

@@ -111,8 +111,9 @@ def _asks_for_tags(value: dict[str, Any]) -> bool:
 
 
 def _own_question(value: dict[str, Any]) -> str:
-    """The row's `question` or `query`, or the `prompt` of its `task` (MINT); '' if it has none."""
-    places = ((value, ("question", "query")), (optional_object(value, "task"), ("question", "prompt")))
+    """The row's `question` or `query`, or that of its `task` (MINT) or `inputs` (LangSmith); '' if it has none."""
+    inside = [(optional_object(value, place), ("question", "prompt")) for place in ("task", "inputs")]
+    places = [(value, ("question", "query")), *inside]
     own = (place[key].strip() for place, keys in places for key in keys if isinstance(place.get(key), str))
     return next((text for text in own if text), "")
 

@@ -22,6 +22,7 @@ ANSWER_KEYS = ("answer", "answers")  # the truth, unless another key has it
 _KEYS, _TRUTH_KEYS = (*TRUTH_KEYS, *ANSWER_KEYS), frozenset(TRUTH_KEYS)
 _PLACES = (  # verl, MINT, and the rows of data sets around a run
     "reward_model", "reward_spec", "extra_info", "metadata", "meta", "task", "sample", "example", "item", "qa", "doc",
+    "reference_outputs",
 )  # fmt: skip
 # gold, true or expected answers under other names, such as `gold_ans` and `expected_answers`
 _TRUE_WORDS = {
