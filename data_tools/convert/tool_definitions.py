@@ -11,7 +11,18 @@ from acc_megatron.data_tools.convert.templates.qwen3 import TOOLS_CLOSING, TOOLS
 from acc_megatron.data_tools.rows.fields import optional_object
 
 _KEYS = ("tools", "functions", "available_tools", "tool_definitions")
-_PLACES = ("metadata", "meta", "extra_info", "request", "body", "kwargs", "responses_create_params", "info", "config")
+_PLACES = (
+    "metadata",
+    "meta",
+    "extra_info",
+    "request",
+    "body",
+    "kwargs",
+    "responses_create_params",
+    "info",
+    "config",
+    "agent",
+)
 _OPENING_KEYS = ("messages", "history", "trajectory", "conversations", "conversation", "contents")
 _NUM_OPENING = 3  # the definitions can be part of one of the first messages or events
 TOOLS_RULE = "'tools' must be a list of JSON objects, or the JSON text of one"

@@ -8,6 +8,7 @@ from acc_megatron.common.json_rows import Row
 from acc_megatron.data_tools.conversation import Turn
 from acc_megatron.data_tools.rows.fields import embedded_list
 from acc_megatron.data_tools.schema import Trajectory
+from acc_megatron.data_tools.sources.formats.atif import Atif
 from acc_megatron.data_tools.sources.formats.bird_interact import BirdInteract
 from acc_megatron.data_tools.sources.formats.browsecomp_plus import BrowseCompPlus
 from acc_megatron.data_tools.sources.formats.chat_messages import ChatMessages
@@ -45,6 +46,7 @@ LOG_FORMATS: list[LogFormat] = [
     ResponsesItems(),
     ClaudeCode(),
     GeminiCli(),
+    Atif(),
     LangChain(),
     LangChainSteps(),
     Smolagents(),

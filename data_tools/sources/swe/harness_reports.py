@@ -4,8 +4,8 @@ Known are the reports of SWE-bench (`report.json` of an instance, `MODEL.RUN.jso
 submissions), of OpenHands (`report.json`, rows of `output.swebench_eval.jsonl`) and of AutoCodeRover
 (`final_report.json`): objects with a verdict for each instance id, or with lists of ids of which one contains the
 resolved ones. An instance in another list than the resolved ones was not resolved, and neither was an instance below a
-report that lists only the resolved ones. A `resolved` without an id is about the runs in the same folder, and about the
-instance that the folder is named after.
+report that lists only the resolved ones. A `resolved` without an id (or Harbor's `verifier_result`) is about the runs
+in the same folder or right below it, and about the instance that the folder is named after.
 
 A report of another run of the same instance must not count. A report next to the tested `patch.diff` (SWE-bench) is
 about the run that made this patch, and a report above a file with the name of the run's file is about that file. Of the
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from acc_megatron.common.json_rows import BadJson, parse_json
 from acc_megatron.data_tools.rows.fields import optional_object
 from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS
-from acc_megatron.data_tools.sources.verdict import resolved_verdict
+from acc_megatron.data_tools.sources.verdict import resolved_verdict, row_verdicts
 
 REPORT_NAMES = ("report.json", "final_report.json", "results.json")
 _REPORT_NAME = re.compile(r"(?:^|[._-])(?:reports?|results?|evaluation|eval)$")
@@ -90,7 +90,8 @@ class HarnessReports:
         known = [found for found in self._verdicts.get(instance_id, []) if self._can_be_about(found, run, patch)]
         if instance_id and not known:
             known = [found for found in self._verdicts.get(_OTHERS, []) if run.is_relative_to(found.path.parent)]
-        known += [found for found in self._verdicts.get(_ANY_RUN, []) if found.path.parent == run.parent]
+        folders = (run.parent, run.parent.parent)  # Harbor keeps the run in a folder below its result
+        known += [found for found in self._verdicts.get(_ANY_RUN, []) if found.path.parent in folders]
         depths = [_num_shared(found.path, run) for found in known]
         nearest = [found for found, depth in zip(known, depths, strict=True) if depth == max(depths)]
         names = {*run.parent.parts, run.name.partition(".")[0]} - {instance_id}
@@ -123,8 +124,8 @@ def verdicts_of_report(value: Any) -> Mapping[str, bool]:
         named = {id_ for key, ids in lists.items() if key not in _UNJUDGED_LISTS for id_ in ids}
         others = {_OTHERS: False} if resolved and named == resolved else {}
         return {id_: id_ in resolved for id_ in named | resolved} | others
-    if verdicts := resolved_verdict(value):
-        return {_ANY_RUN: all(verdicts)}
+    if verdicts := [*resolved_verdict(value), *row_verdicts({"verifier": optional_object(value, "verifier_result")})]:
+        return {_ANY_RUN: min(verdicts) >= 1}
     items = {id_: item for id_, item in value.items() if isinstance(item, dict)}
     if any(key in item for item in items.values() for key in _RUN_KEYS):
         return {}

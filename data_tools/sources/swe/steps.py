@@ -8,14 +8,14 @@ from acc_megatron.data_tools.rows.fields import embedded_object, optional_object
 from acc_megatron.data_tools.rows.session_logs import SESSION_KEY
 from acc_megatron.data_tools.sources.formats.known_formats import format_of, tool_names, transcript_of
 from acc_megatron.data_tools.sources.formats.log_format import Step
-from acc_megatron.data_tools.sources.formats.message_log import message_key
+from acc_megatron.data_tools.sources.formats.message_log import MessageLog, message_key
 from acc_megatron.data_tools.sources.search.pages import tool_kind
 from acc_megatron.errors import Dropped
 
 _TERMINAL = str.maketrans("", "", "\r\b")  # carriage returns, and the backspaces of spinners
 _SHELL_TOOLS = {
     "bash", "shell", "terminal", "execute_bash", "run_command", "run", "cmd", "execute_command", "run_shell_command",
-    "exec_command", "local_shell", "shell_command", "run_terminal_cmd",
+    "exec_command", "local_shell", "shell_command", "run_terminal_cmd", "bash_command",
 }  # fmt: skip
 _FILE_TOOLS = {
     "str_replace_editor", "str_replace_based_edit_tool", "file_editor", "edit_file", "read_file", "view_file",
@@ -32,7 +32,7 @@ def is_swe_run(value: dict[str, Any]) -> bool:
     if found is not None and found.agent == "swe":
         return True
     ended = "exit_status" in optional_object(value, "info")
-    if key is None:
+    if key is None and not isinstance(found, MessageLog):
         return "trajectory" in value and ended
     if ended or any(name in value for name in _TASK_KEYS):
         return True
