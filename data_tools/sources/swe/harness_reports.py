@@ -27,6 +27,7 @@ from acc_megatron.data_tools.sources.verdict import resolved_verdict, row_verdic
 
 REPORT_NAMES = ("report.json", "final_report.json", "results.json")
 _REPORT_NAME = re.compile(r"(?:^|[._-])(?:reports?|results?|evaluation|eval)$")
+_RUN_SUFFIXES = (".traj.json", ".traj", ".jsonl", ".json")
 _RESOLVED_LISTS = ("resolved_ids", "resolved", "ids_resolved", "resolved_instances")
 _UNJUDGED_LISTS = ("incomplete_ids", "unstopped_containers", "unremoved_images")
 _RUN_KEYS = (*MESSAGE_KEYS, "turn_history", "steps", "patch", "files_at_base_commit", "model_patch")
@@ -62,8 +63,10 @@ class HarnessReports:
             found = verdicts_of_report(parse_json(path.read_bytes()))
         except BadJson:
             return False
+        run = self._run_of(path)
+        bare = [run] if run else [path.parent.name, *([_ANY_RUN] if has_runs else [])]
         for id_, is_resolved in found.items():
-            for known_as in (path.parent.name, *([_ANY_RUN] if has_runs else [])) if id_ == _ANY_RUN else (id_,):
+            for known_as in bare if id_ == _ANY_RUN else [id_]:
                 self._add(known_as, Verdict(path.absolute(), is_resolved))
         self.num_reports += bool(found)
         return bool(found)
@@ -74,6 +77,12 @@ class HarnessReports:
             patch = value.get("model_patch")
             verdict = Verdict(path.absolute(), all(verdicts), patch if isinstance(patch, str) else "")
             self._add(value["instance_id"], verdict)
+
+    def _run_of(self, report: Path) -> str:
+        """The name without suffix of the run that a report is named after (`a.traj`, `a.report.json`); '' if none."""
+        name = _REPORT_NAME.sub("", report.stem)
+        runs = (file for suffix in _RUN_SUFFIXES for file in self.files.get(f"{name}{suffix}", []))
+        return name if name and any(file.parent == report.parent for file in runs) else ""
 
     def __contains__(self, instance_id: str) -> bool:
         return instance_id in self._verdicts
@@ -88,6 +97,9 @@ class HarnessReports:
         """
         run = Path(file).absolute()
         known = [found for found in self._verdicts.get(instance_id, []) if self._can_be_about(found, run, patch)]
+        stem = next((run.name.removesuffix(end) for end in _RUN_SUFFIXES if run.name.endswith(end)), "")
+        if stem and stem != instance_id:
+            known += [found for found in self._verdicts.get(stem, []) if found.path.parent == run.parent]
         if instance_id and not known:
             known = [found for found in self._verdicts.get(_OTHERS, []) if run.is_relative_to(found.path.parent)]
         folders = (run.parent, run.parent.parent)  # Harbor keeps the run in a folder below its result

@@ -136,6 +136,15 @@ def test_a_verdict_without_an_id_is_about_the_instance_that_its_folder_is_named_
     assert verdict(str(run), ID) is True and verdict(str(run), OTHER) is None
 
 
+@pytest.mark.parametrize("ending", ["report", "result", "eval"])
+def test_a_verdict_in_a_file_named_after_a_run_is_about_this_run_only(tmp_path: Path, ending: str) -> None:
+    runs = [write(tmp_path / f"{name}.traj", RUN) for name in ("a", "b", "c")]
+    write(tmp_path / f"a.{ending}.json", {"resolved": True})
+    write(tmp_path / f"b_{ending}.json", {"resolved": False})
+    verdict = discover([tmp_path]).resources.reports.verdict
+    assert [verdict(str(run), id_) for run, id_ in zip(runs, ("", ID, ""), strict=True)] == [True, False, None]
+
+
 def test_rows_with_an_instance_and_a_verdict_judge_the_runs_next_to_them(tmp_path: Path) -> None:
     run = write(tmp_path / "output.jsonl", RUN | {"instance_id": ID})
     rows = [
