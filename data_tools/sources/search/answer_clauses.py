@@ -18,7 +18,12 @@ _BELIEF = re.compile(
     rf"|\b(?:some|many|most) (?:people )?{_SAYS}\b[^.!?\n]{{0,200}}[.] (?=in fact\b|actually\b)",
     re.IGNORECASE,
 )
-_ASIDE = re.compile(r"\((?:not|others?|some|or|formerly|rather|instead)\b[^)\n]{0,200}\)", re.IGNORECASE)
+_ASIDE = re.compile(
+    r"\((?:not|others?|some|or|formerly|previously|wrongly|rather|instead)\b[^)\n]{0,200}\)", re.IGNORECASE
+)
+_FORMERLY = re.compile(r"\b(?:formerly|previously) [^.,;!?\n]{1,60}, (?=now\b)", re.IGNORECASE)
+# what is said about another thing, which stands before the clause
+_RELATIVE = re.compile(r"(?<=\w), (?:who|which|whose) (?!is\b|was\b|are\b|were\b)[^.,;!?\n]{1,200}")
 _ASKED = re.compile(r"[^.!?\n]{1,100}\?\s{1,4}no\b", re.IGNORECASE)
 _NO_AFTER = re.compile(r"\?\s{1,4}no\b", re.IGNORECASE)
 _FOREIGN_NOTS = ("no fue", "no es", "no era", "não foi", "não é", "não era", "non è", "non fu", "non era")
@@ -27,6 +32,9 @@ _INITIAL = re.compile(r"(?<=[a-z] )[A-Z]\. (?=[A-Z])")
 _INITIALS = re.compile(r"\b[A-Z]{2,4}\b")
 _MONEY = re.compile(r"(?:US)?([$€£])\s?(\d[\d,.]{0,30}(?: (?:hundred|thousand|million|billion|trillion))?)")
 _CURRENCIES = {"$": "dollars", "€": "euros", "£": "pounds"}
+_CURRENCY_WORDS = re.compile(r"\d[\d,.]{0,30} (?:\w{1,20} )?(dollar|euro|pound|yen|rupee|won)s?\b", re.IGNORECASE)
+_SIGN_OF = {"dollar": "$", "euro": "€", "pound": "£", "yen": "¥", "rupee": "₹", "won": "₩"}
+_NAMED = re.compile(r"\b[A-Z\d]")
 _SIGNS = {*_CURRENCIES, "¥", "₹", "₩"}
 _MAX_CHARACTERS = 20_000  # no answer is longer, and the search for clauses is slow
 _POSSESSIVE = re.compile(r"['’]s (?=\w)")
@@ -44,6 +52,10 @@ def stated(answer: str, truth: str) -> str:
         text = _BELIEF.sub(" ", _HEARSAY.sub(" ", text))
     if "(" in text:
         text = _ASIDE.sub(" ", text)
+    if "ly " in text and ", now" in text:
+        text = _FORMERLY.sub("", text)
+    if ", wh" in text and _NAMED.search(text.partition(", wh")[0][1:]):
+        text = _RELATIVE.sub("", text)
     if "?" in text and _NO_AFTER.search(text):
         text = _ASKED.sub("No", text)
     if len(plain := truth.strip()) > 1 and _POSSESSIVE.search(text):  # no pattern is compiled for most answers
@@ -59,7 +71,10 @@ def stated(answer: str, truth: str) -> str:
 def has_another_currency(said: str, truth: str) -> bool:
     """Whether the truth has the sign of a currency, and the answer only signs of others ("€40" for "$40")."""
     wanted = _SIGNS.intersection(truth)
-    return bool(wanted) and bool(found := _SIGNS.intersection(said)) and wanted.isdisjoint(found)
+    if not wanted:
+        return False
+    found = _SIGNS.intersection(said) | {_SIGN_OF[word.lower()] for word in _CURRENCY_WORDS.findall(said)}
+    return bool(found) and wanted.isdisjoint(found)
 
 
 def with_saints(text: str) -> str:

@@ -23,6 +23,8 @@ _ENDINGS = (
     ),
     *((word,) for word in ("gmbh", "ag", "holdings")),
 )
+_ROMAN = "ii iii iv v vi vii viii ix x xi xii xiii xiv xv xvi xvii xviii xix xx".split()
+_SHORT_NAMES = {roman: str(number) for number, roman in enumerate(_ROMAN, start=2)} | {"mt": "mount"}
 _RANGE_WORDS = {"from", "to", "until", "till", "through", "between", "and"}
 _SHORTEST_ACRONYM, _YEAR_DIGITS, _MAX_UNIT_WORDS = 3, 4, 3
 _AMERICAN = {"united states", "america", "american"}  # the country and the nationality, as data sets mix them
@@ -40,7 +42,11 @@ def is_other_form(span: str, truth: str) -> bool:
     said, words = normalise(span), normalise(truth)
     if not said or not words:
         return False
-    if core_of(said) == core_of(words) or _is_range(said, words) or _has_initials(all_words(span), all_words(truth)):
+    if (
+        _written_out(core_of(said)) == _written_out(core_of(words))
+        or _is_range(said, words)
+        or _has_initials(all_words(span), all_words(truth))
+    ):
         return True
     if " ".join(said) in _AMERICAN and " ".join(words) in _AMERICAN:
         return True
@@ -52,6 +58,11 @@ def is_other_form(span: str, truth: str) -> bool:
     return any(
         short.strip(" .*") == acronym for short, long in ((span, truth), (truth, span)) for acronym in _acronyms(long)
     )
+
+
+def _written_out(words: Sequence[str]) -> list[str]:
+    """Words with 'World War 2' for 'World War II' and 'Mount' for 'Mt.'."""
+    return [_SHORT_NAMES.get(word, word) for word in words]
 
 
 def core_of(words: Sequence[str]) -> list[str]:

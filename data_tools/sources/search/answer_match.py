@@ -35,6 +35,7 @@ _CONFIDENCE = re.compile(r"\n\W{0,4}confidence\b[^\n:]{0,20}:", re.IGNORECASE)  
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+|\n+")  # not after an initial
 _PARENTHESES = re.compile(r"\([^)]*\)?")
 _ALIAS_END = re.compile(r"\s[-–—]\s|,")
+_RANGE = re.compile(r"(?<![\d.,-])\d[\d,.]{0,20}\s?[-–—]\s?\d[\d,.]{0,20}(?![\d-])")  # no date such as 1990-12-25
 _AND = re.compile(r"\s+(?:and|&)\s+", re.IGNORECASE)
 _ALTERNATIVES = re.compile(r"\s+or\s+|\s*;\s*|\s+/\s+", re.IGNORECASE)
 _YES_OR_NO = re.compile(r"(yes|no)(?:[.!]|[,;]\s.{1,80})?", re.IGNORECASE)
@@ -289,6 +290,8 @@ def _first_yes_or_no(said: str) -> str:
 
 def _states_number(said: str, number: str) -> bool:
     """Rule 2; lines are read one by one, because number words of two lines are two numbers."""
+    if any(number in normalise(bound) for bound in _RANGE.findall(said)):
+        return False
     for span in _EMPHASIS.findall(said):
         if numbers := [word for line in span.split("\n") for word in normalise(line) if is_number(word)]:
             return number in numbers

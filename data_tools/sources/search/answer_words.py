@@ -47,6 +47,7 @@ _FOREIGN_DATE = re.compile(
     rf"\b(\d{{1,2}})\.? (?:de )?({'|'.join(_FOREIGN_MONTHS)}) (?:de )?(\d{{4}})\b", re.IGNORECASE
 )
 _MONTHS = ("january february march april may june july august september october november december").split()
+_SHORT_MONTHS = {name[:3]: name for name in _MONTHS if name != "may"} | {"sept": "september"}
 # the spellings of a unit after a number
 _MEASURES = {
     spelling: group.split()[0]
@@ -110,7 +111,15 @@ def _words(text: str) -> tuple[str, ...]:
     words = [word if word.isalpha() else _plain_number(word) for word in _WORD.findall(text)]
     if not _NUMBER_WORDS.isdisjoint(words):
         words = _number_words_as_digits(words)
-    return tuple(words if all(map(str.isalpha, words)) else _measured(words))
+    return tuple(words if all(map(str.isalpha, words)) else _measured(_with_months(words)))
+
+
+def _with_months(words: list[str]) -> list[str]:
+    """'dec' next to a number as 'december'."""
+    if _SHORT_MONTHS.keys().isdisjoint(words):
+        return words
+    near = [any(map(is_number, words[max(i - 1, 0) : i] + words[i + 1 : i + 2])) for i in range(len(words))]
+    return [_SHORT_MONTHS.get(word, word) if near[i] else word for i, word in enumerate(words)]
 
 
 def _with_plain_numbers(text: str) -> str:
