@@ -20,6 +20,7 @@ from acc_megatron.data_tools.sources.page_url import page_key
 from acc_megatron.data_tools.sources.search.judged_answers import JudgeVerdict, check_stated
 from acc_megatron.data_tools.sources.search.pages import Page, add_output, tool_kind, visited_urls
 from acc_megatron.data_tools.sources.search.truth import find_truth, has_truth_key
+from acc_megatron.data_tools.sources.sql.table_names import is_select
 from acc_megatron.data_tools.sources.swe.steps import is_swe_run
 from acc_megatron.data_tools.sources.verdict import says_failed, says_succeeded
 from acc_megatron.errors import Dropped
@@ -51,7 +52,8 @@ def recognises(value: dict[str, Any]) -> bool:
     names = tool_names(value)
     if any(map(tool_kind, names)) or _is_tagged(value):
         return True
-    has_truth = bool(_own_question(value)) and has_truth_key(value)
+    is_sql = any(isinstance(text, str) and is_select(text[:200]) for text in value.values())
+    has_truth = bool(_own_question(value)) and has_truth_key(value) and not is_sql
     only_finishes = all(name.lower() in FINISH_TOOLS for name in names)
     return only_finishes and (bool(names) or has_truth or is_answer_text(value))
 

@@ -61,3 +61,10 @@ def test_a_row_of_no_known_kind_is_described_by_its_contents() -> None:
     for value in ({"dialogs": []}, {"question": "q", "context": []}, {"format_version": 1}):
         assert agent_of(value) is None and "convert' takes triples" in describe_row(value)
     assert len(describe_row({f"{'x' * 1000}{i}": 1 for i in range(1000)})) < 2000
+
+
+@pytest.mark.parametrize("row", [{"gold": "SELECT COUNT(*) FROM t"}, {"gold_sql": "SELECT 1", "answer": "3"}])
+def test_a_sql_question_without_a_database_is_no_search_run(row: dict[str, Any]) -> None:
+    turns = [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "```sql\nSELECT 1\n```"}]
+    value = row | {"question": "How many?", "messages": turns}
+    assert agent_of(value) is None and "add 'db' and 'gold_sql' to a SQL run" in describe_row(value)
