@@ -55,6 +55,8 @@ def observation_text(content: object) -> str:
 
 
 def _assistant_turn(message: dict[str, Any], text: str) -> Turn:
+    if "</think>" in text and "<think>" not in text:  # the thought spans the messages of a run in one text
+        text = f"<think>{text}"
     thoughts = [observation_text(message.get(name)).strip() for name in THOUGHT_KEYS]
     thoughts += [thought.strip() for thought in tagged(text, "think")]
     answer = "\n".join(part.strip() for part in tagged(text, "answer"))

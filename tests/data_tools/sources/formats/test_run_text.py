@@ -131,8 +131,11 @@ def test_a_thought_that_spans_the_run_is_kept_to_its_end_under_any_key(form: str
     text = f"{run}</think>\n\n<answer> Ann Lee </answer>"
     chat = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": text}]
     for value in ({"question": "Who?", "gen_text_store": text}, {"messages": chat}):
-        _, found = read(value | {"answer": "Ann Lee"})
+        row, found = read(value | {"answer": "Ann Lee"})
         assert found.reasoning == "I look up the tower.\n\nAnn Lee built it."
+        assert [(turn.text, turn.reasoning) for turn in turns_of(row.value, found)[-1:]] == [
+            ("Ann Lee", "Ann Lee built it.")
+        ]
         assert [(piece.id, piece.text.partition("\n\n")[2]) for piece in found.evidence] == PASSAGES
 
 
