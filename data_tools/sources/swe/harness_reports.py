@@ -96,7 +96,8 @@ class HarnessReports:
         `patch` is the patch that the run made, or '' if it is not known.
         """
         run = Path(file).absolute()
-        known = [found for found in self._verdicts.get(instance_id, []) if self._can_be_about(found, run, patch)]
+        stated = self._verdicts.get(instance_id, [])
+        known = [found for found in stated if self._can_be_about(found, run, patch)]
         stem = next((run.name.removesuffix(end) for end in _RUN_SUFFIXES if run.name.endswith(end)), "")
         if stem and stem != instance_id:
             known += [found for found in self._verdicts.get(stem, []) if found.path.parent == run.parent]
@@ -108,8 +109,8 @@ class HarnessReports:
         nearest = [found for found, depth in zip(known, depths, strict=True) if depth == max(depths)]
         names = {*run.parent.parts, run.name.partition(".")[0]} - {instance_id}
         named = [found for found in nearest if not names.isdisjoint(_names(found.path, run))]
-        if not named and len({found.path.name for found in nearest if _names_run(found.path)}) > 1:
-            return None  # of several runs, each of which the name of its report states
+        if not named and len({found.path.name for found in stated if _names_run(found.path)}) > 1:
+            nearest = [found for found in nearest if not _names_run(found.path)]  # these name several other runs
         verdicts = {found.is_resolved for found in named or nearest}
         if any(run.is_relative_to(found.path.parent) for found in nearest):
             return all(verdicts)
@@ -123,6 +124,8 @@ class HarnessReports:
             return True
         if patch and tested.is_file():
             return _plain(tested.read_text(encoding="utf-8", errors="replace")) == _plain(patch)
+        if not _run_names(found.path).isdisjoint(folder.parts):  # the folder of another run
+            return not _names(found.path, run).isdisjoint(run.parts)
         return not any(file.absolute().is_relative_to(folder) for file in self.files.get(run.name, []))
 
 
@@ -166,7 +169,8 @@ def _can_be_report(path: Path) -> bool:
 
 def _names_run(report: Path) -> bool:
     """Whether a report is named `MODEL.RUN.json`, as SWE-bench's."""
-    return report.suffix == ".json" and "." in report.stem and _REPORT_NAME.search(report.stem) is None
+    _, dot, run = report.stem.rpartition(".")
+    return report.suffix == ".json" and bool(dot) and _REPORT_NAME.match(run) is None
 
 
 def _num_shared(first: Path, second: Path) -> int:
@@ -176,10 +180,14 @@ def _num_shared(first: Path, second: Path) -> int:
 
 
 def _names(report: Path, run: Path) -> set[str]:
-    """The folders of a report that do not contain the run, and the ends of `MODEL.RUN` in the name of its file."""
+    """The folders of a report that do not contain the run, and what `RUN` can be in the name of its file."""
+    return _run_names(report) | {*report.parent.parts[_num_shared(report, run) :]}
+
+
+def _run_names(report: Path) -> set[str]:
+    """The ends of `MODEL.RUN` after each dot."""
     parts = report.stem.split(".")
-    ends = {".".join(parts[i:]) for i in range(1, len(parts))}
-    return ends | {*report.parent.parts[_num_shared(report, run) :]}
+    return {".".join(parts[i:]) for i in range(1, len(parts))}
 
 
 def _plain(patch: str) -> str:

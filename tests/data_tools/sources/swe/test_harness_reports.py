@@ -93,11 +93,26 @@ def test_a_report_in_a_folder_next_to_the_runs_counts_for_these_runs_only(tmp_pa
 
 
 def test_of_reports_that_name_their_run_the_one_with_the_name_of_the_runs_folder_counts(tmp_path: Path) -> None:
-    runs = [write(tmp_path / "output" / name / ID / f"{ID}.traj.json", RUN) for name in ("first", "second", "third")]
+    runs = [
+        write(tmp_path / "output" / name / ID / f"{ID}.traj.json", RUN) for name in ("first", "second_eval", "third")
+    ]
     write(tmp_path / "model-1.5.first.json", {"resolved_instances": 1, "resolved_ids": [ID]})
-    write(tmp_path / "model-1.5.second.json", {"resolved_instances": 0, "unresolved_ids": [ID], "resolved_ids": []})
+    write(
+        tmp_path / "model-1.5.second_eval.json", {"resolved_instances": 0, "unresolved_ids": [ID], "resolved_ids": []}
+    )
     reports = discover([tmp_path]).resources.reports
     assert [reports.verdict(str(run), ID) for run in runs] == [True, False, None]
+
+
+def test_a_report_in_the_folder_of_the_run_that_it_names_is_not_about_others(tmp_path: Path) -> None:
+    runs = [write(tmp_path / name / ID / f"{ID}.traj.json", RUN) for name in ("a/x", "b")]
+    summary = {"resolved_instances": 1, "resolved_ids": [ID]}
+    write(tmp_path / "first" / "model.first.json", summary)
+    verdict = discover([tmp_path]).resources.reports.verdict
+    assert [verdict(str(run), ID) for run in runs] == [None, None]
+    write(tmp_path / "first" / "model.first.json", {"resolved_instances": 0, "resolved_ids": []})
+    write(tmp_path / "evaluation" / "model.second.json", summary)
+    assert discover([tmp_path]).resources.reports.verdict(str(runs[1]), ID) is True
 
 
 def test_a_report_next_to_a_tested_patch_is_about_the_run_that_made_this_patch(tmp_path: Path) -> None:
