@@ -13,8 +13,9 @@ _OTHER_KEYS = (
 _PROMPT_KEYS, _REPLY_KEYS = ("prompt", "input"), ("completion", "response", "output", "chosen")
 _OBJECTS = (
     "data", "trace", "state", "request", "input", "output", "outputs", "inputs", "result", "run", "sample",
-    "conversation", "trajectory",
+    "conversation", "trajectory", "main_agent_message_history",
 )  # fmt: skip
+_INNER_KEYS = (*MESSAGE_KEYS, "message_history")
 _ROLE_KEYS = {"role", "from", "type", "kind", "action"}
 
 
@@ -36,7 +37,7 @@ def _candidates(value: dict[str, Any]) -> Iterator[list[Message]]:
             yield [{"role": "user", "content": asked}, *items] if isinstance(asked, str) else items
     yield from (_messages(value.get(key)) for key in _OTHER_KEYS)
     for place in (found for key in _OBJECTS if isinstance(found := value.get(key), dict)):
-        for messages in (_messages(place.get(key)) for key in MESSAGE_KEYS):
+        for messages in (_messages(place.get(key)) for key in _INNER_KEYS):
             yield messages + _reply_of_api(value.get("response")) if messages else []
 
 

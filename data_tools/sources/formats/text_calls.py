@@ -193,6 +193,16 @@ def _searches(text: str) -> list[Call]:
     return [Call("search", {"query": query}) for query in queries if query and "\n" not in query]
 
 
+def _mcp_calls(text: str) -> list[Call]:
+    """`<use_mcp_tool>` with a `<tool_name>` and `<arguments>` in JSON (MiroFlow, MiroThinker)."""
+    calls = []
+    for call in tagged(text, "use_mcp_tool"):
+        names, given = tagged(call, "tool_name"), tagged(call, "arguments")
+        if names:
+            calls.append(Call(names[0].strip(), embedded_object(given[0]) if given else {}))
+    return calls
+
+
 def _python_code(text: str) -> list[Call]:
     """Python code in the tags and fences of code agents (python_calls.py)."""
     return [Call("python", {"code": code.strip()}) for code in code_blocks(text)]
@@ -201,6 +211,7 @@ def _python_code(text: str) -> list[Call]:
 SYNTAXES = (
     CallSyntax(("<tool_call>",), _tagged_calls),
     CallSyntax(("<function=",), _function_calls),
+    CallSyntax(("<use_mcp_tool>",), _mcp_calls),
     CallSyntax(("<function_calls>", _INVOKE), _invocations),
     CallSyntax(tuple(f"<{tag}>" for tag in _COMMAND_TAGS), _tagged_commands),
     CallSyntax(("\nAction:",), _actions),

@@ -27,6 +27,7 @@ from acc_megatron.errors import Dropped
 
 _QUESTION_MARK = "\nUser:"
 _FIRST_TURN = 2
+_QUESTION_KEYS = ("question", "prompt", "task_description")  # in an object of the row
 _THOUGHT_ENDS = ("</think>", "</thought>", "<answer>")
 _IS_RIGHT = re.compile(
     r"\s*(?:Episode finished, reward = (?:1|True)\b|Answer is CORRECT\b)"
@@ -34,6 +35,7 @@ _IS_RIGHT = re.compile(
 _TAGS = ("<tool_call>", "<tool_response>")
 _OWN_ANSWER_KEYS = (
     "prediction", "final_answer", "predicted_answer", "model_answer", "predicted", "pred", "pred_answer",
+    "final_boxed_answer",
 )  # fmt: skip
 
 
@@ -114,7 +116,7 @@ def _asks_for_tags(value: dict[str, Any]) -> bool:
 
 def _own_question(value: dict[str, Any]) -> str:
     """The row's `question` or `query`, or that of its `task` (MINT) or `inputs` (LangSmith); '' if it has none."""
-    inside = [(optional_object(value, place), ("question", "prompt")) for place in ("task", "inputs")]
+    inside = [(optional_object(value, place), _QUESTION_KEYS) for place in ("task", "inputs", "input")]
     places = [(value, ("question", "query")), *inside]
     own = (place[key].strip() for place, keys in places for key in keys if isinstance(place.get(key), str))
     return next((text for text in own if text), "")

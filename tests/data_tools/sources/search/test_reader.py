@@ -10,6 +10,7 @@ from support.commands import SHARED_DATA
 
 from acc_megatron.common.json_rows import Row, read_jsonl
 from acc_megatron.data_tools.schema import Trajectory
+from acc_megatron.data_tools.sources.formats.known_formats import with_openai_messages
 from acc_megatron.data_tools.sources.known_agents import agent_of
 from acc_megatron.data_tools.sources.page_url import page_key
 from acc_megatron.data_tools.sources.resources import Resources
@@ -382,3 +383,26 @@ def test_a_search_run_may_use_a_shell() -> None:
     kind = agent_of(row.value)
     assert kind is not None and kind.name == "search"
     assert [piece.text for piece in read(row).evidence] == ["web_search: \n\nAnn won."]
+
+
+def test_a_log_of_miroflow_has_its_calls_in_tags_and_its_messages_in_an_object() -> None:
+    call = (
+        "<think>I look.</think>\n<use_mcp_tool>\n<server_name>browser</server_name>\n"
+        '<tool_name>scrape_website</tool_name>\n<arguments>\n{"url": "a.org"}\n</arguments>\n</use_mcp_tool>'
+    )
+    turns = [("developer", "You search."), ("user", "Who won? Wrap it in \\boxed{}."), ("assistant", call)]
+    turns += [("user", "Ann won."), ("assistant", "It is \\boxed{Ann}.")]
+    history = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
+    value = {
+        "main_agent_message_history": {"system_prompt": "You search.", "message_history": history},
+        "input": {"task_description": "Who won?"},
+        "ground_truth": "Ann",
+        "final_boxed_answer": "Ann",
+        "final_judge_result": "CORRECT",
+    }
+    row = with_openai_messages(Row(value=value, file="run.json", line=1, byte_offset=0, sha256="cd" * 32))
+    kind = agent_of(row.value)
+    assert kind is not None and kind.name == "search"
+    run = read(row)
+    assert (run.question, run.answer, run.reasoning, run.is_judged) == ("Who won?", "Ann", "I look.", True)
+    assert [piece.text for piece in run.evidence] == ["a.org\n\nAnn won."]
