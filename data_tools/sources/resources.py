@@ -19,7 +19,8 @@ from acc_megatron.data_tools.rows.row_files import row_at, row_file_kind, rows_o
 from acc_megatron.data_tools.sources.search.judged_answers import JudgeVerdict
 from acc_megatron.data_tools.sources.sql.table_text import TableFormat
 from acc_megatron.data_tools.sources.swe.git_files import GitRepository
-from acc_megatron.data_tools.sources.swe.harness_reports import HarnessReports, verdicts_of_row
+from acc_megatron.data_tools.sources.swe.harness_reports import HarnessReports
+from acc_megatron.data_tools.sources.swe.report_contents import verdicts_of_row
 from acc_megatron.data_tools.sources.tasks import RUN_KEYS, task_name_of_run, task_of
 from acc_megatron.errors import DataError
 

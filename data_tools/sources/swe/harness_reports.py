@@ -1,11 +1,8 @@
 """Verdicts on SWE runs in the report files of test harnesses, which stand next to the runs.
 
-Known are the reports of SWE-bench (`report.json` of an instance, `MODEL.RUN.json` of a run, `results.json` of
-submissions), of OpenHands (`report.json`, rows of `output.swebench_eval.jsonl`) and of AutoCodeRover
-(`final_report.json`): objects with a verdict for each instance id, or with lists of ids of which one contains the
-resolved ones. An instance in another list than the resolved ones was not resolved, and neither was an instance below a
-report that lists only the resolved ones. A `resolved` without an id (or Harbor's `verifier_result`) is about the runs
-in the same folder or right below it, and about the instance that the folder is named after.
+report_contents.py says what a report can contain. A verdict without an id is about the runs in the folder of the report
+or right below it, and about the instance that the folder is named after; one in a file that is named after a run is
+about this run.
 
 A report of another run of the same instance must not count. A report next to the tested `patch.diff` (SWE-bench) is
 about the run that made this patch, and a report above a file with the name of the run's file is about that file. Of the
@@ -14,29 +11,21 @@ of the run's folders, if any does.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from acc_megatron.common.json_rows import BadJson, parse_json
-from acc_megatron.data_tools.rows.fields import optional_object
-from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS
-from acc_megatron.data_tools.sources.verdict import resolved_verdict, row_verdicts
+from acc_megatron.data_tools.sources.swe.report_contents import ANY_RUN, OTHERS, verdicts_of_report, verdicts_of_row
 
 REPORT_NAMES = ("report.json", "final_report.json", "results.json")
 _REPORT_NAME = re.compile(r"(?:^|[._-])(?:reports?|results?|evaluation|eval)$")
 _RUN_SUFFIXES = (".traj.json", ".traj", ".jsonl", ".json")
-_RESOLVED_LISTS = ("resolved_ids", "resolved", "ids_resolved", "resolved_instances")
-_UNJUDGED_LISTS = ("incomplete_ids", "unstopped_containers", "unremoved_images")
-_RUN_KEYS = (*MESSAGE_KEYS, "turn_history", "steps", "patch", "files_at_base_commit", "model_patch")
 _SUMMARY_KEY = b'"resolved_instances"'
 _MAX_BYTES, _HEAD_BYTES = 64 << 20, 1_000
 _TESTED_PATCH = "patch.diff"
 _PULL_REQUEST = re.compile(r"([\w.-]+)/([\w.-]+):pr-(\d+)")  # an id of Multi-SWE-bench
-_ANY_RUN = ""  # the id of a verdict on all runs of a folder
-_OTHERS = "*"  # the id of the verdict of a report on every instance that it does not list
 
 
 class Verdict(NamedTuple):
@@ -64,9 +53,9 @@ class HarnessReports:
         except BadJson:
             return False
         run = self._run_of(path)
-        bare = [run] if run else [path.parent.name, *([_ANY_RUN] if has_runs else [])]
+        bare = [run] if run else [path.parent.name, *([ANY_RUN] if has_runs else [])]
         for id_, is_resolved in found.items():
-            for known_as in bare if id_ == _ANY_RUN else [id_]:
+            for known_as in bare if id_ == ANY_RUN else [id_]:
                 self._add(known_as, Verdict(path.absolute(), is_resolved))
         self.num_reports += bool(found)
         return bool(found)
@@ -102,9 +91,9 @@ class HarnessReports:
         if stem and stem != instance_id:
             known += [found for found in self._verdicts.get(stem, []) if found.path.parent == run.parent]
         if instance_id and not known:
-            known = [found for found in self._verdicts.get(_OTHERS, []) if run.is_relative_to(found.path.parent)]
+            known = [found for found in self._verdicts.get(OTHERS, []) if run.is_relative_to(found.path.parent)]
         folders = (run.parent, run.parent.parent)  # Harbor keeps the run in a folder below its result
-        known += [found for found in self._verdicts.get(_ANY_RUN, []) if found.path.parent in folders]
+        known += [found for found in self._verdicts.get(ANY_RUN, []) if found.path.parent in folders]
         depths = [_num_shared(found.path, run) for found in known]
         nearest = [found for found, depth in zip(known, depths, strict=True) if depth == max(depths)]
         names = {*run.parent.parts, run.name.partition(".")[0]} - {instance_id}
@@ -127,34 +116,6 @@ class HarnessReports:
         if not _run_names(found.path).isdisjoint(folder.parts):  # the folder of another run
             return not _names(found.path, run).isdisjoint(run.parts)
         return not any(file.absolute().is_relative_to(folder) for file in self.files.get(run.name, []))
-
-
-def verdicts_of_report(value: Any) -> Mapping[str, bool]:
-    """Instance id -> whether it was resolved; empty for an object that is no report."""
-    if not isinstance(value, dict) or any(key in value for key in _RUN_KEYS):
-        return {}
-    lists = {key: _ids(found) for key, found in value.items() if isinstance(found, list)}
-    if any(key in lists for key in _RESOLVED_LISTS):
-        resolved = {id_ for key in _RESOLVED_LISTS for id_ in lists.get(key, [])}
-        named = {id_ for key, ids in lists.items() if key not in _UNJUDGED_LISTS for id_ in ids}
-        others = {_OTHERS: False} if resolved and named == resolved else {}
-        return {id_: id_ in resolved for id_ in named | resolved} | others
-    if verdicts := [*resolved_verdict(value), *row_verdicts({"verifier": optional_object(value, "verifier_result")})]:
-        return {_ANY_RUN: min(verdicts) >= 1}
-    items = {id_: item for id_, item in value.items() if isinstance(item, dict)}
-    if any(key in item for item in items.values() for key in _RUN_KEYS):
-        return {}
-    judged = {id_: resolved_verdict(item) for id_, item in items.items()}
-    return {id_: all(verdicts) for id_, verdicts in judged.items() if verdicts}
-
-
-def verdicts_of_row(value: dict[str, Any]) -> list[float]:
-    """The verdicts of a row on the instance that it names; empty for a row that can be a run or states none."""
-    report = optional_object(value, "report") or optional_object(value, "test_result")
-    places = (value, report, optional_object(report, "report"))
-    has_objects = any(isinstance(item, dict) for found in value.values() if isinstance(found, list) for item in found)
-    is_named = isinstance(value.get("instance_id"), str) and not has_objects and "root" not in value
-    return [verdict for place in places for verdict in resolved_verdict(place)] if is_named else []
 
 
 def _can_be_report(path: Path) -> bool:
@@ -192,7 +153,3 @@ def _run_names(report: Path) -> set[str]:
 
 def _plain(patch: str) -> str:
     return patch.replace("\r\n", "\n").strip()
-
-
-def _ids(items: list[Any]) -> list[str]:
-    return [item for item in items if isinstance(item, str)]

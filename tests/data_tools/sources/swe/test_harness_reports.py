@@ -10,7 +10,7 @@ from acc_megatron.common.json_rows import Row
 from acc_megatron.data_tools.compile.inputs import discover
 from acc_megatron.data_tools.sources.resources import is_resource
 from acc_megatron.data_tools.sources.swe.agent import SweAgent
-from acc_megatron.data_tools.sources.swe.harness_reports import verdicts_of_report
+from acc_megatron.data_tools.sources.swe.report_contents import verdicts_of_report
 from acc_megatron.errors import Dropped
 
 ID, OTHER = "own__tool-12", "own__tool-13"
@@ -40,6 +40,15 @@ def write(path: Path, value: object) -> Path:
         ({"resolved_ids": [], "error_ids": [ID], "empty_patch_ids": [OTHER]}, {ID: False, OTHER: False}),
         ({ID: {"resolved": True, "patch_exists": True}, OTHER: {"resolved": False}}, {ID: True, OTHER: False}),
         ({"patch_exists": True, "resolved": False}, {"": False}),
+        ({ID: {"status": "RESOLVED_NO"}, OTHER: {"tests_passed": True}}, {ID: False, OTHER: True}),
+        ({ID: "resolved", OTHER: False, "total": 2, "ok": True}, {ID: True, OTHER: False}),
+        (
+            [{"instance_id": ID, "resolved": True}, {"instance_id": OTHER, "report": {"resolved": "no"}}],
+            {ID: True, OTHER: False},
+        ),
+        ({"model": "m", "results": [{"instance_id": ID, "resolved": 0}]}, {ID: False}),
+        ({"model": "m", "instances": {ID: {"resolved": True}}}, {ID: True}),
+        ({"verifier_result": {"rewards": {"reward": 0.5}}}, {"": False}),
         ({"agent_class": "X", "llm_config": {"model": "m"}}, {}),
         (RUN | {"resolved": True}, {}),
         ({"0": RUN | {"resolved": True}}, {}),
