@@ -79,13 +79,22 @@ def text_without_calls(text: str, fences: Fences = "") -> str:
 
 
 def _tagged_calls(text: str) -> list[Call]:
-    """`<tool_call>{"name", "arguments"}</tool_call>` (Qwen, WebDancer); a call that is not JSON is skipped."""
-    found = [embedded_object(call) for call in tagged(text, "tool_call")]
-    return [
-        Call(call["name"], embedded_object(call.get("arguments")))
-        for call in found
-        if isinstance(call.get("name"), str)
-    ]
+    """`<tool_call>{"name", "arguments"}</tool_call>` (Qwen, WebDancer); a call in no known form is skipped.
+
+    Code can follow the JSON (Tongyi DeepResearch), and GLM writes the name and tags for each argument.
+    """
+    return [call for written in tagged(text, "tool_call") if (call := _tagged_call(written)) is not None]
+
+
+def _tagged_call(written: str) -> Call | None:
+    head, mark, code = written.partition("<code>")
+    found = embedded_object(head)
+    if isinstance(found.get("name"), str):
+        arguments = embedded_object(found.get("arguments"))
+        return Call(found["name"], arguments | {"code": code.partition("</code>")[0].strip()} if mark else arguments)
+    keys, values = tagged(written, "arg_key"), tagged(written, "arg_value")
+    name = written.partition("<arg_key>")[0].strip()
+    return Call(name, dict(zip(keys, values, strict=False))) if keys and name.isidentifier() else None
 
 
 def _function_calls(text: str) -> list[Call]:

@@ -154,3 +154,16 @@ def test_a_thought_of_gpt_oss_ends_where_it_writes_a_call(mark: str) -> None:
     messages = [{"role": "assistant", "content": text, "tool_calls": [call]}, {"role": "tool", "content": "Bo Ek."}]
     (step,) = transcript_of({"messages": messages}).steps
     assert (step.thought, step.output) == ("We search.", "Bo Ek.")
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments"),
+    [
+        ('{"name": "run", "arguments": {}}\n<code>\nprint(1)\n</code>', {"code": "print(1)"}),
+        ("run\n<arg_key>query</arg_key>\n<arg_value>tower</arg_value>\n", {"query": "tower"}),
+        ('{"name": "run", "arguments": {"query": "tower"}}', {"query": "tower"}),
+    ],
+)
+def test_a_tagged_call_can_have_code_or_a_tag_for_each_argument(written: str, arguments: dict[str, Any]) -> None:
+    (call,) = calls_in_text(f"<think>I look.</think><tool_call>{written}</tool_call><tool_call>no call</tool_call>")
+    assert (call.tool, call.arguments) == ("run", arguments)
