@@ -8,7 +8,7 @@ tried first, then those whose folder has its name (`owner__name`, `owner/name`, 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,7 +20,8 @@ from acc_megatron.data_tools.sources.search.judged_answers import JudgeVerdict
 from acc_megatron.data_tools.sources.sql.table_text import TableFormat
 from acc_megatron.data_tools.sources.swe.git_files import GitRepository
 from acc_megatron.data_tools.sources.swe.harness_reports import HarnessReports
-from acc_megatron.data_tools.sources.swe.report_contents import verdicts_of_row
+from acc_megatron.data_tools.sources.swe.multi_swe_bench import as_instance, is_pull_request
+from acc_megatron.data_tools.sources.swe.report_contents import can_be_run, verdicts_of_row
 from acc_megatron.data_tools.sources.tasks import RUN_KEYS, task_name_of_run, task_of
 from acc_megatron.errors import DataError
 
@@ -120,8 +121,8 @@ class Resources:
                     name, fields = task
                     if self.tasks.setdefault(name, fields) != fields:
                         self.tasks[name] = None
-                elif _is_instance(row.value) or _is_store(row.value):
-                    self._add(row, path)
+                elif is_pull_request(row.value) or _is_instance(row.value) or _is_store(row.value):
+                    self._add(replace(row, value=as_instance(row.value)), path)
                 else:
                     self.reports.add_row(row.value, path)
 
@@ -158,11 +159,12 @@ class Resources:
             row = next((item for item in self._items[1] if item.line == entry.line), None)
         else:
             row = row_at(entry.file, entry.line, entry.byte_offset)
-        if not isinstance(row, Row) or row.value.get("instance_id") != entry.id:
+        value = as_instance(row.value) if isinstance(row, Row) else {}
+        if value.get("instance_id") != entry.id:
             raise DataError(
                 f"{entry.file}:{entry.line} changed during the run and no longer contains instance {entry.id!r}"
             )
-        return row.value
+        return value
 
 
 def is_safe_path(path: str) -> bool:
@@ -174,7 +176,7 @@ def is_safe_path(path: str) -> bool:
 
 def is_resource(value: dict[str, Any]) -> bool:
     """Whether a row is a task (SWE-bench, or see tasks.py), a file store, a prediction (a patch), or only a verdict."""
-    kinds = (_is_instance, _is_store, _is_task, _is_prediction, _is_verdict)
+    kinds = (_is_instance, _is_store, _is_task, _is_prediction, _is_verdict, is_pull_request)
     return any(is_of_kind(value) for is_of_kind in kinds)
 
 
@@ -193,7 +195,7 @@ def _is_task(value: dict[str, Any]) -> bool:
 def _is_prediction(value: dict[str, Any]) -> bool:
     """Whether a row is a prediction for the SWE-bench harness, or a `preds.json` with predictions by instance."""
     if "model_patch" in value or "fix_patch" in value:  # of SWE-bench, and of Multi-SWE-bench
-        return RUN_KEYS.isdisjoint(value)
+        return RUN_KEYS.isdisjoint(value) and not can_be_run(value)
     return bool(value) and all(isinstance(item, dict) and "model_patch" in item for item in value.values())
 
 
@@ -213,7 +215,7 @@ def _candidates(path: Path, keep_bad_rows: bool) -> Iterator[Row | BadRow]:
             data = line.data or b""
             is_named = b'"instance_id"' in data and any(key in data for key in _NAMED_KEYS)
             is_task = b'"query"' in data and (b'"gold"' in data or b'"query_id"' in data)
-            if is_named or is_task:
+            if is_named or is_task or b'"fix_patch"' in data:
                 yield from (row for row in parsed_line(line, path) if isinstance(row, Row))
         return
     yield from (row for row in rows_of(path) if keep_bad_rows or isinstance(row, Row))

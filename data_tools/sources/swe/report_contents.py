@@ -64,9 +64,14 @@ def verdicts_of_row(value: dict[str, Any]) -> list[float]:
     """The verdicts of a row on the instance that it names; empty for a row that can be a run or states none."""
     report = optional_object(value, "report") or optional_object(value, "test_result")
     places = (value, report, optional_object(report, "report"))
-    has_objects = any(isinstance(item, dict) for found in value.values() if isinstance(found, list) for item in found)
-    is_named = isinstance(value.get("instance_id"), str) and not has_objects and "root" not in value
+    is_named = isinstance(value.get("instance_id"), str) and not can_be_run(value)
     return [verdict for place in places for verdict in resolved_verdict(place)] if is_named else []
+
+
+def can_be_run(value: dict[str, Any]) -> bool:
+    """Whether a row has room for a run: a list of objects, or the root of a tree."""
+    lists = (found for found in value.values() if isinstance(found, list))
+    return "root" in value or any(isinstance(item, dict) for found in lists for item in found)
 
 
 def _ids(items: list[Any]) -> list[str]:

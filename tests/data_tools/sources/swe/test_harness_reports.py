@@ -182,7 +182,8 @@ def test_rows_with_an_instance_and_a_verdict_judge_the_runs_next_to_them(tmp_pat
     assert verdict(str(run), OTHER, "--- a/y") is None
     assert all(map(is_resource, rows))
     tree = {"root": {"node_id": 0, "children": []}}
-    assert not any(is_resource(rows[0] | run) for run in (tree, {"rollout": [{"role": "user"}]}))
+    for run in (tree, {"rollout": [{"role": "user"}]}):
+        assert not any(is_resource(row | run) for row in rows)
 
 
 def test_the_ids_of_multi_swe_bench_are_those_of_its_runs(tmp_path: Path) -> None:
