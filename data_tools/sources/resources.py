@@ -28,7 +28,9 @@ from acc_megatron.errors import DataError
 DATABASE_SUFFIXES = {".sqlite", ".sqlite3", ".db"}
 MAX_PATH_CHARACTERS = 255
 _MAX_COMMITS = 4  # the listings of this many commits stay in memory
-_NAMED_KEYS = (b'"patch"', b'"files_at_base_commit"', b'"resolved"', b'"sol_sql"')  # of tasks, file stores and verdicts
+_NAMED_KEYS = (b'"patch"', b'"files_at_base_commit"', b'"sol_sql"')  # of tasks and file stores
+_VERDICT_KEYS = (b'"resolved"', b'"passed"', b'"success"')
+_MAX_VERDICT_BYTES = 1 << 16  # of a row that only judges a run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +215,8 @@ def _candidates(path: Path, keep_bad_rows: bool) -> Iterator[Row | BadRow]:
     if row_file_kind(path) == "lines" and not keep_bad_rows:
         for line in read_lines(path):
             data = line.data or b""
-            is_named = b'"instance_id"' in data and any(key in data for key in _NAMED_KEYS)
+            keys = (*_NAMED_KEYS, *(_VERDICT_KEYS if len(data) <= _MAX_VERDICT_BYTES else ()))
+            is_named = b'"instance_id"' in data and any(key in data for key in keys)
             is_task = b'"query"' in data and (b'"gold"' in data or b'"query_id"' in data)
             if is_named or is_task or b'"fix_patch"' in data:
                 yield from (row for row in parsed_line(line, path) if isinstance(row, Row))

@@ -88,6 +88,12 @@ def resolved_verdict(value: dict[str, Any]) -> list[float]:
     return list(_verdicts({"resolved": value.get("resolved")}, ("flag",)))
 
 
+def flag_verdicts(value: dict[str, Any]) -> list[float]:
+    """The verdicts under `resolved`, `success`, `passed` and their like, and of a status such as `unresolved`."""
+    is_clear = any(isinstance(stated, str) and "resolved" in stated.lower() for stated in value.values())
+    return list(_verdicts(value, ("flag", "failure", *(("status",) if is_clear else ()))))
+
+
 def _verdicts(value: dict[str, Any], kinds: tuple[_Kind, ...]) -> Iterator[float]:
     """Every verdict under keys of the given kinds; 'False' and words like it count as 0 or 1."""
     for key, stated in value.items():

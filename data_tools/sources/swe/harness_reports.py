@@ -20,7 +20,9 @@ from acc_megatron.common.json_rows import BadJson, parse_json
 from acc_megatron.data_tools.sources.swe.report_contents import ANY_RUN, OTHERS, verdicts_of_report, verdicts_of_row
 
 REPORT_NAMES = ("report.json", "final_report.json", "results.json")
-_REPORT_NAME = re.compile(r"(?:^|[._-])(?:reports?|results?|evaluation|eval)$")
+_REPORT_NAME = re.compile(
+    r"(?:^|[._-])(?:reports?|results?|evaluation|eval|verdicts?|scores?|grade|grading|outcome|status|judge?ment)$"
+)
 _RUN_SUFFIXES = (".traj.json", ".traj", ".jsonl", ".json")
 _SUMMARY_KEY = b'"resolved_instances"'
 _MAX_BYTES, _HEAD_BYTES = 64 << 20, 1_000

@@ -13,7 +13,7 @@ from typing import Any
 
 from acc_megatron.data_tools.rows.fields import optional_object
 from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS
-from acc_megatron.data_tools.sources.verdict import resolved_verdict, row_verdicts
+from acc_megatron.data_tools.sources.verdict import flag_verdicts, resolved_verdict, row_verdicts
 
 ANY_RUN = ""
 """The id of a verdict on the runs next to a report."""
@@ -22,6 +22,7 @@ OTHERS = "*"
 _RESOLVED_LISTS = ("resolved_ids", "resolved", "ids_resolved", "resolved_instances")
 _UNJUDGED_LISTS = ("incomplete_ids", "unstopped_containers", "unremoved_images")
 _INNER_KEYS = ("instances", "results", "reports", "details", "evaluations")
+_MAX_LABEL_CHARACTERS = 500
 _RUN_KEYS = (*MESSAGE_KEYS, "turn_history", "steps", "patch", "files_at_base_commit", "model_patch")
 
 
@@ -37,9 +38,9 @@ def verdicts_of_report(value: Any) -> Mapping[str, bool]:
     if any(key in lists for key in _RESOLVED_LISTS):
         resolved = {id_ for key in _RESOLVED_LISTS for id_ in lists.get(key, [])}
         named = {id_ for key, ids in lists.items() if key not in _UNJUDGED_LISTS for id_ in ids}
-        others = {OTHERS: False} if resolved and named == resolved else {}
+        others = {OTHERS: False} if named == resolved else {}
         return {id_: id_ in resolved for id_ in named | resolved} | others
-    if verdicts := [*resolved_verdict(value), *row_verdicts({"verifier": optional_object(value, "verifier_result")})]:
+    if verdicts := [*flag_verdicts(value), *row_verdicts({"verifier": optional_object(value, "verifier_result")})]:
         return {ANY_RUN: min(verdicts) >= 1}
     if found := _by_id(value):
         return found
@@ -65,7 +66,11 @@ def verdicts_of_row(value: dict[str, Any]) -> list[float]:
     report = optional_object(value, "report") or optional_object(value, "test_result")
     places = (value, report, optional_object(report, "report"))
     is_named = isinstance(value.get("instance_id"), str) and not can_be_run(value)
-    return [verdict for place in places for verdict in resolved_verdict(place)] if is_named else []
+    if not is_named:
+        return []
+    is_short = all(len(text) <= _MAX_LABEL_CHARACTERS for text in value.values() if isinstance(text, str))
+    own = flag_verdicts if is_short else resolved_verdict  # a long text can be a run
+    return [verdict for place in places for verdict in own(place)]
 
 
 def can_be_run(value: dict[str, Any]) -> bool:

@@ -37,6 +37,7 @@ def write(path: Path, value: object) -> Path:
         ({"resolved": [ID], "generated": [ID, OTHER], "no_logs": ["x"]}, {ID: True, OTHER: False, "x": False}),
         ({"ids_resolved": [ID], "ids_unresolved": [OTHER], "resolved": 1}, {ID: True, OTHER: False}),
         ({"resolved": [ID], "stats": {"resolved": 1}}, {ID: True, "*": False}),
+        ({"resolved": [], "stats": {"resolved": 0}}, {"*": False}),
         ({"resolved_ids": [], "error_ids": [ID], "empty_patch_ids": [OTHER]}, {ID: False, OTHER: False}),
         ({ID: {"resolved": True, "patch_exists": True}, OTHER: {"resolved": False}}, {ID: True, OTHER: False}),
         ({"patch_exists": True, "resolved": False}, {"": False}),
@@ -53,6 +54,11 @@ def write(path: Path, value: object) -> Path:
         (RUN | {"resolved": True}, {}),
         ({"0": RUN | {"resolved": True}}, {}),
         ([{"resolved": True}], {}),
+        ({"success": False, "seconds": 3}, {"": False}),
+        ({"status": "unresolved"}, {"": False}),
+        ({"status": "success", "score": 0.4, "accuracy": 0.0}, {}),
+        ([{"instance_id": ID, "passed": False}], {ID: False}),
+        ([{"instance_id": ID, "passed": False, "text": "a run " * 100}], {}),
     ],
 )
 def test_every_usual_form_of_a_report_is_read(report: Any, expected: dict[str, bool]) -> None:
@@ -60,7 +66,8 @@ def test_every_usual_form_of_a_report_is_read(report: Any, expected: dict[str, b
 
 
 @pytest.mark.parametrize(
-    "name", ["report.json", "final_report.json", "results.json", "result.json", "lite_results.json", "model.run_1.json"]
+    "name",
+    ["report.json", "final_report.json", "results.json", "verdict.json", "lite_results.json", "model.run_1.json"],
 )
 def test_a_report_in_the_folder_of_runs_or_above_it_counts_and_is_no_run(tmp_path: Path, name: str) -> None:
     run = write(tmp_path / "runs" / "trajs" / "a.traj", RUN)
