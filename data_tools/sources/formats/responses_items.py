@@ -90,14 +90,11 @@ def _flat(items: list[Message]) -> Iterator[Message]:
 
 
 def _call_and_output(item: Message) -> Iterator[Message]:
-    """A call of a tool of the provider, and its output if the item has one: results, or the output of an MCP server."""
-    action = optional_object(item, "action")
-    name = item.get("name") or (
-        "open_page" if action.get("type") == "open_page" else item["type"].removesuffix("_call")
-    )
-    given = item.get("arguments") or action or {"query": item.get("queries")}
-    yield {"type": "function_call", "name": name, "call_id": item.get("id"), "arguments": given}
+    """A call of a tool of the provider and its output, such as results; nothing for a call without an output."""
     output = item.get("output") or item.get("results")
     if output:
+        name = item.get("name") or item["type"].removesuffix("_call")
+        given = item.get("arguments") or optional_object(item, "action") or {"query": item.get("queries")}
+        yield {"type": "function_call", "name": name, "call_id": item.get("id"), "arguments": given}
         text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
         yield {"type": "function_call_output", "call_id": item.get("id"), "output": text}

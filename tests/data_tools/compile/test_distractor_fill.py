@@ -165,7 +165,7 @@ def test_real_runs_are_filled_from_pages_files_and_tables(tmp_path: Path, tokeni
     summary = compile_inputs(
         inputs, tmp_path / "out", agent="auto", resources=[], settings=settings, tokenizer=tokenizer
     )
-    assert summary["documents_out"] == 280  # as without filling
+    assert summary["documents_out"] == 281  # as without filling
     rows = [json.loads(line) for line in (tmp_path / "out" / "triples.jsonl").read_bytes().splitlines()]
     evidence: dict[str, set[str]] = {}
     for row in rows:
