@@ -29,7 +29,7 @@ from acc_megatron.errors import DataError, Dropped
 
 RESULT = "result.json"
 BLOCK_TOKENS = 1 << 20
-OPENING_TOKENS = 256  # the instruction and what a template writes before it fit
+OPENING_TOKENS = (48, 256)  # the instruction and what a template writes before it fit, without and with tools
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,9 +205,9 @@ def _pieces(example: Example, rendered: Rendered, tokenizer: Tokenizer) -> list[
     """The tokens of each piece of the context, heading included, found by counting bytes."""
     if not example.context:
         return []
-    instruction = tokenizer.encode(INSTRUCTION)[:-1]  # its last id merges with the blank line after it
-    opening = rendered.ids[: _position(instruction, rendered.ids[:OPENING_TOKENS])]
-    sizes = [int(tokenizer.byte_lengths[opening].sum()) + len(f"{INSTRUCTION}\n\n")]
+    openings = (tokenizer.decode(rendered.ids[:num_tokens]) for num_tokens in OPENING_TOKENS)
+    before, _, _ = next(text for text in openings if INSTRUCTION in text).partition(INSTRUCTION)
+    sizes = [len(before.encode()) + len(f"{INSTRUCTION}\n\n")]
     for number, piece in enumerate(example.context, 1):
         sizes.append(len(f"[Document {number}] \n\n\n") + _num_bytes(piece.title) + _num_bytes(piece.text))
     bounds = _num_tokens_within(rendered.ids[: rendered.num_prompt_tokens], np.cumsum(sizes), tokenizer)
@@ -215,12 +215,6 @@ def _pieces(example: Example, rendered: Rendered, tokenizer: Tokenizer) -> list[
         {"kind": piece.kind, "title": piece.title, "first_token": first, "tokens": last - first}
         for piece, first, last in zip(example.context, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
     ]
-
-
-def _position(part: np.ndarray, ids: np.ndarray) -> int:
-    """Where ids `[tokens]` contain the given ones for the first time."""
-    starts = np.flatnonzero(ids == part[0]).tolist()
-    return next(start for start in starts if np.array_equal(ids[start : start + len(part)], part))
 
 
 def _num_tokens_within(ids: np.ndarray, sizes_bytes: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
