@@ -17,12 +17,12 @@ ADDED_TEXT = (
 )
 
 
-def write_small_tokenizer(folder: Path, words: Sequence[str]) -> Path:
+def write_small_tokenizer(folder: Path, words: Sequence[str], pattern: str = PATTERN) -> Path:
     """Write `folder`/tokenizer.json, which has one token for each of `words`; return the folder."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
     built = Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
     built.pre_tokenizer = pre_tokenizers.Sequence(
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
