@@ -21,7 +21,7 @@ from acc_megatron.data_tools.sources.swe.report_contents import ANY_RUN, OTHERS,
 
 REPORT_NAMES = ("report.json", "final_report.json", "results.json")
 _REPORT_NAME = re.compile(
-    r"(?:^|[._-])(?:reports?|results?|evaluation|eval|verdicts?|scores?|grade|grading|outcome|status|judge?ment)$"
+    r"(?:^|[._-])(?:reports?|results?|evaluation|eval|verdicts?|scores?|grade|grading|outcome|status|judgement|judgment)$"
 )
 _RUN_SUFFIXES = (".traj.json", ".traj", ".jsonl", ".json")
 _SUMMARY_KEY = b'"resolved_instances"'
