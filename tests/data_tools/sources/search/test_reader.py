@@ -321,12 +321,8 @@ def with_earlier(*messages: tuple[str, str], **changes: Any) -> Row:
 
 
 def test_the_question_is_the_last_request_before_the_calls() -> None:
-    demonstration = (
-        ("user", "Capital of Zed?"),
-        ("assistant", "Zedville."),
-        ("user", "Of Yod?"),
-        ("assistant", "Yodo."),
-    )
+    turns = ("Capital of Zed?", "Zedville.", "Of Yod?", "Yodo.")
+    demonstration = tuple(zip(("user", "assistant") * 2, turns, strict=True))
     trajectory = read(with_earlier(("system", "s"), *demonstration))
     assert trajectory.question == "Who won?" and len(trajectory.evidence) == 1
     assert read(with_earlier(*demonstration, question="Which horse won?")).question == "Which horse won?"
@@ -373,13 +369,8 @@ def test_a_search_run_may_use_a_shell() -> None:
     names = ("web_search", "bash")
     calls = [{"role": "assistant", "content": f"I use {n}.", "tool_calls": [{"function": {"name": n}}]} for n in names]
     turns = [turn for call in calls for turn in (call, {"role": "tool", "content": "Ann won."})]
-    row = Row(
-        value={"question": "Who?", "answer": "Ann", "messages": [*turns, {"role": "assistant", "content": "Ann"}]},
-        file="runs.jsonl",
-        line=1,
-        byte_offset=0,
-        sha256="cd" * 32,
-    )
+    value = {"question": "Who?", "answer": "Ann", "messages": [*turns, {"role": "assistant", "content": "Ann"}]}
+    row = Row(value=value, file="runs.jsonl", line=1, byte_offset=0, sha256="cd" * 32)
     kind = agent_of(row.value)
     assert kind is not None and kind.name == "search"
     assert [piece.text for piece in read(row).evidence] == ["web_search: \n\nAnn won."]
