@@ -51,6 +51,8 @@ LogFile=$D/log/slurmdbd.log
 PidFile=$D/slurmdbd.pid
 CONF
 )
+# the nodes share one munged, which refuses some of their messages as replays, so that a node stays busy after its job until
+# it registers again: every two thirds of SlurmdTimeout
 cat >"$D/slurm.conf" <<CONF
 ClusterName=loop
 SlurmctldHost=$H(127.0.0.1)
@@ -78,6 +80,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerType=sched/backfill
 ReturnToService=2
+SlurmdTimeout=60
 MpiDefault=none
 SchedulerParameters=sched_interval=2,bf_interval=2
 BatchStartTimeout=60
