@@ -52,7 +52,7 @@ class Inputs:
     def ranges(self, rows_per_range: int) -> Iterator[RowRange]:
         """The files in slices of at most `rows_per_range` rows; a file whose rows depend on each other is one slice."""
         for path in self.files:
-            if is_divisible(path) and not self._is_sidecar(path):
+            if is_divisible(path) and self._contents_if_sidecar(path) is None:
                 yield from row_ranges(path, rows_per_range)
             else:
                 yield RowRange(path=path)
@@ -78,8 +78,8 @@ class Inputs:
 
     def _rows_of_runs(self, path: Path) -> Iterable[Row | BadRow]:
         """The rows of a file, also of runs that a document has next to other things; none of a sidecar."""
-        if self._is_sidecar(path):
-            self.sidecars[path] = _contents_of_sidecar(_first_rows(path)) or ""
+        if (contents := self._contents_if_sidecar(path)) is not None:
+            self.sidecars[path] = contents
             return ()
         if row_file_kind(path) != "document":
             return rows_of(path)
@@ -92,15 +92,11 @@ class Inputs:
         self.sidecars[path] = contents
         return ()
 
-    def _is_sidecar(self, path: Path) -> bool:
-        """Whether the first rows of JSON lines in a folder are small and no runs."""
+    def _contents_if_sidecar(self, path: Path) -> str | None:
+        """What JSON lines in a folder contain if the first of them are small and not runs; None for other files."""
         if path not in self.found or row_file_kind(path) != "lines":
-            return False
-        return _contents_of_sidecar(_first_rows(path)) is not None
-
-
-def _first_rows(path: Path) -> list[Row | BadRow]:
-    return list(islice(rows_of(path), _NUM_FIRST_ROWS))
+            return None
+        return _contents_of_sidecar(list(islice(rows_of(path), _NUM_FIRST_ROWS)))
 
 
 def _contents_of_sidecar(rows: list[Row | BadRow]) -> str | None:

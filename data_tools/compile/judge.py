@@ -50,14 +50,18 @@ class Judged:
     unusable: dict[str, int] = field(default_factory=dict)
     spent: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def num_right(self) -> int:
+        """The number of answers that the judge finds right."""
+        return sum(verdict.is_right for verdict in self.verdicts.values())
+
     def summary(self, settings: JudgeSettings) -> dict[str, Any]:
         """The part of the manifest."""
-        num_right = sum(verdict.is_right for verdict in self.verdicts.values())
         return {
             "endpoint": settings.client.shown_url,
             "model": settings.client.model,
-            "right": num_right,
-            "wrong": len(self.verdicts) - num_right,
+            "right": self.num_right,
+            "wrong": len(self.verdicts) - self.num_right,
             "unusable": dict(sorted(self.unusable.items())),
             "spent": self.spent,
         }
@@ -78,8 +82,7 @@ def judge_open_answers(found: Inputs, settings: JudgeSettings) -> Judged:
             f"the judge at {settings.client.shown_url} answered none of {num_asked} requests ({why}): check that it "
             "runs and that its address is right, then run the same command again"
         )
-    num_right = sum(verdict.is_right for verdict in judged.verdicts.values())
-    told = f"compile: the judge {settings.client.model} finds {num_right} of {num_asked} open answers right"
+    told = f"compile: the judge {settings.client.model} finds {judged.num_right} of {num_asked} open answers right"
     without = (
         f"; it gave no verdict on {sum(judged.unusable.values())} ({why}), which count as wrong_answer" if why else ""
     )

@@ -2,12 +2,14 @@
 
 import ast
 import re
+from functools import lru_cache
 from typing import Any
 
 from acc_megatron.common.json_rows import BadJson, parse_json
 from acc_megatron.errors import Dropped
 
 _MAX_LITERAL_CHARACTERS = 1 << 22
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _FENCED = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -50,6 +52,11 @@ def optional_object(value: dict[str, Any], key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def objects_in(found: object) -> list[dict[str, Any]]:
+    """The objects of a list; empty for any other value."""
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
 def embedded_object(value: object) -> dict[str, Any]:
     """A value that is an object, or the object in its JSON text; an empty one for anything else."""
     if isinstance(value, str):
@@ -67,19 +74,25 @@ def embedded_list(value: object) -> list[Any] | None:
         try:
             value = parse_json(text.encode())
         except (BadJson, UnicodeEncodeError):
-            value = _literal(text)
+            value = literal(text)
     return value if isinstance(value, list) else None
 
 
 def literal_object(text: str) -> dict[str, Any]:
     """The object in a Python literal; an empty one for any other text."""
-    found = _literal(text) if text.startswith("{") else None
+    found = literal(text) if text.startswith("{") else None
     return found if isinstance(found, dict) and all(isinstance(key, str) for key in found) else {}
 
 
 def fenced_blocks(text: str) -> list[str]:
     """The contents of the fenced code blocks of a text, each with its last newline."""
     return _FENCED.findall(text)
+
+
+@lru_cache(maxsize=4096)
+def plain_name(key: str) -> str:
+    """`gold_answer` for `goldAnswer`, `Gold Answer` and `gold-answer`."""
+    return _HUMP.sub("_", key).lower().replace(" ", "_").replace("-", "_")
 
 
 def tagged(text: str, tag: str) -> list[str]:
@@ -91,7 +104,7 @@ def tagged(text: str, tag: str) -> list[str]:
     return found
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
     """The value of a Python literal; None for any other text. Only literals are read, nothing is evaluated."""
     try:
         return ast.literal_eval(text) if len(text) <= _MAX_LITERAL_CHARACTERS else None

@@ -12,6 +12,8 @@ from typing import Any, Protocol, TypedDict
 
 from acc_megatron.errors import EnvironmentProblem
 
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
+
 
 class Task(Protocol):
     """One shard to make."""
@@ -79,7 +81,6 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*thresholds)
 
 
-_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 _make_of_worker: Make | None = None
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from acc_megatron.data_tools.rows.fields import objects_in
 from acc_megatron.data_tools.sources.agent_kind import AgentKind
 from acc_megatron.data_tools.sources.formats.known_formats import LOG_FORMATS, format_of, tool_names
 from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS
@@ -34,7 +35,7 @@ def describe_row(value: dict[str, Any]) -> str:
     parts = [f"keys: {_shown(value) or 'none'}"]
     for key in (*MESSAGE_KEYS, "steps"):
         found = value.get(key)
-        items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+        items = objects_in(found)
         if items:
             roles = dict.fromkeys(str(item["role"]) for item in items if "role" in item)
             what = f"of roles {_shown(roles)}" if roles else f"with {_shown(items[0])}"

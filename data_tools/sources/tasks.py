@@ -19,7 +19,7 @@ _BROWSECOMP = {"query": "question", "answer": "answer"}
 
 
 def task_of(value: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """The name under which runs know a task, and the fields that they get; None for a row that is no task."""
+    """The name by which runs refer to a task, and the fields that they get; None for a row that is not a task."""
     if "result" in value or not RUN_KEYS.isdisjoint(value):
         return None
     if _has_texts(value, "query", "db", "gold"):

@@ -11,7 +11,7 @@ from acc_megatron.common.json_bytes import content_bytes, json_bytes
     [
         {"b": [1, 2.5, None, True, {}], "a": 'é\u2028\x00"\\/<|im_end|>'},
         [10**30, -(2**64), 2**63, {"x": 10**30}],
-        {2: "a key that is no text"},
+        {2: "the key is an integer"},
         [[]] * 60,
     ],
 )

@@ -5,7 +5,7 @@ Source: docs/rfcs/0001-trajectory-format.md of Harbor.
 
 from typing import Any
 
-from acc_megatron.data_tools.rows.fields import optional_object
+from acc_megatron.data_tools.rows.fields import objects_in, optional_object
 from acc_megatron.data_tools.sources.formats.chat_messages import openai_message
 from acc_megatron.data_tools.sources.formats.message_log import Message, MessageLog
 
@@ -34,10 +34,10 @@ class Atif(MessageLog):
         for item in items:
             message: Message = {"role": _ROLES[item["source"]], "content": item.get("message")}
             if item["source"] == "agent":
-                calls = [_call(call) for call in _objects(item.get("tool_calls"))]
+                calls = [_call(call) for call in objects_in(item.get("tool_calls"))]
                 message |= {"reasoning_content": item.get("reasoning_content"), "tool_calls": calls}
             messages.append(openai_message(message))
-            for result in _objects(optional_object(item, "observation").get("results")):
+            for result in objects_in(optional_object(item, "observation").get("results")):
                 output = {
                     "role": "tool",
                     "tool_call_id": result.get("source_call_id"),
@@ -50,7 +50,3 @@ class Atif(MessageLog):
 def _call(call: dict[str, Any]) -> dict[str, Any]:
     function = {"name": call.get("function_name"), "arguments": call.get("arguments")}
     return {"id": call.get("tool_call_id"), "function": function}
-
-
-def _objects(found: object) -> list[dict[str, Any]]:
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []

@@ -1,11 +1,10 @@
 """BIRD-Interact's logs of its own agent: turns with an action written as a Python call, next to the task."""
 
-import ast
 import re
 from typing import Any
 
 from acc_megatron.data_tools.conversation import Turn, agent_turn, call_text
-from acc_megatron.data_tools.rows.fields import objects_of, optional_object
+from acc_megatron.data_tools.rows.fields import literal, objects_of, optional_object
 from acc_megatron.data_tools.schema import Trajectory
 from acc_megatron.data_tools.sources.formats.log_format import Fences, LogFormat, Step, Transcript
 
@@ -60,10 +59,7 @@ def _step(turn: dict[str, Any]) -> Step:
 
 def _literal(text: str) -> str:
     """The text of a Python string; agents also write quotes and lines that Python does not read."""
-    try:
-        found = ast.literal_eval(text.strip())
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        found = None
+    found = literal(text.strip())
     return found if isinstance(found, str) else text.strip().strip("'\"")
 
 

@@ -92,7 +92,10 @@ def _is_plain(message: Message) -> bool:
 
 
 def _is_plain_call(call: object) -> bool:
-    function = call.get("function") if isinstance(call, dict) else None
+    return isinstance(call, dict) and _is_plain_function(call.get("function"))
+
+
+def _is_plain_function(function: object) -> bool:
     return isinstance(function, dict) and "arguments" in function and isinstance(function.get("name"), str)
 
 
@@ -143,7 +146,7 @@ def _openai_call(call: object) -> object:
     if not isinstance(call, dict):
         return call
     function = call["function"] if isinstance(call.get("function"), dict) else call
-    if _is_plain_call({"function": function}):
+    if _is_plain_function(function):
         return call
     key = next((key for key in ("arguments", *ARGUMENT_KEYS) if key in function), None)
     names = (*(function.get(key) for key in NAME_KEYS), call.get("function"))

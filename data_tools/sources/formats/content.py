@@ -6,6 +6,8 @@ The keys under which logs write the name and the arguments of a call are here to
 import json
 from typing import Any
 
+from acc_megatron.data_tools.rows.fields import objects_in
+
 ARGUMENT_KEYS = (
     "args", "parameters", "params", "input", "tool_input", "tool_args", "tool_arguments", "kwargs", "action_input",
 )  # fmt: skip
@@ -43,7 +45,7 @@ def with_data_as_text(output: object) -> object:
 
 def thinking_of(content: object) -> str:
     """The text of parts with reasoning, separated by blank lines; '' if none."""
-    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    parts = objects_in(content)
     thoughts = [_text_of_thinking(part) for part in parts if part.get("type") in _THINKING_TYPES]
     return "\n\n".join(thought for thought in thoughts if isinstance(thought, str) and thought.strip())
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from acc_megatron.data_tools.rows.fields import optional_object
+from acc_megatron.data_tools.rows.fields import objects_in, optional_object
 from acc_megatron.data_tools.sources.formats.chat_messages import openai_message
 from acc_megatron.data_tools.sources.formats.content import text_of_parts
 from acc_megatron.data_tools.sources.formats.message_log import Message, MessageLog
@@ -28,21 +28,16 @@ class GeminiCli(MessageLog):
             if item.get("type") == "user":
                 messages.append({"role": "user", "content": text})
             elif item.get("type") == "gemini":
-                calls = _list(item, "toolCalls")
+                calls = objects_in(item.get("toolCalls"))
                 message = {"role": "assistant", "content": text, "reasoning_content": _reasoning(item)}
                 messages.append(openai_message(message | {"tool_calls": [_call(call) for call in calls]}))
                 messages += [openai_message(_output(call)) for call in calls]
         return messages
 
 
-def _list(item: Message, key: str) -> list[dict[str, Any]]:
-    found = item.get(key)
-    return [part for part in found if isinstance(part, dict)] if isinstance(found, list) else []
-
-
 def _reasoning(item: Message) -> str:
     """The subjects of the thoughts with their descriptions."""
-    parts = ([thought.get(key) for key in ("subject", "description")] for thought in _list(item, "thoughts"))
+    parts = ([thought.get(key) for key in ("subject", "description")] for thought in objects_in(item.get("thoughts")))
     return "\n\n".join("\n".join(text for text in part if isinstance(text, str) and text.strip()) for part in parts)
 
 
@@ -53,7 +48,8 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
 def _output(call: dict[str, Any]) -> Message:
     """The response of a call as the model saw it, otherwise as the client showed it."""
     responses = (
-        optional_object(optional_object(part, "functionResponse"), "response") for part in _list(call, "result")
+        optional_object(optional_object(part, "functionResponse"), "response")
+        for part in objects_in(call.get("result"))
     )
     texts = [text for found in responses for key in _OUTPUT_KEYS if isinstance(text := found.get(key), str)]
     shown = call.get("resultDisplay")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from acc_megatron.data_tools.rows.fields import embedded_object, literal_object, tagged
+from acc_megatron.data_tools.rows.fields import embedded_object, literal_object, objects_in, tagged
 from acc_megatron.data_tools.sources.formats.content import text_of_parts
 from acc_megatron.data_tools.sources.formats.log_format import FINISH_TOOLS, Fences, Request, Step, Transcript
 from acc_megatron.data_tools.sources.formats.python_calls import called_in_code
@@ -125,7 +125,7 @@ def _add_output(steps: list[Step], open_ids: dict[int, str], answered_id: str, t
 def _outputs(message: dict[str, Any], text: str) -> Iterator[tuple[str, str]]:
     """(call id, output) of every tool output in a message that is not the assistant's."""
     content = message.get("content")
-    results = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    results = objects_in(content)
     results = [part for part in results if part.get("type") == "tool_result"]
     if results:
         yield from ((str(part.get("tool_use_id", "")), _output_text(part, text_of_message(part))) for part in results)
@@ -148,7 +148,7 @@ def _calls(message: dict[str, Any], fences: Fences = "") -> list[tuple[str, str,
     listed, content = message.get("tool_calls"), message.get("content")
     if isinstance(listed, list) and listed:
         return [_listed_call(call) for call in listed if isinstance(call, dict)]
-    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    parts = objects_in(content)
     if uses := [part for part in parts if part.get("type") == "tool_use"]:
         return [(str(part.get("id", "")), str(part.get("name", "")), part.get("input")) for part in uses]
     if message.get("role") != "assistant":

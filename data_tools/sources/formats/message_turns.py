@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from acc_megatron.data_tools.conversation import Turn, agent_turn, call_text
-from acc_megatron.data_tools.rows.fields import embedded_object, optional_object, tagged
+from acc_megatron.data_tools.rows.fields import embedded_object, objects_in, optional_object, tagged
 from acc_megatron.data_tools.sources.formats.content import text_of_parts
 from acc_megatron.data_tools.sources.formats.message_steps import THOUGHT_KEYS, is_request, text_of_message
 from acc_megatron.data_tools.sources.formats.text_calls import calls_in_text
@@ -43,7 +43,7 @@ def turns_of_messages(messages: list[dict[str, Any]]) -> list[Turn]:
 
 def _num_structured_calls(message: dict[str, Any]) -> int:
     listed, content = message.get("tool_calls"), message.get("content")
-    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    parts = objects_in(content)
     return len(listed) if isinstance(listed, list) else sum(part.get("type") == "tool_use" for part in parts)
 
 
@@ -76,7 +76,7 @@ def _calls(message: dict[str, Any], text: str) -> tuple[str, ...]:
         calls.append(call_text(str(function.get("name")), embedded_object(arguments) or arguments))
     if isinstance(listed, str) and isinstance(action, str):  # SWE-agent's history can contain the repr of its calls
         calls.append(call_text("execute", {"command": action.strip()}))
-    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    parts = objects_in(content)
     calls += [call_text(str(part.get("name")), part.get("input")) for part in parts if part.get("type") == "tool_use"]
     return tuple(calls)
 
@@ -84,6 +84,6 @@ def _calls(message: dict[str, Any], text: str) -> tuple[str, ...]:
 def _outputs(message: dict[str, Any], text: str) -> list[str]:
     """The tool outputs of a message: its `tool_result` parts, otherwise its tagged responses, otherwise its text."""
     content = message.get("content")
-    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    parts = objects_in(content)
     results = [text_of_message(part) for part in parts if part.get("type") == "tool_result"]
     return results or tagged(text, "tool_response") or [text]

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from acc_megatron.data_tools.conversation import Turn, agent_turn, call_text
-from acc_megatron.data_tools.rows.fields import optional_object
+from acc_megatron.data_tools.rows.fields import objects_in, optional_object
 from acc_megatron.data_tools.schema import Trajectory
 from acc_megatron.data_tools.sources.formats.log_format import FINISH_TOOLS, Fences, LogFormat, Step, Transcript
 
@@ -67,7 +67,7 @@ def _nodes(value: dict[str, Any]) -> list[tuple[Node, int]]:
         node, parent = waiting.pop()
         found.append((node, parent))
         children = node.get("children")
-        inside = [child for child in children if isinstance(child, dict)] if isinstance(children, list) else []
+        inside = objects_in(children)
         waiting += [(child, len(found) - 1) for child in reversed(inside)]
     return found
 

@@ -6,7 +6,7 @@ from acc_megatron.data_tools.rows.fields import embedded_object, tagged
 
 _CODE_TOOLS = {"python_interpreter", "python", "execute", "ipython", "code_interpreter", "run_python"}
 _CODE_KEYS = ("code", "input", "command")
-# a function that is no method (`re.search`) and no definition, with its first argument if that is a string
+# the call of a function, but not of a method (`re.search`), and its first argument if that is a string
 _CALL = re.compile(
     r"(?<![\w.])(?<!def )(\w{0,40}(?:search|visit|fetch|browse|wikipedia)\w{0,40}|final_answer)"
     r"\((?:\s{0,20}\w{1,30}\s?=)?\s{0,20}(?:(['\"])((?:(?!\2).)*)\2)?"

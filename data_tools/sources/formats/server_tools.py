@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from acc_megatron.data_tools.rows.fields import objects_in
 from acc_megatron.data_tools.sources.formats.content import text_of_parts
 
 _USE, _RESULT = "_tool_use", "_tool_result"  # `server_tool_use`, `mcp_tool_use`; `web_search_tool_result`, ...
@@ -11,7 +12,7 @@ _USE, _RESULT = "_tool_use", "_tool_result"  # `server_tool_use`, `mcp_tool_use`
 def without_server_tools(message: dict[str, Any]) -> list[dict[str, Any]]:
     """The message, or the messages that an agent, its own tools and again the agent would have written."""
     content = message.get("content")
-    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    parts = objects_in(content)
     if not any(str(part.get("type")).endswith(_RESULT) and part["type"] != "tool_result" for part in parts):
         return [message]
     cited = _cited_texts(parts)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from acc_megatron.data_tools.conversation import Turn, agent_turn, call_text
-from acc_megatron.data_tools.rows.fields import objects_of, optional_object
+from acc_megatron.data_tools.rows.fields import objects_in, objects_of, optional_object
 from acc_megatron.data_tools.schema import Trajectory
 from acc_megatron.data_tools.sources.formats.log_format import Fences, LogFormat, Step, Transcript
 from acc_megatron.data_tools.sources.formats.message_log import MESSAGE_KEYS
@@ -37,7 +37,7 @@ class SweAgentSteps(LogFormat):
     def turns(self, value: dict[str, Any], trajectory: Trajectory) -> list[Turn]:
         """The system prompt, the first prompt, and a call and an output for each step."""
         history = value.get("history")
-        messages = [item for item in history if isinstance(item, dict)] if isinstance(history, list) else []
+        messages = objects_in(history)
         system = next((observation_text(item.get("content")) for item in messages if item.get("role") == "system"), "")
         turns = [Turn(role="system", text=system)] if system else []
         turns.append(Turn(role="user", text=first_prompt(value) or trajectory.question))

@@ -145,10 +145,11 @@ def _python_arguments(text: str) -> dict[str, Any]:
     """The literals of a Python call by their names, the first without a name as `input`."""
     try:
         call = ast.parse(f"f({text})", mode="eval").body if len(text) <= _MAX_CALL_CHARACTERS else None
-        assert isinstance(call, ast.Call)
+        if not isinstance(call, ast.Call):
+            raise ValueError
         named = {"input": ast.literal_eval(call.args[0])} if call.args else {}
         return named | {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
-    except (SyntaxError, ValueError, TypeError, AssertionError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return {"input": text.strip().strip("'\"")} if text.strip() else {}
 
 

@@ -31,11 +31,11 @@ _FOREIGN_NOT = re.compile(rf"\b(?:{'|'.join(_FOREIGN_NOTS)})\b", re.IGNORECASE)
 _INITIAL = re.compile(r"(?<=[a-z] )[A-Z]\. (?=[A-Z])")
 _INITIALS = re.compile(r"\b[A-Z]{2,4}\b")
 _MONEY = re.compile(r"(?:US)?([$€£])\s?(\d[\d,.]{0,30}(?: (?:hundred|thousand|million|billion|trillion))?)")
-_CURRENCIES = {"$": "dollars", "€": "euros", "£": "pounds"}
 _CURRENCY_WORDS = re.compile(r"\d[\d,.]{0,30} (?:\w{1,20} )?(dollar|euro|pound|yen|rupee|won)s?\b", re.IGNORECASE)
 _SIGN_OF = {"dollar": "$", "euro": "€", "pound": "£", "yen": "¥", "rupee": "₹", "won": "₩"}
+_CURRENCIES = {_SIGN_OF[name]: f"{name}s" for name in ("dollar", "euro", "pound")}
 _NAMED = re.compile(r"\b[A-Z\d]")
-_SIGNS = {*_CURRENCIES, "¥", "₹", "₩"}
+_SIGNS = {*_SIGN_OF.values()}
 _MAX_CHARACTERS = 20_000  # no answer is longer, and the search for clauses is slow
 _POSSESSIVE = re.compile(r"['’]s (?=\w)")
 _SAINT = re.compile(r"\bSt\.?(?= [A-Z])")

@@ -15,13 +15,12 @@ _TITLES = {
     "king", "queen", "prince", "princess", "president", "sir", "dame", "lord", "lady", "dr", "doctor", "mr", "mrs",
     "ms", "pope", "emperor", "empress", "professor", "senator", "prime", "minister",
 }  # fmt: skip
-_ENDINGS = (
-    *(("football", "club"), ("soccer", "club"), ("fc",), ("sc",)),
-    *(
-        (word,)
-        for word in ("company", "co", "corporation", "corp", "incorporated", "inc", "limited", "ltd", "llc", "plc")
-    ),
-    *((word,) for word in ("gmbh", "ag", "holdings")),
+_ENDINGS = tuple(
+    tuple(ending.split("_"))
+    for ending in (
+        "football_club soccer_club fc sc company co corporation corp incorporated inc limited ltd llc plc gmbh ag "
+        "holdings"
+    ).split()
 )
 _ROMAN = "ii iii iv v vi vii viii ix x xi xii xiii xiv xv xvi xvii xviii xix xx".split()
 _SHORT_NAMES = {roman: str(number) for number, roman in enumerate(_ROMAN, start=2)} | {"mt": "mount"}

@@ -78,6 +78,8 @@ _SHORT_WORDS, _JOINED_CHARACTERS, _JOINED_WORDS, _MAX_LINKS = 6, 6, 6, 3
 
 def matches(answer: str, truth: str) -> bool:
     """Whether `answer` states `truth`, by the rules above."""
+    if answer == truth:
+        return True
     truth = with_saints(truth)
     said = stated(_conclusion(answer), truth)
     if said.strip(_EDGES) == truth.strip(_EDGES) != "":
@@ -96,10 +98,11 @@ def matches(answer: str, truth: str) -> bool:
         return False
     if _states(said, truth, forms):
         return True
-    spans = [normalise(span) for span in dict.fromkeys(_spans(said)) if span.strip("* ")]
+    texts = [span for span in dict.fromkeys(_spans(said)) if span.strip("* ")]
+    spans = [normalise(span) for span in texts]
     if any(_is_short_form(span, form) for span in spans for form in forms):
         return True
-    if any(is_other_form(span, truth) for span in _spans(said)):
+    if any(is_other_form(span, truth) for span in texts):
         return True
     parts = [part for part in _ALTERNATIVES.split(truth.strip(" .")) if normalise(part)]
     is_choice = len(parts) > 1 and all(len(normalise(part)) <= _SHORT_WORDS for part in parts)
@@ -120,8 +123,8 @@ def is_open(answer: str, truth: str) -> bool:
     if _YES_OR_NO.fullmatch(truth.strip()) is not None:
         return not _first_yes_or_no(said)
     if len(words) == 1 and is_number(words[0]):
-        is_other_form = "/" in said + truth or ("%" in said) != ("%" in truth)  # "3/4" for "0.75"
-        return is_other_form or not any(map(is_number, normalise(said)))
+        has_other_notation = "/" in said + truth or ("%" in said) != ("%" in truth)  # "3/4" for "0.75"
+        return has_other_notation or not any(map(is_number, normalise(said)))
     whole = f" {' '.join(normalise(said))} "
     return not any(f" {' '.join(form)} " in whole for form in _forms(truth))  # it is there, but denied
 

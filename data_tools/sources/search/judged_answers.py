@@ -45,7 +45,7 @@ def check_stated(
     question: str, answer: str, truths: Sequence[str], verdicts: Mapping[str, JudgeVerdict]
 ) -> dict[str, Any]:
     """Return the judge's verdict for the notes, empty where the rule decides. Raises Dropped('wrong_answer')."""
-    if any(answer == truth or matches(answer, truth) for truth in truths):
+    if any(matches(answer, truth) for truth in truths):
         return {}
     detail = f"expected {truths[0]!r:.200}, the final answer is {answer!r:.200}"
     if not any(is_open(answer, truth) for truth in truths):

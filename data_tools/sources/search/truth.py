@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from acc_megatron.data_tools.rows.fields import embedded_list, embedded_object
+from acc_megatron.data_tools.rows.fields import embedded_list, embedded_object, plain_name
 from acc_megatron.errors import Dropped
 
 TRUTH_KEYS = (
@@ -41,7 +41,6 @@ _TRUE_WORDS = {
 _ANSWER_WORDS = {"answer", "answers", "ans", "label", "labels", "list", "text", "value", "final"}
 _NO_COMMA = re.compile(r"""^\s*\[\s*(['"]).*\1\s+['"]""", re.DOTALL)
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""")
-_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MAIN_KEYS = ("target", "value", "answer", "ground_truth", "text", "answers")
 _LIST_KEYS = ("target", "targets", "aliases", "normalized_aliases", "answers", "text")
 _ALIAS_KEYS = ("golden_answers", "answers", "answer_aliases", "aliases")  # lists of correct answers
@@ -75,7 +74,7 @@ def find_truth(value: dict[str, Any]) -> tuple[str, str, list[str]]:
 
 def _with_plain_names(place: dict[str, Any]) -> dict[str, Any]:
     """The object with keys like `Correct Answer` and `goldAnswer` also as `correct_answer` and `gold_answer`."""
-    plain = ((_plain_name(key), found) for key, found in place.items())
+    plain = ((plain_name(key), found) for key, found in place.items())
     read = ((_named_as_truth(key), found) for key, found in plain)
     return {key: found for key, found in read if key in _TRUTH_KEYS} | place
 
@@ -86,11 +85,6 @@ def _named_as_truth(name: str) -> str:
     words = set(name.split("_"))
     is_truth = name == "truth" or (bool(words & _TRUE_WORDS) and bool(words & _ANSWER_WORDS))
     return "gold_answer" if is_truth and name not in _KEYS and words <= _TRUE_WORDS | _ANSWER_WORDS else name
-
-
-@lru_cache(maxsize=4096)
-def _plain_name(key: str) -> str:
-    return _HUMP.sub("_", key).lower().replace(" ", "_").replace("-", "_")
 
 
 def _texts(found: Any, *, is_list_of_aliases: bool) -> list[str]:

@@ -5,10 +5,9 @@ BIRD-Interact and LiveSQLBench (`selected_database`, `amb_user_query`, `sol_sql`
 """
 
 import re
-from functools import lru_cache
 from typing import Any
 
-from acc_megatron.data_tools.rows.fields import fenced_blocks, optional_object
+from acc_megatron.data_tools.rows.fields import fenced_blocks, optional_object, plain_name
 from acc_megatron.data_tools.sources.sql.table_names import is_select
 from acc_megatron.errors import Dropped
 
@@ -35,7 +34,6 @@ _GOLD_WORDS = {
 }
 _SQL_WORDS = {"sql", "sqls", "query", "queries"}
 _TRUTH_KEYS = ("answer", "target", "solution", "reference", "output")  # if they contain a query
-_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SQL_KEYS = (*GOLD_KEYS, "target", "value", "text")
 _OTHER_USES = ("query", "ground_truth", "label")  # keys that can contain something else
 # `query` is the clear question of LiveSQLBench and the SQL of Spider
@@ -55,14 +53,8 @@ def database_of(value: dict[str, Any]) -> str:
             return name
         if (path := _first(place, _PATH_KEYS)) and (match := _PATH_END.fullmatch(path)):
             return match[1]
-    plain = {_plain(key): found for key, found in value.items()}
+    plain = {plain_name(key): found for key, found in value.items()}
     return database_of(plain) if not plain.keys() <= value.keys() else ""
-
-
-@lru_cache(maxsize=4096)
-def _plain(key: str) -> str:
-    """`db_name` for `dbName`, `DB_name` and their like."""
-    return _HUMP.sub("_", key).lower().replace(" ", "_").replace("-", "_")
 
 
 def question_of(value: dict[str, Any]) -> str:
@@ -87,7 +79,7 @@ def gold_query_of(value: dict[str, Any]) -> str:
             if queries and (key not in _OTHER_USES or is_select(queries[-1])):
                 return queries[-1]
     for key, found in value.items():
-        words = set(_plain(key).split("_"))
+        words = set(plain_name(key).split("_"))
         is_gold = bool(words & _GOLD_WORDS) and bool(words & _SQL_WORDS)
         texts = [text for text in _queries(found) if is_select(text)] if is_gold or key in _TRUTH_KEYS else []
         if texts:

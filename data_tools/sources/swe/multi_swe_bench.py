@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from acc_megatron.data_tools.rows.fields import optional_object
+from acc_megatron.data_tools.rows.fields import objects_in, optional_object
 
 _KEYS = {"org", "repo", "number", "base", "fix_patch"}
 
@@ -20,7 +20,7 @@ def as_instance(value: dict[str, Any]) -> dict[str, Any]:
     if not is_pull_request(value):
         return value
     found = value.get("resolved_issues")
-    issues = [issue for issue in found if isinstance(issue, dict)] if isinstance(found, list) else []
+    issues = objects_in(found)
     texts = [issue.get(key) for issue in issues or [value] for key in ("title", "body")]
     return value | {
         "instance_id": f"{value['org']}__{value['repo']}-{value['number']}",

@@ -27,7 +27,7 @@ _RUN_KEYS = (*MESSAGE_KEYS, "turn_history", "steps", "patch", "files_at_base_com
 
 
 def verdicts_of_report(value: Any) -> Mapping[str, bool]:
-    """Instance id -> whether it was resolved; empty for a value that is no report."""
+    """Whether each instance was resolved, by its id; empty for a value that is not a report."""
     if isinstance(value, list):
         rows = [item for item in value if isinstance(item, dict)]
         judged = {row["instance_id"]: verdicts for row in rows if (verdicts := verdicts_of_row(row))}
